@@ -1,0 +1,5 @@
+"""`python -m sipfw`."""
+
+from sipfw.cli import main
+
+main()

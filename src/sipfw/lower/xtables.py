@@ -1,0 +1,109 @@
+"""Lowered iptables rules as data: the one form behind the script, the restore text and the kernel calls.
+
+Nothing here knows policy or how a rule reaches the kernel. Values are strings exactly as the
+iptables command line would take them, without quoting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Family(StrEnum):
+    """Address family, in nft's words; iptables and ip6tables follow from it."""
+
+    IP = "ip"
+    IP6 = "ip6"
+
+
+@dataclass(frozen=True, slots=True)
+class XParam:
+    """One option of a match or target.
+
+    `values` is empty for a flag, has one string for an ordinary option and two for the likes of
+    `--match-set NAME src`.
+    """
+
+    name: str
+    values: tuple[str, ...] = ()
+    negate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class XMatch:
+    """A match extension (`-m NAME`) with all its options in command line order."""
+
+    name: str
+    params: tuple[XParam, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class XTarget:
+    """A target (`-j NAME` with options) or a chain; `goto` means `-g`. RETURN, DROP, ACCEPT included."""
+
+    name: str
+    params: tuple[XParam, ...] = ()
+    goto: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class XRule:
+    """One iptables rule. `comment` is `sipfw:<id>#<digest>` and is printed as the last match."""
+
+    comment: str
+    protocol: str | None = None
+    source: str | None = None
+    destination: str | None = None
+    in_interface: str | None = None
+    out_interface: str | None = None
+    matches: tuple[XMatch, ...] = ()
+    target: XTarget | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class XChain:
+    """A user chain of ours with its rules, in order. Every chain has at least one rule: it carries our mark."""
+
+    name: str
+    rules: tuple[XRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class XJump:
+    """The one rule that we own in a built-in chain (`PREROUTING`, `INPUT`, ...)."""
+
+    hook: str
+    rule: XRule
+
+
+@dataclass(frozen=True, slots=True)
+class XTable:
+    """What we own in one table (`raw`, `mangle`, `filter`) of one family."""
+
+    name: str
+    family: Family
+    chains: tuple[XChain, ...]
+    jumps: tuple[XJump, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class XSet:
+    """One ipset. `static` sets are replaced as a whole; others keep what the kernel learned.
+
+    `options` are the words after the type in `ipset create` (`family inet maxelem 65536 timeout 60`).
+    """
+
+    name: str
+    type: str
+    options: tuple[str, ...]
+    elements: tuple[str, ...]
+    static: bool
+
+
+@dataclass(frozen=True, slots=True)
+class XPlan:
+    """Everything that one ruleset puts into legacy or nft-flavoured iptables: sets, then tables."""
+
+    sets: tuple[XSet, ...]
+    tables: tuple[XTable, ...]
