@@ -7,14 +7,21 @@ iptables command line would take them, without quoting.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
+from sipfw.ruleset.rule import Family
 
-class Family(StrEnum):
-    """Address family, in nft's words; iptables and ip6tables follow from it."""
-
-    IP = "ip"
-    IP6 = "ip6"
+__all__ = [
+    "Family",
+    "XChain",
+    "XJump",
+    "XMatch",
+    "XParam",
+    "XPlan",
+    "XRule",
+    "XSet",
+    "XTable",
+    "XTarget",
+]
 
 
 @dataclass(frozen=True, slots=True)

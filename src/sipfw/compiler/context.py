@@ -1,0 +1,78 @@
+"""What every layer needs: the policy, where its values came from, and resolved host names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sipfw.policy.merge import Origins
+from sipfw.policy.model import Peer, Policy, Transport, UnknownSources
+from sipfw.policy.types import Hostname, Network
+from sipfw.ruleset.match import L4Proto, PortRange, Ports
+from sipfw.ruleset.rule import Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Read-only input of the layers. `resolved` maps host names to their addresses."""
+
+    policy: Policy
+    origins: Origins
+    resolved: Mapping[str, tuple[Network, ...]] = field(default_factory=dict)
+
+    def origin(self, *path: str | int) -> Origin:
+        """Name the policy value that causes a rule."""
+        location = self.origins.nearest(path)
+        return Origin(".".join(str(part) for part in path), location.file, location.line)
+
+    def addresses(self, peer: Peer) -> list[Network]:
+        """Return a peer's signalling networks with host names replaced by their addresses."""
+        found: list[Network] = []
+        for entry in peer.signalling:
+            if isinstance(entry, Hostname):
+                found.extend(self.resolved.get(entry.name, ()))
+            else:
+                found.append(entry)
+        return found
+
+    @property
+    def learning(self) -> bool:
+        """Tell whether the switch's replies are judged."""
+        return self.policy.learning.enabled and not self.denied
+
+    @property
+    def bans(self) -> bool:
+        """Tell whether anything can be banned."""
+        return self.policy.bans.enabled and not self.denied
+
+    @property
+    def denied(self) -> bool:
+        """Tell whether only trusted peers may come in."""
+        return self.policy.limits.unknown_sources is UnknownSources.DENIED
+
+    def signalling_ports(self, *transports: Transport) -> tuple[PortRange, ...]:
+        """Return the ports of these transports, sorted, adjacent ones joined."""
+        ports = {p for t in transports for p in getattr(self.policy.signalling, t.value)}
+        return join_ports(PortRange(port, port) for port in ports)
+
+    def signalling(self) -> list[Ports]:
+        """Return one match per IP protocol that covers every signalling port."""
+        found = [
+            Ports(L4Proto.UDP, self.signalling_ports(Transport.UDP)),
+            Ports(
+                L4Proto.TCP,
+                self.signalling_ports(Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS),
+            ),
+        ]
+        return [match for match in found if match.ranges]
+
+
+def join_ports(ranges: Iterable[PortRange]) -> tuple[PortRange, ...]:
+    """Sort port ranges and join those that touch, so that a rule needs fewer slots."""
+    joined: list[PortRange] = []
+    for item in sorted(ranges):
+        if joined and item.first <= joined[-1].last + 1:
+            joined[-1] = PortRange(joined[-1].first, max(joined[-1].last, item.last))
+        else:
+            joined.append(item)
+    return tuple(joined)

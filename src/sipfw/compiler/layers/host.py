@@ -1,0 +1,189 @@
+"""Host layer: lets through what the SIP layers have judged; with admin networks, guards the rest."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Network
+
+from sipfw.compiler import names
+from sipfw.compiler.context import Context, join_ports
+from sipfw.policy.model import MediaFrom
+from sipfw.ruleset.match import (
+    Address,
+    ConntrackState,
+    CtState,
+    Icmp,
+    InSet,
+    Interface,
+    L4Proto,
+    Match,
+    PortRange,
+    Ports,
+)
+from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority
+from sipfw.ruleset.rule import Accept, Drop, Family, Goto, Rule
+
+# Echo, unreachable (path MTU), time exceeded, parameter problem.
+_ICMP = (8, 3, 11, 12)
+# RFC 4890, 4.4.1: errors, echo, neighbour and router discovery, multicast listener discovery.
+_ICMP6 = (1, 2, 3, 4, 128, 129, 130, 131, 132, 133, 134, 135, 136, 143)
+
+
+def host_guarded(context: Context) -> bool:
+    """Tell whether the rest of the host is guarded: admin networks are the condition."""
+    return bool(context.policy.admin.networks) and context.policy.host.default_drop
+
+
+def host_chains(context: Context) -> list[Chain]:
+    """Return the input chain, and the host guard where the policy has admin networks."""
+    rules = [
+        Rule(
+            f"host.sip-{match.proto}",
+            (match,),
+            Accept(),
+            "SIP that the layers before have let through",
+            context.origin("signalling"),
+        )
+        for match in context.signalling()
+    ]
+    chains = []
+    if host_guarded(context):
+        rules.append(
+            Rule(
+                "host.guard",
+                (),
+                Goto(names.HOST),
+                "everything else to this host",
+                context.origin("admin", "networks"),
+            )
+        )
+        chains.append(_host(context))
+    entry = Chain(
+        names.INPUT,
+        Layer.HOST,
+        "delivery to this host",
+        tuple(rules),
+        Priority.FILTER,
+        Base(Hook.INPUT, Priority.FILTER),
+    )
+    return [entry, *chains]
+
+
+def _host(context: Context) -> Chain:
+    rules = [
+        *_media(context),
+        Rule(
+            "host.established",
+            (ConntrackState((CtState.ESTABLISHED, CtState.RELATED)),),
+            Accept(),
+            "answers to what this host asked",
+            context.origin("host"),
+        ),
+        Rule(
+            "host.loopback", (Interface("lo"),), Accept(), "loopback", context.origin("host")
+        ),
+        *_icmp(context),
+        *_admin(context),
+        *_open(context),
+        Rule(
+            "host.drop",
+            (),
+            Drop(),
+            "everything that no rule admits",
+            context.origin("host", "default_drop"),
+        ),
+    ]
+    return Chain(
+        names.HOST,
+        Layer.HOST,
+        "the rest of the host: admin networks, media, ICMP; then nothing",
+        tuple(rules),
+        Priority.FILTER,
+    )
+
+
+def _media(context: Context) -> list[Rule]:
+    """RTP first: it is most of a softswitch's packets."""
+    policy = context.policy
+    if not policy.media.ports:
+        return []
+    ports = Ports(L4Proto.UDP, join_ports(policy.media.ports))
+    sources: list[tuple[str, tuple[Match, ...]]] = [("host.media", (ports,))]
+    if policy.media.sources is MediaFrom.PEERS:
+        sources = [("host.media", (ports, InSet(names.SET_MEDIA)))]
+        if context.learning:
+            sources.append(("host.media-learned", (ports, InSet(names.SET_LEARNED))))
+    return [
+        Rule(rule_id, matches, Accept(), "RTP", context.origin("media"))
+        for rule_id, matches in sources
+    ]
+
+
+def _icmp(context: Context) -> list[Rule]:
+    origin = context.origin("host")
+    return [
+        Rule(f"host.icmp-{number}", (Icmp(number),), Accept(), "ICMP", origin, Family.IP)
+        for number in _ICMP
+    ] + [
+        Rule(f"host.icmp6-{number}", (Icmp(number),), Accept(), "ICMPv6", origin, Family.IP6)
+        for number in _ICMP6
+    ]
+
+
+def _admin(context: Context) -> list[Rule]:
+    admin = context.policy.admin
+    places = [("ssh", (admin.ssh_port,)), ("web", admin.web_ports)]
+    return [
+        Rule(
+            f"host.{name}",
+            (
+                Ports(L4Proto.TCP, join_ports(PortRange(port, port) for port in ports)),
+                InSet(names.SET_ADMIN),
+            ),
+            Accept(),
+            f"{name} from the admin networks",
+            context.origin("admin", "networks"),
+        )
+        for name, ports in places
+        if ports
+    ]
+
+
+def _open(context: Context) -> list[Rule]:
+    host = context.policy.host
+    rules = [
+        Rule(
+            f"host.open-{proto}",
+            (Ports(proto, join_ports(ranges)),),
+            Accept(),
+            f"{proto.upper()} ports open to everybody",
+            context.origin("host", f"{proto}_ports"),
+        )
+        for proto, ranges in ((L4Proto.TCP, host.tcp_ports), (L4Proto.UDP, host.udp_ports))
+        if ranges
+    ]
+    rules += [
+        Rule(
+            f"host.interface-{index}",
+            (Interface(name),),
+            Accept(),
+            f"inner network on {name}",
+            context.origin("host", "interfaces"),
+        )
+        for index, name in enumerate(host.interfaces)
+    ]
+    # A DHCPv6 answer comes from a link-local address to the client's port and is not a reply to
+    # the multicast that asked (RFC 8415, 7.2), so it is never ESTABLISHED.
+    rules.append(
+        Rule(
+            "host.dhcp6",
+            (
+                Ports(L4Proto.UDP, (PortRange(546, 546),)),
+                Address(IPv6Network("fe80::/10")),
+            ),
+            Accept(),
+            "DHCPv6 answers",
+            context.origin("host"),
+            Family.IP6,
+        )
+    )
+    return rules

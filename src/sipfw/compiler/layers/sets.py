@@ -1,0 +1,182 @@
+"""The address sets: what the policy says, and what the packet path will learn."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import cast
+
+from sipfw.compiler import names
+from sipfw.compiler.context import Context
+from sipfw.compiler.layers.entry import trusted_sets
+from sipfw.policy.model import MediaFrom, Peer, Transport
+from sipfw.policy.types import Network
+from sipfw.ruleset.match import L4Proto
+from sipfw.ruleset.model import AddressSet, Endpoint, SetKind
+
+_ENCRYPTED = {Transport.TLS, Transport.WS, Transport.WSS}
+
+
+def all_sets(context: Context) -> list[AddressSet]:
+    """Return every set that this policy's rules name."""
+    return [*_trusted(context), *_tiers(context), *_host(context), *_dynamic(context)]
+
+
+def collapsed(networks: list[Network]) -> tuple[Network, ...]:
+    """Sort networks and drop those inside another one."""
+    four = collapse_addresses(cast("list[IPv4Network]", [n for n in networks if n.version == 4]))
+    six = collapse_addresses(cast("list[IPv6Network]", [n for n in networks if n.version == 6]))
+    return (*four, *six)
+
+
+def _trusted(context: Context) -> list[AddressSet]:
+    networks: dict[str, list[Network]] = defaultdict(list)
+    endpoints: dict[str, list[Endpoint]] = defaultdict(list)
+    for peer in context.policy.trusted_peers:
+        addresses = context.addresses(peer)
+        if peer.source_ports:
+            for name, items in _endpoints(peer, addresses).items():
+                endpoints[name] += items
+        else:
+            for name in _network_sets(peer):
+                networks[name] += addresses
+    origin = context.origin("trusted_peers")
+    summaries = {
+        names.SET_TRUSTED: "trusted peers",
+        names.SET_TRUSTED_UDP: "peers trusted over UDP only",
+        names.SET_TRUSTED_TCP: "peers trusted over TCP only",
+        names.SET_TRUSTED_TLS: "peers trusted over TLS or WebSocket only",
+        names.SET_TRUSTED_PORTS: "peers trusted from given source ports",
+        names.SET_TRUSTED_TLS_PORTS: "peers trusted over TLS from given source ports",
+    }
+    needed = trusted_sets(context)
+    return [
+        AddressSet(
+            name,
+            SetKind.PEER_ENDPOINT if name.endswith("-ports") else SetKind.NETWORK,
+            summary,
+            origin,
+            networks=collapsed(networks[name]),
+            endpoints=tuple(sorted(set(endpoints[name]), key=str)),
+        )
+        for name, summary in summaries.items()
+        if name in needed
+    ]
+
+
+def _network_sets(peer: Peer) -> list[str]:
+    transports = set(peer.transports)
+    if not transports:
+        return [names.SET_TRUSTED]
+    found = []
+    if Transport.UDP in transports:
+        found.append(names.SET_TRUSTED_UDP)
+    if Transport.TCP in transports:
+        found.append(names.SET_TRUSTED_TCP)
+    if transports & _ENCRYPTED:
+        found.append(names.SET_TRUSTED_TLS)
+    return found
+
+
+def _endpoints(peer: Peer, addresses: list[Network]) -> dict[str, list[Endpoint]]:
+    transports = set(peer.transports) or set(Transport)
+    protos = [p for t, p in ((Transport.UDP, L4Proto.UDP), (Transport.TCP, L4Proto.TCP)) if t in transports]
+    plain = [
+        Endpoint(network, proto, port)
+        for network in addresses
+        for port in peer.source_ports
+        for proto in protos
+    ]
+    encrypted = [
+        Endpoint(network, L4Proto.TCP, port)
+        for network in addresses
+        for port in peer.source_ports
+        if transports & _ENCRYPTED
+    ]
+    return {names.SET_TRUSTED_PORTS: plain, names.SET_TRUSTED_TLS_PORTS: encrypted}
+
+
+def _tiers(context: Context) -> list[AddressSet]:
+    members: dict[str, list[Network]] = defaultdict(list)
+    for peer in context.policy.trusted_peers:
+        if peer.tier is not None:
+            members[peer.tier.value] += context.addresses(peer)
+    return [
+        AddressSet(
+            f"{names.TIER_SET_PREFIX}{tier}",
+            SetKind.NETWORK,
+            f"peers of tier {tier}",
+            context.origin("tiers", tier),
+            networks=collapsed(networks),
+        )
+        for tier, networks in sorted(members.items())
+    ]
+
+
+def _host(context: Context) -> list[AddressSet]:
+    policy = context.policy
+    found = []
+    if policy.admin.networks and policy.host.default_drop:
+        found.append(
+            AddressSet(
+                names.SET_ADMIN,
+                SetKind.NETWORK,
+                "admin networks",
+                context.origin("admin", "networks"),
+                networks=collapsed(list(policy.admin.networks)),
+            )
+        )
+        if policy.media.sources is MediaFrom.PEERS:
+            media = [network for peer in policy.trusted_peers for network in peer.media]
+            signalling = [n for peer in policy.trusted_peers for n in context.addresses(peer)]
+            found.append(
+                AddressSet(
+                    names.SET_MEDIA,
+                    SetKind.NETWORK,
+                    "networks that may send RTP",
+                    context.origin("media", "sources"),
+                    networks=collapsed([*media, *signalling]),
+                )
+            )
+    return found
+
+
+def _dynamic(context: Context) -> list[AddressSet]:
+    policy = context.policy
+    learning, bans = policy.learning, policy.bans
+    origin = context.origin("learning")
+    found = []
+    if context.learning:
+        found += [
+            _hosts(
+                context, names.SET_LEARNED, "sources that the switch accepted", learning.registered_ttl
+            ),
+            _hosts(context, names.SET_PENDING, "sources that await an answer", learning.pending),
+        ]
+        if context.bans:
+            found.append(
+                AddressSet(
+                    names.SET_FAILURES,
+                    SetKind.HOST,
+                    "sources with refused requests",
+                    origin,
+                    timeout=learning.window,
+                    counted=True,
+                )
+            )
+    if context.bans:
+        found.append(
+            AddressSet(
+                names.SET_BANNED,
+                SetKind.HOST,
+                "banned sources",
+                context.origin("bans", "duration"),
+                timeout=bans.duration,
+                size=bans.size,
+            )
+        )
+    return found
+
+
+def _hosts(context: Context, name: str, summary: str, timeout: int) -> AddressSet:
+    return AddressSet(name, SetKind.HOST, summary, context.origin("learning"), timeout=timeout)

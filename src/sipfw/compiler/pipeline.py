@@ -1,0 +1,53 @@
+"""The ordered list of layers: how a policy becomes a ruleset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sipfw.compiler.context import Context
+from sipfw.compiler.layers.connections import connection_chains
+from sipfw.compiler.layers.entry import entry_chains
+from sipfw.compiler.layers.host import host_chains
+from sipfw.compiler.layers.known import known_chains
+from sipfw.compiler.layers.rates import rate_chains
+from sipfw.compiler.layers.replies import reply_chains
+from sipfw.compiler.layers.scanners import scanner_chains
+from sipfw.compiler.layers.sets import all_sets
+from sipfw.policy.load import LoadedPolicy
+from sipfw.policy.types import Network
+from sipfw.ruleset.model import Ruleset, Sysctl
+
+
+def compile_policy(
+    loaded: LoadedPolicy, resolved: Mapping[str, tuple[Network, ...]] | None = None
+) -> Ruleset:
+    """Return what the policy means. Host names that `resolved` lacks have no addresses."""
+    context = Context(loaded.policy, loaded.origins, resolved or {})
+    chains = [
+        *entry_chains(context),
+        *known_chains(context),
+        *scanner_chains(context),
+        *rate_chains(context),
+        *connection_chains(context),
+        *reply_chains(context),
+        *host_chains(context),
+    ]
+    return Ruleset(tuple(chains), tuple(all_sets(context)), tuple(_sysctls(context)))
+
+
+def _sysctls(context: Context) -> list[Sysctl]:
+    conntrack = context.policy.conntrack
+    values = {
+        "nf_conntrack_max": ("max", conntrack.max),
+        "nf_conntrack_udp_timeout": ("udp_timeout", conntrack.udp_timeout),
+        "nf_conntrack_udp_timeout_stream": ("udp_timeout_stream", conntrack.udp_timeout_stream),
+        "nf_conntrack_tcp_timeout_established": (
+            "tcp_timeout_established",
+            conntrack.tcp_timeout_established,
+        ),
+    }
+    return [
+        Sysctl(f"net.netfilter.{name}", value, context.origin("conntrack", field))
+        for name, (field, value) in values.items()
+        if value is not None
+    ]

@@ -1,0 +1,62 @@
+"""Address sets to ipsets, one per family."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+
+from sipfw.lower.naming import set_name
+from sipfw.lower.xtables import Family, XSet
+from sipfw.ruleset.model import AddressSet, Ruleset, SetKind
+
+_TYPES = {
+    SetKind.NETWORK: "hash:net",
+    SetKind.PEER_ENDPOINT: "hash:net,port",
+    SetKind.HOST: "hash:ip",
+}
+
+# ipset's own default, room for a policy to grow without a new header.
+_SMALLEST = 65536
+
+
+def lower_sets(ruleset: Ruleset) -> tuple[XSet, ...]:
+    """Return the ipsets of a ruleset, in its order."""
+    return tuple(
+        _lower(item, family) for item in ruleset.sets for family in (Family.IP, Family.IP6)
+    )
+
+
+def _lower(item: AddressSet, family: Family) -> XSet:
+    elements = _elements(item, family)
+    size = item.size if item.dynamic else max(_SMALLEST, 2 * len(elements))
+    options = ["family", "inet" if family is Family.IP else "inet6"]
+    options += ["hashsize", "1024", "maxelem", str(size)]
+    if item.timeout is not None:
+        options += ["timeout", str(item.timeout)]
+    if item.counted:
+        options.append("counters")
+    return XSet(
+        set_name(item.name, family), _TYPES[item.kind], tuple(options), elements, not item.dynamic
+    )
+
+
+def _elements(item: AddressSet, family: Family) -> tuple[str, ...]:
+    version = 4 if family is Family.IP else 6
+    networks = [
+        part
+        for network in item.networks
+        if network.version == version
+        for part in _halves(network)
+    ]
+    endpoints = [
+        f"{part},{endpoint.proto}:{endpoint.port}"
+        for endpoint in item.endpoints
+        if endpoint.network.version == version
+        for part in _halves(endpoint.network)
+    ]
+    return (*networks, *endpoints)
+
+
+def _halves(network: IPv4Network | IPv6Network) -> list[str]:
+    """hash:net takes no /0 (ipset(8): prefix 1 to 32); two halves say the same."""
+    parts = [network] if network.prefixlen else network.subnets()
+    return [str(part) for part in parts]

@@ -1,0 +1,177 @@
+"""Ruleset to iptables rules for both families: the one place that knows iptables' options.
+
+Options are limited to what iptables 1.4.21 (CentOS 7) takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from sipfw.lower.ipset import lower_sets
+from sipfw.lower.iptables_match import Draft, add_match
+from sipfw.lower.naming import comment, set_name
+from sipfw.lower.setless import Setless
+from sipfw.lower.xtables import (
+    Family,
+    XChain,
+    XJump,
+    XMatch,
+    XParam,
+    XPlan,
+    XRule,
+    XTable,
+    XTarget,
+)
+from sipfw.ruleset.model import Base, Chain, Priority, Ruleset
+from sipfw.ruleset.rule import (
+    Accept,
+    Action,
+    AddOnce,
+    DeleteFromSet,
+    Done,
+    Drop,
+    Goto,
+    Jump,
+    NoTrack,
+    Record,
+    Return,
+    Rule,
+    UpdateSet,
+)
+
+FAMILIES = (Family.IP, Family.IP6)
+
+
+def lower(ruleset: Ruleset, *, ipset: bool = True) -> XPlan:
+    """Return the iptables form of a ruleset.
+
+    Without `ipset`, static sets become one rule per network and dynamic sets become xt_recent
+    lists, which hold 100 addresses by default; see `sipfw.lower.setless`.
+    """
+    lowering = _Lowering(ruleset, None if ipset else Setless(ruleset))
+    tables = tuple(
+        table
+        for family in FAMILIES
+        for priority in Priority
+        if (table := lowering.table(priority, family)).chains
+    )
+    return XPlan(lower_sets(ruleset) if ipset else (), tables)
+
+
+class _Lowering:
+    def __init__(self, ruleset: Ruleset, setless: Setless | None) -> None:
+        self._ruleset = ruleset
+        self._setless = setless
+
+    def table(self, priority: Priority, family: Family) -> XTable:
+        chains = [chain for chain in self._ruleset.chains if chain.priority is priority]
+        return XTable(
+            priority.value,
+            family,
+            tuple(self._chain(chain, family) for chain in chains),
+            tuple(
+                _jump(chain.name, chain.base, family) for chain in chains if chain.base is not None
+            ),
+        )
+
+    def _chain(self, chain: Chain, family: Family) -> XChain:
+        rules = [
+            lowered
+            for rule in chain.rules
+            if rule.family in (None, family)
+            for lowered in self._rule(rule, family)
+        ]
+        return XChain(chain.name, tuple(rules))
+
+    def _rule(self, rule: Rule, family: Family) -> list[XRule]:
+        drafts = [Draft()]
+        for match in rule.matches:
+            drafts = [
+                following
+                for draft in drafts
+                for following in add_match(draft, match, family, self._setless)
+            ]
+        finished = [self._finish(draft, rule.action, family) for draft in drafts]
+        if len(finished) == 1:
+            return [_commented(finished[0], rule.id, family)]
+        return [
+            _commented(item, f"{rule.id}/{number}", family)
+            for number, item in enumerate(finished, start=1)
+        ]
+
+    def _finish(self, draft: Draft, action: Action, family: Family) -> XRule:
+        extra, target = self._action(action, family)
+        return draft.rule(extra, target)
+
+    def _action(
+        self, action: Action, family: Family
+    ) -> tuple[tuple[XMatch, ...], XTarget | None]:
+        match action:
+            case Accept():
+                return (), XTarget("ACCEPT")
+            case Done() | Return():
+                # Chains that say Done are only ever entered by goto (see ruleset.lint), so that
+                # RETURN leaves all of them and foreign rules of the hook still get their say.
+                return (), XTarget("RETURN")
+            case Drop():
+                return (), XTarget("DROP")
+            case Jump():
+                return (), XTarget(action.chain)
+            case Goto():
+                return (), XTarget(action.chain, goto=True)
+            case Record():
+                return (_recent_set(action.list, family),), None
+            case NoTrack():
+                return (), XTarget("CT", (XParam("notrack"),))
+            case UpdateSet() | AddOnce() | DeleteFromSet():
+                return self._set_action(action, family)
+
+    def _set_action(
+        self, action: UpdateSet | AddOnce | DeleteFromSet, family: Family
+    ) -> tuple[tuple[XMatch, ...], XTarget | None]:
+        if self._setless is not None:
+            return (self._setless.change(action, family),), None
+        name, end = set_name(action.set, family), action.direction.value
+        match action:
+            case UpdateSet():
+                return (), XTarget("SET", (XParam("add-set", (name, end)), XParam("exist")))
+            case AddOnce():
+                # Looking must not count: the element starts at zero when it is added.
+                absent = XMatch(
+                    "set",
+                    (
+                        XParam("match-set", (name, end), negate=True),
+                        XParam("update-counters", negate=True),
+                    ),
+                )
+                return (absent,), XTarget("SET", (XParam("add-set", (name, end)),))
+            case DeleteFromSet():
+                return (), XTarget("SET", (XParam("del-set", (name, end)),))
+
+
+def _recent_set(name: str, family: Family) -> XMatch:
+    return XMatch(
+        "recent", (XParam("set"), XParam("name", (set_name(name, family),)), XParam("rsource"))
+    )
+
+
+def _jump(chain: str, base: Base, family: Family) -> XJump:
+    rule_id = f"hook.{base.priority}.{base.hook}"
+    return XJump(
+        base.hook.upper(), _commented(XRule(comment="", target=XTarget(chain)), rule_id, family)
+    )
+
+
+def _commented(rule: XRule, rule_id: str, family: Family) -> XRule:
+    return replace(rule, comment=comment(rule_id, rule, family))
+
+
+def all_rules(plan: XPlan) -> Iterator[tuple[XTable, str, XRule]]:
+    """Walk every rule of a plan with its table and chain, jumps included."""
+    for table in plan.tables:
+        for jump in table.jumps:
+            yield table, jump.hook, jump.rule
+        for chain in table.chains:
+            for rule in chain.rules:
+                yield table, chain.name, rule

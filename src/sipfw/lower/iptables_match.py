@@ -1,0 +1,316 @@
+"""One IR match to iptables match options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from sipfw.lower.naming import hashlimit_name, set_name
+from sipfw.lower.setless import Setless
+from sipfw.lower.xtables import Family, XMatch, XParam, XRule, XTarget
+from sipfw.ruleset.match import (
+    Address,
+    ConnectionsAbove,
+    ConntrackState,
+    CountAbove,
+    Direction,
+    Icmp,
+    InSet,
+    Interface,
+    L4Proto,
+    Match,
+    PayloadAt,
+    PayloadContains,
+    PortRange,
+    Ports,
+    PrefixLengths,
+    Protocol,
+    RateAbove,
+    RateWithin,
+    SeenAtLeast,
+    ShorterThan,
+    TcpSyn,
+)
+
+_IP_HEADER = {Family.IP: 20, Family.IP6: 40}
+_UDP_HEADER = 8
+_TCP_HEADER_MIN = 20
+_TCP_HEADER_MAX = 60
+
+# XT_MULTI_PORTS is 15; a range takes two.
+_MULTIPORT_SLOTS = 15
+
+# Characters of a search text that need no hex in any of shell, iptables-restore and hex-string.
+_PLAIN = re.compile(rb"[A-Za-z0-9 ./:@<>_=;+-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A rule in the making. `l4` are options of the protocol's own match (`-m udp --dport`)."""
+
+    protocol: str | None = None
+    source: str | None = None
+    destination: str | None = None
+    in_interface: str | None = None
+    out_interface: str | None = None
+    l4: tuple[XParam, ...] = ()
+    matches: tuple[XMatch, ...] = ()
+
+    def with_match(self, name: str, *params: XParam) -> Draft:
+        """Append a match extension."""
+        return replace(self, matches=(*self.matches, XMatch(name, params)))
+
+    def with_protocol(self, protocol: str, *l4: XParam) -> Draft:
+        """Set the protocol and append options of its match."""
+        if self.protocol not in (None, protocol):
+            raise AssertionError(f"a rule for {self.protocol} cannot match {protocol}")
+        return replace(self, protocol=protocol, l4=(*self.l4, *l4))
+
+    def rule(self, extra: tuple[XMatch, ...], target: XTarget | None) -> XRule:
+        """Finish the rule; the comment is added by the caller."""
+        own = (XMatch(_module(self.protocol), self.l4),) if self.l4 and self.protocol else ()
+        return XRule(
+            comment="",
+            protocol=self.protocol,
+            source=self.source,
+            destination=self.destination,
+            in_interface=self.in_interface,
+            out_interface=self.out_interface,
+            matches=(*own, *self.matches, *extra),
+            target=target,
+        )
+
+
+def _module(protocol: str) -> str:
+    return "icmp6" if protocol == "ipv6-icmp" else protocol
+
+
+def add_match(draft: Draft, match: Match, family: Family, setless: Setless | None) -> list[Draft]:
+    """Add one condition. Several drafts come back where iptables needs several rules for it."""
+    match match:
+        case InSet() | CountAbove() if setless is not None:
+            return _add_setless(draft, match, family, setless)
+        case Ports():
+            return list(_ports(draft, match))
+        case Address():
+            return _address(draft, match, family)
+        case _:
+            return [_add_single(draft, match, family)]
+
+
+def _add_setless(
+    draft: Draft, match: InSet | CountAbove, family: Family, setless: Setless
+) -> list[Draft]:
+    recent = setless.question(match, family)
+    if recent is not None:
+        return [replace(draft, matches=(*draft.matches, recent))]
+    return [
+        following
+        for alternative in setless.alternatives(match, family)
+        for following in _all(draft, alternative, family)
+    ]
+
+
+def _all(draft: Draft, matches: tuple[Match, ...], family: Family) -> list[Draft]:
+    drafts = [draft]
+    for match in matches:
+        # A UDP endpoint is no alternative in a rule for TCP.
+        if isinstance(match, Ports) and draft.protocol not in (None, match.proto.value):
+            return []
+        drafts = [d for item in drafts for d in add_match(item, match, family, None)]
+    return drafts
+
+
+def _add_single(  # noqa: PLR0911 (one return per variant is the point)
+    draft: Draft, match: Match, family: Family
+) -> Draft:
+    match match:
+        case Protocol():
+            return draft.with_protocol(match.proto.value)
+        case Interface():
+            if match.direction is Direction.SOURCE:
+                return replace(draft, in_interface=match.name)
+            return replace(draft, out_interface=match.name)
+        case InSet():
+            name = set_name(match.set, family)
+            ends = (
+                f"{match.direction},{match.direction}"
+                if match.set.endswith("-ports")
+                else match.direction.value
+            )
+            return draft.with_match("set", XParam("match-set", (name, ends)))
+        case CountAbove():
+            name = set_name(match.set, family)
+            return draft.with_match(
+                "set",
+                XParam("match-set", (name, match.direction.value)),
+                XParam("packets-gt", (str(match.count),)),
+            )
+        case ConntrackState():
+            states = ",".join(state.upper() for state in match.states)
+            return draft.with_match("conntrack", XParam("ctstate", (states,)))
+        case TcpSyn():
+            return draft.with_protocol("tcp", XParam("syn"))
+        case Icmp():
+            return _icmp(draft, match, family)
+        case ShorterThan():
+            longest = _IP_HEADER[family] + _UDP_HEADER + match.payload_bytes - 1
+            return draft.with_match("length", XParam("length", (f"0:{longest}",)))
+        case PayloadAt() | PayloadContains():
+            return _payload(draft, match, family)
+        case RateAbove() | RateWithin() | SeenAtLeast() | ConnectionsAbove():
+            return _limit(draft, match, family)
+        case Ports() | Address():
+            raise AssertionError("handled by add_match")
+        case _:
+            assert_never(match)
+
+
+def _icmp(draft: Draft, match: Icmp, family: Family) -> Draft:
+    if family is Family.IP:
+        return draft.with_protocol("icmp", XParam("icmp-type", (str(match.type),)))
+    return draft.with_protocol("ipv6-icmp", XParam("icmpv6-type", (str(match.type),)))
+
+
+def _address(draft: Draft, match: Address, family: Family) -> list[Draft]:
+    if (match.network.version == 4) != (family is Family.IP):  # noqa: PLR2004 (IP version)
+        return []
+    if match.direction is Direction.SOURCE:
+        return [replace(draft, source=str(match.network))]
+    return [replace(draft, destination=str(match.network))]
+
+
+def _ports(draft: Draft, match: Ports) -> Iterator[Draft]:
+    short, long = (
+        ("dport", "dports") if match.direction is Direction.DESTINATION else ("sport", "sports")
+    )
+    proto = match.proto.value
+    if len(match.ranges) == 1:
+        yield draft.with_protocol(proto, XParam(short, (_colon(match.ranges[0]),)))
+        return
+    for group in _multiport_groups(match.ranges):
+        if len(group) == 1:
+            yield draft.with_protocol(proto, XParam(short, (_colon(group[0]),)))
+        else:
+            ports = ",".join(_colon(item) for item in group)
+            yield draft.with_protocol(proto).with_match("multiport", XParam(long, (ports,)))
+
+
+def _multiport_groups(ranges: tuple[PortRange, ...]) -> list[list[PortRange]]:
+    groups: list[list[PortRange]] = [[]]
+    used = 0
+    for item in ranges:
+        slots = 1 if item.first == item.last else 2
+        if used + slots > _MULTIPORT_SLOTS:
+            groups.append([])
+            used = 0
+        groups[-1].append(item)
+        used += slots
+    return groups
+
+
+def _colon(item: PortRange) -> str:
+    return str(item.first) if item.first == item.last else f"{item.first}:{item.last}"
+
+
+def _payload(draft: Draft, match: PayloadAt | PayloadContains, family: Family) -> Draft:
+    """Search with kmp: bm misses a text across the blocks of a reassembled packet (lib/ts_bm.c)."""
+    offset = _IP_HEADER[family]
+    negate = False
+    window: tuple[XParam, ...]
+    if isinstance(match, PayloadContains):
+        window = (XParam("from", (str(offset + _UDP_HEADER),)), XParam("icase"))
+    else:
+        negate = match.negate
+        size = len(match.pattern)
+        if match.proto is L4Proto.UDP:
+            first, last = offset + _UDP_HEADER, offset + _UDP_HEADER + size
+        else:
+            first, last = offset + _TCP_HEADER_MIN, offset + _TCP_HEADER_MAX + size
+        # The text must end before `--to`: a window exactly as long as the text is a fixed offset.
+        window = (XParam("from", (str(first),)), XParam("to", (str(last),)))
+        draft = draft.with_protocol(match.proto.value)
+    return draft.with_match(
+        "string",
+        XParam("algo", ("kmp",)),
+        *window,
+        XParam("hex-string", (hex_string(match.pattern),), negate=negate),
+    )
+
+
+def hex_string(pattern: bytes) -> str:
+    """Write bytes in iptables' mixed form: plain letters, everything else as `|0d0a|`.
+
+    Unlike `--string`, this form cannot be taken for an option or a negation.
+    """
+    parts = []
+    position = 0
+    while position < len(pattern):
+        plain = _PLAIN.match(pattern, position)
+        if plain is not None:
+            parts.append(plain[0].decode("ascii"))
+            position = plain.end()
+            continue
+        following = _PLAIN.search(pattern, position)
+        end = len(pattern) if following is None else following.start()
+        parts.append(f"|{pattern[position:end].hex()}|")
+        position = end
+    return "".join(parts)
+
+
+def _limit(
+    draft: Draft,
+    match: RateAbove | RateWithin | SeenAtLeast | ConnectionsAbove,
+    family: Family,
+) -> Draft:
+    match match:
+        case RateAbove():
+            return draft.with_match("hashlimit", *_hashlimit(match, family))
+        case RateWithin():
+            return draft.with_match(
+                "limit",
+                XParam("limit", (str(match.rate),)),
+                XParam("limit-burst", (str(match.burst),)),
+            )
+        case SeenAtLeast():
+            return draft.with_match(
+                "recent",
+                XParam("rcheck"),
+                XParam("seconds", (str(match.seconds),)),
+                XParam("hitcount", (str(match.hits),)),
+                XParam("name", (set_name(match.list, family),)),
+                XParam("rsource"),
+            )
+        case ConnectionsAbove():
+            return draft.with_match(
+                "connlimit",
+                XParam("connlimit-above", (str(match.count),)),
+                XParam("connlimit-mask", (str(_bits(match.prefix, family)),)),
+            )
+        case _:
+            assert_never(match)
+
+
+def _bits(prefix: PrefixLengths, family: Family) -> int:
+    return prefix.ip if family is Family.IP else prefix.ip6
+
+
+def _hashlimit(match: RateAbove, family: Family) -> list[XParam]:
+    bits = _bits(match.prefix, family)
+    mode = "srcip,srcport" if match.with_port else "srcip"
+    # A bucket forgotten before it has refilled would start full again.
+    refill = match.burst * match.rate.unit.seconds // match.rate.amount + 1
+    params = [
+        XParam("hashlimit-above", (str(match.rate),)),
+        XParam("hashlimit-burst", (str(match.burst),)),
+        XParam("hashlimit-mode", (mode,)),
+        XParam("hashlimit-htable-size", (str(match.table_size // 4),)),
+        XParam("hashlimit-htable-max", (str(match.table_size),)),
+        XParam("hashlimit-htable-expire", (str(1000 * max(match.expire, refill)),)),
+    ]
+    if bits != (32 if family is Family.IP else 128):
+        params.append(XParam("hashlimit-srcmask", (str(bits),)))
+    name = hashlimit_name(match.name, repr(params))
+    return [*params[:3], XParam("hashlimit-name", (name,)), *params[3:]]

@@ -1,0 +1,64 @@
+"""Sets on a host without ipset: one rule per network, and xt_recent for what is learned.
+
+The limits of that: every packet walks all networks of a list, xt_recent forgets the oldest of
+100 addresses (`ip_list_tot`), so spoofed sources can push bans and learned phones out, and
+failures are counted up to the hit count the kernel takes.
+"""
+
+from __future__ import annotations
+
+from sipfw.lower.naming import set_name
+from sipfw.lower.xtables import Family, XMatch, XParam
+from sipfw.ruleset.match import Address, CountAbove, Direction, InSet, Match, PortRange, Ports
+from sipfw.ruleset.model import AddressSet, Ruleset
+from sipfw.ruleset.rule import AddOnce, DeleteFromSet, UpdateSet
+
+
+class Setless:
+    """Says set matches and set changes without ipset."""
+
+    def __init__(self, ruleset: Ruleset) -> None:
+        self._ruleset = ruleset
+
+    def question(self, match: InSet | CountAbove, family: Family) -> XMatch | None:
+        """Return the xt_recent form of a question to a dynamic set; None for a static set."""
+        item = self._ruleset.set(match.set)
+        if not item.dynamic:
+            return None
+        # `timeout` is set on every dynamic set; the packet path alone fills them.
+        params = [XParam("rcheck"), XParam("seconds", (str(item.timeout),))]
+        if isinstance(match, CountAbove):
+            params.append(XParam("hitcount", (str(match.count + 1),)))
+        params.append(XParam("name", (set_name(match.set, family),)))
+        return XMatch("recent", (*params, _end(match.direction)))
+
+    def change(self, action: UpdateSet | AddOnce | DeleteFromSet, family: Family) -> XMatch:
+        """Return the xt_recent form of a change to a dynamic set."""
+        verb = "remove" if isinstance(action, DeleteFromSet) else "set"
+        name = XParam("name", (set_name(action.set, family),))
+        return XMatch("recent", (XParam(verb), name, _end(action.direction)))
+
+    def alternatives(
+        self, match: InSet | CountAbove, family: Family
+    ) -> list[tuple[Match, ...]]:
+        """Return one tuple of matches for each element of a static set in this family."""
+        item: AddressSet = self._ruleset.set(match.set)
+        version = 4 if family is Family.IP else 6
+        found: list[tuple[Match, ...]] = [
+            (Address(network, match.direction),)
+            for network in item.networks
+            if network.version == version
+        ]
+        found += [
+            (
+                Address(endpoint.network, match.direction),
+                Ports(endpoint.proto, (PortRange(endpoint.port, endpoint.port),), match.direction),
+            )
+            for endpoint in item.endpoints
+            if endpoint.network.version == version
+        ]
+        return found
+
+
+def _end(direction: Direction) -> XParam:
+    return XParam("rsource" if direction is Direction.SOURCE else "rdest")

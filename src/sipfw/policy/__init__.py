@@ -1,0 +1,1 @@
+"""What the operator writes: models, loading, merging, and messages about mistakes."""

@@ -1,0 +1,169 @@
+"""From files and options to one checked Policy: built-in < switch < profile < file < command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+from pydantic import ValidationError
+
+from sipfw.diagnostics import Diagnostic, Location, Severity
+from sipfw.errors import PolicyError
+from sipfw.policy import messages
+from sipfw.policy.merge import Layer, Origins, merge
+from sipfw.policy.model import Policy
+from sipfw.policy.rules import Finding, apply_blockers, findings
+from sipfw.policy.yaml_tree import Path, Tree, read_tree
+from sipfw.resources import shipped_folder
+
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for; every part is optional."""
+
+    file: FilePath | None = None
+    profile: str | None = None
+    switch: str | None = None
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPolicy:
+    """A valid policy, where its values came from, and what is worth saying about it."""
+
+    policy: Policy
+    origins: Origins
+    remarks: tuple[Diagnostic, ...]
+
+    def locate(self, finding: Finding) -> Diagnostic:
+        """Give a finding its field name and line."""
+        return _located(finding, self.policy.model_dump(mode="json", by_alias=True), self.origins)
+
+    def blockers(self) -> list[Diagnostic]:
+        """Return what forbids to apply this policy although it is valid."""
+        return [self.locate(item) for item in apply_blockers(self.policy)]
+
+
+def load(request: Request) -> LoadedPolicy:
+    """Read, merge and check. Raises PolicyError with all faults found."""
+    layers = _layers(request)
+    data, origins = merge(layers)
+    try:
+        policy = Policy.model_validate(data)
+    except ValidationError as error:
+        raise PolicyError(messages.diagnostics(error, data, origins)) from error
+    found = [_located(item, data, origins) for item in findings(policy)]
+    if any(item.severity is Severity.ERROR for item in found):
+        raise PolicyError(found)
+    return LoadedPolicy(policy, origins, tuple(found))
+
+
+def shipped_profiles() -> list[str]:
+    """Name the shipped profiles."""
+    return sorted(path.stem for path in shipped_folder("profiles").glob("*.yaml"))
+
+
+def shipped_switches() -> list[str]:
+    """Name the softswitches whose ports are known."""
+    return sorted(path.stem for path in (shipped_folder("profiles") / "switches").glob("*.yaml"))
+
+
+def read_profile(name: str) -> str:
+    """Return the text of a shipped profile. Raises PolicyError for an unknown name."""
+    return _shipped("profile", name, Location(COMMAND_LINE)).read_text(encoding="utf-8")
+
+
+def _layers(request: Request) -> list[Layer]:
+    file_layer = None if request.file is None else _file_layer(request.file)
+    options = _option_layer(request)
+    top = [layer for layer in (file_layer, options) if layer is not None]
+    profile, profile_at = _choice("profile", top, default="default")
+    profile_layer = _shipped_layer("profile", profile or "default", profile_at)
+    switch, switch_at = _choice("switch", [profile_layer, *top], default=None)
+    below = [] if switch is None else [_shipped_layer("switch", switch, switch_at)]
+    return [*below, profile_layer, *top]
+
+
+def _choice(
+    field: str, layers: Sequence[Layer], default: str | None
+) -> tuple[str | None, Location]:
+    """Find which layer names the profile or the switch; the last one wins."""
+    value, location = default, Location(COMMAND_LINE)
+    for layer in layers:
+        if layer.tree.data.get(field) is not None:
+            value, location = layer.tree.data[field], layer.location((field,))
+    if value is not None and not isinstance(value, str):
+        message = f"'{value}' is not the name of a {field}; see `sipfw profiles`"
+        raise PolicyError([Diagnostic(message, field, location)])
+    return value, location
+
+
+def _shipped_layer(kind: str, name: str, asked_at: Location) -> Layer:
+    path = _shipped(kind, name, asked_at)
+    return Layer(f"{kind} {name}", read_tree(path.read_bytes(), f"{kind} {name}"))
+
+
+def _shipped(kind: str, name: str, asked_at: Location) -> FilePath:
+    folder = shipped_folder("profiles") / ("switches" if kind == "switch" else "")
+    known = shipped_switches() if kind == "switch" else shipped_profiles()
+    # Only a listed name becomes a path, so `../../etc/shadow` never does.
+    if name in known:
+        return folder / f"{name}.yaml"
+    near = difflib.get_close_matches(name, known, n=1)
+    advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    shown = messages.shown(name)
+    raise PolicyError([Diagnostic(f"{shown} is not a known {kind}; {advice}", kind, asked_at)])
+
+
+def _file_layer(path: FilePath) -> Layer:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        message = f"cannot be read: {reason}"
+        raise PolicyError([Diagnostic(message, location=Location(str(path)))]) from error
+    return Layer(str(path), read_tree(raw, str(path)))
+
+
+def _option_layer(request: Request) -> Layer | None:
+    data: dict[str, object] = {}
+    lines: dict[Path, int] = {}
+    for name in ("profile", "switch"):
+        value = getattr(request, name)
+        if value is not None:
+            data[name] = value
+    for setting in request.settings:
+        _apply_setting(data, setting)
+    return Layer(COMMAND_LINE, Tree(data, lines)) if data else None
+
+
+def _apply_setting(data: dict[str, object], setting: str) -> None:
+    """Put `limits.hashlimit.rate=5/second` into the option layer."""
+    key, equals, text = setting.partition("=")
+    steps = key.strip().split(".")
+    if not equals or not all(steps):
+        message = f"'{setting}' is not a setting; write --set limits.hashlimit.rate=5/second"
+        raise PolicyError([Diagnostic(message, "--set", Location(COMMAND_LINE))])
+    value = read_tree(f"value: {text}".encode(), COMMAND_LINE).data["value"]
+    place = data
+    for step in steps[:-1]:
+        inner = place.setdefault(step, {})
+        if not isinstance(inner, dict):
+            message = f"'{setting}' contradicts an earlier --set; give each field once"
+            raise PolicyError([Diagnostic(message, "--set", Location(COMMAND_LINE))])
+        place = inner
+    place[steps[-1]] = value
+
+
+def _located(finding: Finding, data: object, origins: Origins) -> Diagnostic:
+    tree = data if isinstance(data, dict) else {}
+    return Diagnostic(
+        finding.message,
+        messages.field_name(finding.path, tree),
+        origins.nearest(finding.path),
+        finding.severity,
+    )

@@ -1,0 +1,131 @@
+"""Turns pydantic's findings into sipfw's diagnostics: one place, one wording."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from sipfw.diagnostics import Diagnostic
+from sipfw.policy.model import Policy
+from sipfw.policy.types import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic_core import ErrorDetails
+
+    from sipfw.policy.merge import Origins
+    from sipfw.policy.yaml_tree import Path
+
+
+def diagnostics(error: ValidationError, data: dict[str, Any], origins: Origins) -> list[Diagnostic]:
+    """Describe every finding with its place in the file."""
+    return [_one(item, data, origins) for item in error.errors(include_url=False)]
+
+
+def _one(item: ErrorDetails, data: dict[str, Any], origins: Origins) -> Diagnostic:
+    path: Path = item["loc"]
+    return Diagnostic(_text(item, path), field_name(path, data), origins.nearest(path))
+
+
+def field_name(path: Path, data: dict[str, Any]) -> str:
+    """Write a path with list items by their name (`trusted_peers.carrier-a`), not their index."""
+    parts: list[str] = []
+    value: Any = data
+    for step in path:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            value = None
+        if isinstance(step, int):
+            name = value.get("name") if isinstance(value, dict) else None
+            # A list of plain values is named by its field: the message quotes the value itself.
+            if isinstance(name, str) and name.isprintable():
+                parts.append(name)
+            elif isinstance(value, dict):
+                parts.append(f"[{step + 1}]")
+        else:
+            parts.append(str(step) if str(step).isprintable() else shown(str(step)))
+    return ".".join(parts)
+
+
+def _text(item: ErrorDetails, path: Path) -> str:
+    kind, value, context = item["type"], item["input"], item.get("ctx", {})
+    match kind:
+        case "value_error":
+            return str(context["error"])
+        case "extra_forbidden":
+            return _unknown_field(path)
+        case "missing":
+            return f"is missing; every {_last_name(path[:-1])} needs `{path[-1]}`"
+        case "enum" | "literal_error":
+            return f"{shown(value)} is not known; write {context['expected']}"
+        case "bool_type" | "bool_parsing":
+            return f"{shown(value)} is not true or false; write true or false"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return f"{shown(value)} is not a whole number"
+        case "greater_than_equal":
+            return f"{shown(value)} is too small; write at least {context['ge']}"
+        case "less_than_equal":
+            return f"{shown(value)} is too large; write at most {context['le']}"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return f"{shown(value)} is not a group of fields; write `field: value` lines below it"
+        case "tuple_type" | "list_type":
+            return f"{shown(value)} is not a list; write it as [{_plain(value)}]"
+        case "string_type":
+            return f"{shown(value)} is not a text; write it in quotes"
+        case "too_short":
+            return "is empty; write at least one entry"
+        case "too_long":
+            return f"has more than {context['max_length']} entries; split the peer in two"
+        case _:
+            return f"{shown(value)}: {item['msg'].lower()}"
+
+
+def _plain(value: object) -> str:
+    return shown(value).strip("'")
+
+
+def _last_name(path: Path) -> str:
+    names = [str(part) for part in path if isinstance(part, str)]
+    return f"entry of {names[-1]}" if names else "policy"
+
+
+def _unknown_field(path: Path) -> str:
+    name = str(path[-1])
+    model = _model_at(path[:-1])
+    known = [] if model is None else sorted(field_names(model))
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if near:
+        return f"unknown field; did you mean `{near[0]}`?"
+    return f"unknown field; known here: {', '.join(known)}" if known else "unknown field"
+
+
+def field_names(model: type[BaseModel]) -> Iterator[str]:
+    """List the names that a file may use for a model's fields."""
+    for name, info in model.model_fields.items():
+        yield info.alias or name
+
+
+def _model_at(path: Path) -> type[BaseModel] | None:
+    model: type[BaseModel] | None = Policy
+    for step in path:
+        if isinstance(step, int) or model is None:
+            continue
+        model = next(
+            (
+                _inner_model(info.annotation)
+                for name, info in model.model_fields.items()
+                if (info.alias or name) == step
+            ),
+            None,
+        )
+    return model
+
+
+def _inner_model(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _inner_model(arg))), None)

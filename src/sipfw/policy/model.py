@@ -1,0 +1,332 @@
+"""The policy as pydantic models: what an operator may write, in which units, with which defaults.
+
+Defaults here are the built-in layer; switch, profile, file and command line are merged over them
+by `sipfw.policy.load`. Checks across fields live in `sipfw.policy.rules`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, Strict
+
+from sipfw.policy.types import (
+    Burst,
+    Count,
+    Duration,
+    Identifier,
+    InterfaceName,
+    NetworkField,
+    PeerAddress,
+    Port,
+    PortRangeField,
+    RateField,
+    SignatureText,
+)
+from sipfw.ruleset.match import PortRange, Rate, TimeUnit
+
+
+# YAML 1.2 reads `no`, `off` and `yes` as text; lax parsing would let them through by luck.
+Flag = Annotated[bool, Strict()]
+StrictInt = Annotated[int, Strict()]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown fields are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Transport(StrEnum):
+    """SIP transports (RFC 3261, RFC 7118)."""
+
+    UDP = "udp"
+    TCP = "tcp"
+    TLS = "tls"
+    WS = "ws"
+    WSS = "wss"
+
+
+class Tier(StrEnum):
+    """Size of a customer or carrier, see `tiers`."""
+
+    SMALL = "small"
+    MEDIUM = "medium"
+    LARGE = "large"
+    PREMIUM = "premium"
+
+
+class UnknownSources(StrEnum):
+    """What happens to sources that are neither trusted nor learned."""
+
+    LIMITED = "limited"
+    DENIED = "denied"
+
+
+class MediaFrom(StrEnum):
+    """Who may send RTP to the media ports."""
+
+    ANYWHERE = "anywhere"
+    PEERS = "peers"
+
+
+class Admin(Section):
+    """Who may manage the host."""
+
+    networks: tuple[NetworkField, ...] = Field(
+        (),
+        description="Networks that may reach ssh and the web interface. Without any, sipfw guards "
+        "only the SIP ports and leaves the rest of the host alone.",
+    )
+    ssh_port: Port = Field(22, description="TCP port of sshd.")
+    web_ports: tuple[Port, ...] = Field(
+        (80, 8080), description="TCP ports of the web interface, open to admin networks only."
+    )
+
+
+class Signalling(Section):
+    """Ports of the softswitch, per transport. TLS, WS and WSS get no string rules: ciphertext
+    and masked frames cannot be searched."""
+
+    udp: tuple[Port, ...] = Field((5060,), description="SIP over UDP.")
+    tcp: tuple[Port, ...] = Field((5060,), description="SIP over TCP.")
+    tls: tuple[Port, ...] = Field((), description="SIP over TLS.")
+    ws: tuple[Port, ...] = Field((), description="SIP over WebSocket.")
+    wss: tuple[Port, ...] = Field((), description="SIP over secure WebSocket.")
+
+
+class Media(Section):
+    """RTP."""
+
+    ports: tuple[PortRangeField, ...] = Field(
+        (PortRange(10000, 20000),), description="UDP port ranges that carry RTP and RTCP."
+    )
+    sources: MediaFrom = Field(
+        MediaFrom.ANYWHERE,
+        description="`anywhere`, or `peers`: only the media and signalling networks of trusted "
+        "peers and learned sources. Takes effect with the host part.",
+    )
+    notrack: Flag = Field(
+        default=False,
+        description="Keep RTP out of connection tracking: cheaper, but NAT of media stops.",
+    )
+
+
+class Peer(Section):
+    """A carrier or customer whose packets are never limited, never banned, never inspected."""
+
+    name: Identifier = Field(description="Lower-case name, unique; shown beside counters.")
+    signalling: tuple[PeerAddress, ...] = Field(
+        (),
+        min_length=1,
+        description="Addresses, networks or host names that send SIP.",
+    )
+    media: tuple[NetworkField, ...] = Field(
+        (), description="Networks that send RTP, used with `media.sources: peers`."
+    )
+    transports: tuple[Transport, ...] = Field(
+        (), description="Trust only these transports; all when empty."
+    )
+    source_ports: tuple[Port, ...] = Field(
+        (), max_length=16, description="Trust only these source ports (the switch's IP+Port)."
+    )
+    tier: Tier | None = Field(
+        None, description="Cap new INVITEs per second and address at the tier's figure."
+    )
+    allow_any: Flag = Field(
+        default=False, description="Permit a network that covers the whole Internet."
+    )
+
+
+class UserAgents(Section):
+    """Changes to the shipped list of scanner signatures."""
+
+    add: tuple[SignatureText, ...] = Field((), description="Further texts to drop.")
+    remove: tuple[SignatureText, ...] = Field((), description="Shipped ids or texts to leave out.")
+    optional: tuple[SignatureText, ...] = Field(
+        (), description="Shipped ids of tier `optional` to switch on."
+    )
+
+
+class Scanners(Section):
+    """What an unknown source may not send."""
+
+    block_options: Flag = Field(
+        default=True, description="Drop OPTIONS: the usual first packet of a scan."
+    )
+    block_unknown_methods: Flag = Field(
+        default=True, description="Drop what starts with no SIP method and no SIP response."
+    )
+    signatures: Flag = Field(default=True, description="Search for the scanner signatures.")
+    user_agents: UserAgents = UserAgents()
+
+
+class ConnLimit(Section):
+    """TCP connections held at once by unknown sources."""
+
+    per_source: Count | None = Field(10, description="Per address (IPv6: per /64).")
+    per_subnet: Count | None = Field(30, description="Per IPv4 /24 (IPv6: per /48).")
+
+
+class Recent(Section):
+    """xt_recent: at most `hits` requests of one unknown source in `seconds`."""
+
+    hits: Count = Field(20, description="Packets remembered per address.")
+    seconds: Duration = Field(60, description="Window.")
+
+
+class Bucket(Section):
+    """A token bucket."""
+
+    rate: RateField = Field(description="Sustained rate.")
+    burst: Burst = Field(description="Packets that may come at once.")
+
+
+class HashLimit(Bucket):
+    """Per (source, source port): fair to many phones behind one address."""
+
+    rate: RateField = Rate(10, TimeUnit.SECOND)
+    burst: Burst = 20
+    expire: Duration = Field(30, description="Idle time after which a source is forgotten.")
+
+
+class PerSource(Bucket):
+    """Ceiling per address (IPv6: per /64), whatever the source port. Above it: a ban."""
+
+    rate: RateField = Rate(20, TimeUnit.SECOND)
+    burst: Burst = 150
+
+
+class PerSubnet(Bucket):
+    """Ceiling per IPv4 /24 and IPv6 /48, against scans spread over neighbours."""
+
+    rate: RateField = Rate(100, TimeUnit.SECOND)
+    burst: Burst = 500
+
+
+class Methods(Section):
+    """Per unknown source and SIP method, UDP; unset methods share the other limits only."""
+
+    register_: Bucket | None = Field(None, alias="register", description="REGISTER requests.")
+    invite: Bucket | None = Field(None, description="INVITE requests.")
+    options: Bucket | None = Field(
+        None, description="OPTIONS requests, where `scanners.block_options` is off."
+    )
+    other: Bucket | None = Field(None, description="All other requests together.")
+
+
+class Limits(Section):
+    """What unknown sources may do. Trusted peers never meet any of this."""
+
+    unknown_sources: UnknownSources = Field(
+        UnknownSources.LIMITED, description="`limited`, or `denied`: only trusted peers."
+    )
+    connlimit: ConnLimit | None = ConnLimit()
+    recent: Recent | None = Recent()
+    hashlimit: HashLimit | None = HashLimit()
+    per_source: PerSource | None = PerSource()
+    per_subnet: PerSubnet | None = PerSubnet()
+    methods: Methods = Methods()
+    aggregate: RateField | None = Field(
+        Rate(1000, TimeUnit.SECOND),
+        description="All unknown sources together, before the costly tests; burst is one second's.",
+    )
+
+
+class Bans(Section):
+    """Temporary bans; they bite signalling ports only."""
+
+    enabled: Flag = True
+    duration: Duration = Field(3600, description="Length of a ban.")
+    size: Count = Field(65536, description="Addresses a ban set holds.")
+    probation: Flag = Field(
+        default=True,
+        description="Let a banned source try a trickle of REGISTERs, so that a framed customer "
+        "logs in and is freed.",
+    )
+
+
+class Learning(Section):
+    """The switch's own replies as judge: success teaches, failures without success ban."""
+
+    enabled: Flag = True
+    registered_ttl: Duration = Field(3600, description="How long a success is remembered.")
+    failures: Annotated[StrictInt, Field(ge=1, le=255)] = Field(
+        10, description="Refused requests in the window that lead to a ban."
+    )
+    window: Duration = Field(60, description="Window of the failures.")
+    pending: Duration = Field(32, description="How long a request may wait for its answer.")
+    rate: RateField = Field(
+        Rate(100, TimeUnit.SECOND), description="Limit of a learned source, all ports together."
+    )
+    burst: Burst = 400
+
+
+class Conntrack(Section):
+    """Connection tracking sysctls; unset ones are left as they are."""
+
+    max: Count | None = Field(None, description="nf_conntrack_max, entries.")
+    udp_timeout: Duration | None = Field(None, description="Unanswered UDP, seconds.")
+    udp_timeout_stream: Duration | None = Field(None, description="Answered UDP, seconds.")
+    tcp_timeout_established: Duration | None = Field(None, description="Idle TCP, seconds.")
+
+
+class Host(Section):
+    """The rest of the host, only with `admin.networks`."""
+
+    default_drop: Flag = Field(
+        default=True,
+        description="With admin networks: drop what no rule admits. Off: only SIP is guarded.",
+    )
+    tcp_ports: tuple[PortRangeField, ...] = Field((), description="TCP ports open to everybody.")
+    udp_ports: tuple[PortRangeField, ...] = Field((), description="UDP ports open to everybody.")
+    interfaces: tuple[InterfaceName, ...] = Field(
+        (), description="Interfaces of an inner network, open entirely."
+    )
+
+
+class TierLimits(Section):
+    """What one tier of peers is sold."""
+
+    calls_per_second: Count = Field(description="New INVITEs per second and address.")
+    concurrent: Count = Field(description="Concurrent calls, for the switch's own limits.")
+    longest_call: Duration = Field(description="Longest call, for the switch's own limits.")
+
+
+class Tiers(Section):
+    """The four tiers."""
+
+    small: TierLimits = TierLimits(calls_per_second=10, concurrent=50, longest_call=1800)
+    medium: TierLimits = TierLimits(calls_per_second=30, concurrent=200, longest_call=3600)
+    large: TierLimits = TierLimits(calls_per_second=100, concurrent=500, longest_call=3600)
+    premium: TierLimits = TierLimits(calls_per_second=200, concurrent=2000, longest_call=7200)
+
+
+class Target(Section):
+    """Facts about the host that will run the rules, where they matter for what can be said."""
+
+    recent_hits: Annotated[StrictInt, Field(ge=1, le=65535)] = Field(
+        20,
+        description="Largest hit count of xt_recent: 20 on kernel 3.10 (CentOS 7), 255 on "
+        "kernels 4 to 6, 65535 on newer ones.",
+    )
+
+
+class Policy(Section):
+    """A whole policy, merged and checked."""
+
+    profile: Identifier = Field("default", description="Shipped or own profile below this file.")
+    switch: str | None = Field(None, description="Softswitch whose ports are meant.")
+    admin: Admin = Admin()
+    signalling: Signalling = Signalling()
+    media: Media = Media()
+    trusted_peers: tuple[Peer, ...] = ()
+    scanners: Scanners = Scanners()
+    limits: Limits = Limits()
+    bans: Bans = Bans()
+    learning: Learning = Learning()
+    conntrack: Conntrack = Conntrack()
+    host: Host = Host()
+    tiers: Tiers = Tiers()
+    target: Target = Target()

@@ -1,0 +1,181 @@
+"""YAML text to plain data plus the line of every value. Knows nothing of policies.
+
+Scalars follow the YAML 1.2 core schema: `22:22` stays text (YAML 1.1 reads it as 1342) and `no`
+is not false. Anchors, aliases, tags and deep nesting are refused: a policy needs none of them,
+and each is a way to make a small file expensive.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from sipfw.diagnostics import Diagnostic, Location
+from sipfw.errors import PolicyError
+
+Path = tuple[str | int, ...]
+
+MAX_BYTES = 8 * 1024 * 1024
+MAX_DEPTH = 24
+
+_INT = re.compile(r"^[-+]?[0-9]+$|^0x[0-9a-fA-F]+$|^0o[0-7]+$")
+_FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+_MAX_INT_TEXT = 30
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Data of one file and where each path of it stands."""
+
+    data: dict[str, Any]
+    lines: dict[Path, int] = field(default_factory=dict)
+
+
+def read_tree(raw: bytes, name: str) -> Tree:
+    """Parse one YAML document whose top is a mapping.
+
+    Raises PolicyError with every fault that can be found in one pass.
+    """
+    text = _decode(raw, name)
+    reader = _Reader(name)
+    try:
+        data = reader.document(yaml.parse(text, Loader=_Loader))
+    except yaml.MarkedYAMLError as error:
+        raise PolicyError([_syntax(error, name)]) from error
+    except yaml.YAMLError as error:
+        message = f"not YAML: {str(error).splitlines()[0]}"
+        raise PolicyError([Diagnostic(message, location=Location(name))]) from error
+    if not reader.faults and not isinstance(data, dict):
+        what = "empty" if data is None else "not a mapping of fields"
+        reader.fault(1, f"the policy is {what}; start it with `profile: default`")
+    if reader.faults:
+        raise PolicyError(reader.faults)
+    return Tree(data, reader.lines)
+
+
+def _decode(raw: bytes, name: str) -> str:
+    location = Location(name)
+    if len(raw) > MAX_BYTES:
+        message = f"the file has more than {MAX_BYTES // 1024 // 1024} MiB; is it a policy?"
+        raise PolicyError([Diagnostic(message, location=location)])
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        message = "not UTF-8 text; save the policy as plain text"
+        raise PolicyError([Diagnostic(message, location=Location(name, line))]) from error
+    if "\0" in text:
+        raise PolicyError([Diagnostic("a binary file, not a policy", location=location)])
+    return text
+
+
+def _syntax(error: yaml.MarkedYAMLError, name: str) -> Diagnostic:
+    mark = error.problem_mark or error.context_mark
+    line = None if mark is None else mark.line + 1
+    problem = error.problem or error.context or "syntax error"
+    return Diagnostic(f"not YAML: {problem}", location=Location(name, line))
+
+
+class _Reader:
+    """Builds data from parser events, so that no recursive composer ever sees the file."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lines: dict[Path, int] = {}
+        self.faults: list[Diagnostic] = []
+
+    def fault(self, line: int, message: str, path: Path = ()) -> None:
+        self.faults.append(Diagnostic(message, dotted(path), Location(self.name, line)))
+
+    def document(self, events: Iterator[yaml.Event]) -> Any:  # noqa: ANN401 (YAML data)
+        data = None
+        documents = 0
+        for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    self.fault(event.start_mark.line + 1, "a second YAML document; keep one")
+                    break
+            elif isinstance(
+                event, (yaml.ScalarEvent, yaml.CollectionStartEvent, yaml.AliasEvent)
+            ):
+                data = self.node(event, events, ())
+        return data
+
+    def node(self, event: yaml.Event, events: Iterator[yaml.Event], path: Path) -> Any:  # noqa: ANN401 (YAML data)
+        line = event.start_mark.line + 1
+        self.lines.setdefault(path, line)
+        if len(path) > MAX_DEPTH:
+            # Nothing after this can be placed, so stop at once.
+            raise PolicyError([Diagnostic("nested too deeply", location=Location(self.name, line))])
+        if isinstance(event, yaml.AliasEvent):
+            self.fault(line, "YAML aliases are not supported; write the value out", path)
+            return None
+        if event.anchor is not None:
+            self.fault(line, "YAML anchors are not supported; remove the &name", path)
+        if isinstance(event, yaml.ScalarEvent):
+            return self.scalar(event, line, path)
+        if event.tag is not None:
+            self.fault(line, f"YAML tags are not supported; remove {event.tag}", path)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self.sequence(events, path)
+        return self.mapping(events, path)
+
+    def sequence(self, events: Iterator[yaml.Event], path: Path) -> list[Any]:
+        items: list[Any] = []
+        for event in events:
+            if isinstance(event, yaml.SequenceEndEvent):
+                break
+            items.append(self.node(event, events, (*path, len(items))))
+        return items
+
+    def mapping(self, events: Iterator[yaml.Event], path: Path) -> dict[str, Any]:
+        items: dict[str, Any] = {}
+        for event in events:
+            if isinstance(event, yaml.MappingEndEvent):
+                break
+            line = event.start_mark.line + 1
+            if not isinstance(event, yaml.ScalarEvent):
+                self.fault(line, "a field name must be a plain word", path)
+                key = f"?{len(items)}"
+                self.node(event, events, (*path, key))
+            else:
+                key = event.value
+            child = (*path, key)
+            if key in items:
+                self.fault(line, f"given twice, first on line {self.lines[child]}; keep one", child)
+            self.lines.setdefault(child, line)
+            items[key] = self.node(next(events), events, child)
+        return items
+
+    def scalar(self, event: yaml.ScalarEvent, line: int, path: Path) -> Any:  # noqa: ANN401 (YAML data)
+        if event.tag is not None:
+            self.fault(line, f"YAML tags are not supported; remove {event.tag}", path)
+        return core_scalar(event.value) if event.implicit[0] else event.value
+
+
+def core_scalar(text: str) -> bool | int | float | str | None:
+    """Read an unquoted scalar by the YAML 1.2 core schema (yaml.org/spec/1.2.2, 10.3.2)."""
+    if text in {"", "~", "null", "Null", "NULL"}:
+        return None
+    if text in {"true", "True", "TRUE"}:
+        return True
+    if text in {"false", "False", "FALSE"}:
+        return False
+    # int() itself refuses texts of thousands of digits with its own exception.
+    if len(text) <= _MAX_INT_TEXT and _INT.match(text):
+        return int(text, 0) if text.startswith("0x") or text.startswith("0o") else int(text)
+    if len(text) <= _MAX_INT_TEXT and _FLOAT.match(text):
+        return float(text)
+    return text
+
+
+def dotted(path: Path) -> str:
+    """Write a path for people: `trusted_peers.0.signalling`."""
+    return ".".join(str(part) for part in path)

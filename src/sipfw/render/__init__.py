@@ -1,0 +1,1 @@
+"""Lowered rules to text: restore files, the shell script, sysctl files."""

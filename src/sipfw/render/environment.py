@@ -1,0 +1,34 @@
+"""The one Jinja environment. Templates print finished lines; they never decide policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError
+
+from sipfw.errors import SipfwError
+from sipfw.resources import shipped_folder
+
+
+def render_template(name: str, template_dir: Path | None = None, **values: object) -> str:
+    """Print one template; a file of the same name in `template_dir` wins over the shipped one.
+
+    Raises SipfwError when an operator's own template is broken.
+    """
+    folders = ([template_dir] if template_dir else []) + [shipped_folder("templates")]
+    environment = Environment(
+        loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        # The output is shell and iptables text, whose values are constrained in policy/types.py;
+        # HTML escaping would corrupt it.
+        autoescape=False,  # noqa: S701 (no HTML here)
+    )
+    try:
+        return environment.get_template(name).render(**values)
+    except TemplateError as error:
+        line = getattr(error, "lineno", None)
+        place = f"{name}:{line}" if line else name
+        raise SipfwError(f"{place}: the template is broken: {error}") from error

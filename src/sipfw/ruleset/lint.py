@@ -1,0 +1,75 @@
+"""Checks on a finished ruleset: our own bugs, found before a kernel sees them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from sipfw.ruleset.match import CountAbove, InSet
+from sipfw.ruleset.model import Chain, Ruleset
+from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Done, Goto, Jump, Rule, UpdateSet
+
+
+def lint(ruleset: Ruleset) -> list[str]:
+    """Return every contradiction in a ruleset; an empty list for a sound one."""
+    return [*_ids(ruleset), *_references(ruleset), *_done_under_jump(ruleset), *_unused(ruleset)]
+
+
+def _rules(ruleset: Ruleset) -> Iterator[tuple[Chain, Rule]]:
+    for chain in ruleset.chains:
+        for rule in chain.rules:
+            yield chain, rule
+
+
+def _ids(ruleset: Ruleset) -> Iterator[str]:
+    for rule_id, count in Counter(rule.id for _, rule in _rules(ruleset)).items():
+        if count > 1:
+            yield f"rule id {rule_id} is used {count} times"
+    for chain in ruleset.chains:
+        if not chain.rules:
+            yield f"chain {chain.name} has no rule that could carry our mark"
+
+
+def _references(ruleset: Ruleset) -> Iterator[str]:
+    chains = {chain.name for chain in ruleset.chains}
+    sets = {item.name for item in ruleset.sets}
+    for chain, rule in _rules(ruleset):
+        if isinstance(rule.action, Jump | Goto):
+            if rule.action.chain not in chains:
+                yield f"rule {rule.id} names the chain {rule.action.chain}, which is missing"
+            elif ruleset.chain(rule.action.chain).priority is not chain.priority:
+                yield f"rule {rule.id} leads into a chain of another hook priority"
+        if isinstance(rule.action, UpdateSet | AddOnce | DeleteFromSet) and (
+            rule.action.set not in sets
+        ):
+            yield f"rule {rule.id} changes the set {rule.action.set}, which is missing"
+        for match in rule.matches:
+            if isinstance(match, InSet | CountAbove) and match.set not in sets:
+                yield f"rule {rule.id} asks the set {match.set}, which is missing"
+
+
+def _done_under_jump(ruleset: Ruleset) -> Iterator[str]:
+    """`Done` is RETURN in iptables: under a jump it would come back to the middle of a chain."""
+    under_jump: set[str] = set()
+    waiting = [r.action.chain for _, r in _rules(ruleset) if isinstance(r.action, Jump)]
+    while waiting:
+        name = waiting.pop()
+        if name in under_jump:
+            continue
+        under_jump.add(name)
+        waiting += [
+            rule.action.chain
+            for rule in ruleset.chain(name).rules
+            if isinstance(rule.action, Goto)
+        ]
+    for name in sorted(under_jump):
+        for rule in ruleset.chain(name).rules:
+            if isinstance(rule.action, Done):
+                yield f"rule {rule.id} says done in {name}, which is reached by a jump"
+
+
+def _unused(ruleset: Ruleset) -> Iterator[str]:
+    reached = {rule.action.chain for _, rule in _rules(ruleset) if isinstance(rule.action, Jump | Goto)}
+    for chain in ruleset.chains:
+        if chain.base is None and chain.name not in reached:
+            yield f"chain {chain.name} is never reached"

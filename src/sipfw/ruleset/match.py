@@ -1,0 +1,242 @@
+"""The conditions of a rule. A match is data; each backend says it in its own words.
+
+Every consumer of `Match` ends in `assert_never`, so that a new variant makes the type checker
+fail in each backend that forgot it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+
+
+class L4Proto(StrEnum):
+    """Transport protocol in the IP header."""
+
+    UDP = "udp"
+    TCP = "tcp"
+
+
+class Direction(StrEnum):
+    """Which end of the packet a match or a set update looks at."""
+
+    SOURCE = "src"
+    DESTINATION = "dst"
+
+
+class CtState(StrEnum):
+    """Connection tracking states that a rule may name."""
+
+    NEW = "new"
+    ESTABLISHED = "established"
+    RELATED = "related"
+    INVALID = "invalid"
+    UNTRACKED = "untracked"
+
+
+class TimeUnit(StrEnum):
+    """Unit of a rate."""
+
+    SECOND = "second"
+    MINUTE = "minute"
+    HOUR = "hour"
+
+    @property
+    def seconds(self) -> int:
+        """Length in seconds."""
+        return {"second": 1, "minute": 60, "hour": 3600}[self.value]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortRange:
+    """Ports from `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+    def overlaps(self, other: PortRange) -> bool:
+        """Tell whether the two share a port."""
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`amount` events per `unit`."""
+
+    amount: int
+    unit: TimeUnit
+
+    def __str__(self) -> str:
+        return f"{self.amount}/{self.unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixLengths:
+    """How many leading bits make one source: 32/128 is one address, 24/64 a network."""
+
+    ip: int
+    ip6: int
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """The packet is UDP or TCP."""
+
+    proto: L4Proto
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The packet is of `proto` and its port lies in one of the ranges."""
+
+    proto: L4Proto
+    ranges: tuple[PortRange, ...]
+    direction: Direction = Direction.DESTINATION
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The address lies in this network. The rule then belongs to that network's family."""
+
+    network: IPv4Network | IPv6Network
+    direction: Direction = Direction.SOURCE
+
+
+@dataclass(frozen=True, slots=True)
+class InSet:
+    """The address (with the source port where the set's key has one) is in the named set."""
+
+    set: str
+    direction: Direction = Direction.SOURCE
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """The packet came in through (source) or leaves through (destination) this interface."""
+
+    name: str
+    direction: Direction = Direction.SOURCE
+
+
+@dataclass(frozen=True, slots=True)
+class ConntrackState:
+    """Connection tracking calls the packet one of these; only valid after it has run."""
+
+    states: tuple[CtState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TcpSyn:
+    """A TCP segment that opens a connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Icmp:
+    """An ICMP (family ip) or ICMPv6 (family ip6) type by number."""
+
+    type: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShorterThan:
+    """A UDP datagram whose payload has fewer bytes than this."""
+
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadAt:
+    """The transport payload starts with exactly these bytes (case-sensitive, as in SIP methods).
+
+    For TCP the header length varies, so backends may look at each possible start of the payload
+    in a segment; a message that starts in the middle of a segment is not seen.
+    """
+
+    proto: L4Proto
+    pattern: bytes
+    negate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadContains:
+    """The bytes occur anywhere in the packet, letters compared without case.
+
+    Must be found across the boundary of a reassembled fragment (the kernel's `kmp`, not `bm`).
+    """
+
+    pattern: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RateAbove:
+    """The source exceeds a token bucket of its own. `burst` is the bucket's size in packets.
+
+    `name` identifies the bucket table; `with_port` gives every (source, source port) its own
+    bucket; `expire` is the idle time in seconds after which a bucket is forgotten.
+    """
+
+    name: str
+    rate: Rate
+    burst: int
+    prefix: PrefixLengths
+    with_port: bool = False
+    expire: int = 60
+    table_size: int = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class RateWithin:
+    """All packets that reach this rule together are within one token bucket."""
+
+    rate: Rate
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeenAtLeast:
+    """The source was recorded `hits` times or more in the last `seconds` (xt_recent's question)."""
+
+    list: str
+    hits: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionsAbove:
+    """The source's prefix holds more tracked connections than this."""
+
+    count: int
+    prefix: PrefixLengths
+
+
+@dataclass(frozen=True, slots=True)
+class CountAbove:
+    """The address's own counter in a counted set is above `count`. Looking adds one."""
+
+    set: str
+    count: int
+    direction: Direction = Direction.DESTINATION
+
+
+Match = (
+    Protocol
+    | Ports
+    | Address
+    | InSet
+    | Interface
+    | ConntrackState
+    | TcpSyn
+    | Icmp
+    | ShorterThan
+    | PayloadAt
+    | PayloadContains
+    | RateAbove
+    | RateWithin
+    | SeenAtLeast
+    | ConnectionsAbove
+    | CountAbove
+)

@@ -1,0 +1,134 @@
+"""The whole firewall as data: chains in packet order, sets, and kernel settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+
+from sipfw.ruleset.match import L4Proto
+from sipfw.ruleset.rule import Origin, Rule
+
+
+class Hook(StrEnum):
+    """Where netfilter calls a base chain."""
+
+    PREROUTING = "prerouting"
+    INPUT = "input"
+    OUTPUT = "output"
+
+
+class Priority(StrEnum):
+    """When, within a hook: `raw` is before connection tracking, `mangle` and `filter` after."""
+
+    RAW = "raw"
+    MANGLE = "mangle"
+    FILTER = "filter"
+
+
+class Layer(StrEnum):
+    """A stage of defence, in packet order: what `verify` groups by."""
+
+    ENTRY = "entry"
+    TRUSTED = "trusted"
+    LEARNED = "learned"
+    BANNED = "banned"
+    SCANNER = "scanner-block"
+    RATE = "rate-limit"
+    CONNECTIONS = "connections"
+    REPLIES = "replies"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The hook that calls a chain; a chain without one is only jumped to."""
+
+    hook: Hook
+    priority: Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Rules in order. The end of a chain returns to its caller."""
+
+    name: str
+    layer: Layer
+    summary: str
+    rules: tuple[Rule, ...]
+    priority: Priority
+    base: Base | None = None
+
+
+class SetKind(StrEnum):
+    """What an element is."""
+
+    NETWORK = "network"
+    PEER_ENDPOINT = "peer-endpoint"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """A network whose packets must also come from this port over this transport."""
+
+    network: IPv4Network | IPv6Network
+    proto: L4Proto
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSet:
+    """A named set of one meaning for both families; backends split it.
+
+    Static sets (`NETWORK`, `PEER_ENDPOINT`) hold what the policy says. `HOST` sets are dynamic:
+    the packet path fills them, `timeout` is in seconds, `size` in entries, `counted` gives each
+    entry a packet counter.
+    """
+
+    name: str
+    kind: SetKind
+    summary: str
+    origin: Origin
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    timeout: int | None = None
+    size: int = 65536
+    counted: bool = False
+
+    @property
+    def dynamic(self) -> bool:
+        """Tell whether the packet path fills this set."""
+        return self.kind is SetKind.HOST
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A kernel setting by its `/proc/sys` name with dots."""
+
+    name: str
+    value: int
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """What one policy means. Chains and sets stand in packet order."""
+
+    chains: tuple[Chain, ...]
+    sets: tuple[AddressSet, ...]
+    sysctls: tuple[Sysctl, ...]
+
+    def chain(self, name: str) -> Chain:
+        """Return the chain of that name; KeyError if the ruleset has none."""
+        for chain in self.chains:
+            if chain.name == name:
+                return chain
+        raise KeyError(name)
+
+    def set(self, name: str) -> AddressSet:
+        """Return the set of that name; KeyError if the ruleset has none."""
+        for item in self.sets:
+            if item.name == name:
+                return item
+        raise KeyError(name)

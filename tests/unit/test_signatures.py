@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from sipfw.diagnostics import Severity
+from sipfw.policy.signatures import (
+    Anchor,
+    Risk,
+    Signature,
+    Tier,
+    Where,
+    check_text,
+    select,
+    shipped_signatures,
+)
+
+DATA = Path(__file__).parents[1] / "data"
+SHIPPED = shipped_signatures()
+BLOCK = [signature for signature in SHIPPED if signature.tier is Tier.BLOCK]
+BY_ID = {signature.id: signature for signature in SHIPPED}
+USER_AGENTS = [
+    line
+    for line in (DATA / "legitimate_user_agents.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+]
+LEGITIMATE = sorted((DATA / "legitimate_messages").glob("*.sip"))
+ATTACKS = sorted((DATA / "attack_messages").glob("*.sip"))
+CAUGHT_BY = {
+    "erase-registrations": {"hacker"},
+    "modified-sipvicious-options": {"sipvicious-svmap-target"},
+    "mr-sip-invite": {"mr-sip-sdp"},
+    "nmap-nse-options": {"nmap-nse"},
+    "nmap-nse-register": {"nmap-nse"},
+    "nmap-version-probe": {"nmap-version-probe"},
+    "sipcli-invite": {"sipcli"},
+    "sippts-invite-changed-agent": {"sippts-session-name"},
+    "sippts-register": {"pplsip"},
+    "sipsak-options": {"sipsak"},
+    "sipsak-register": {"sipsak"},
+    "sivus-discovery": {"sivus-uri"},
+    "sivus-options": {"sivus-uri"},
+    "smap-options": {"smap", "smap-uri"},
+    "sundayddr-options": {"sundayddr"},
+    "svcrack-register": {"friendly-scanner", "sipvicious-svcrack-contact"},
+    "svmap-invite": {"friendly-scanner", "sipvicious", "sipvicious-svmap-target"},
+    "svmap-options": {"friendly-scanner", "sipvicious", "sipvicious-svmap-target"},
+    "svwar-register": {"friendly-scanner"},
+    "vax-invite": {"vax-sip-user-agent"},
+    "viproy-options": {"viproy"},
+}
+
+
+def hits(signature: Signature, datagram: bytes) -> bool:
+    """Match as the kernel does: fixed offset byte for byte, search with --icase."""
+    if signature.offset_zero:
+        return datagram.startswith(signature.pattern)
+    return signature.pattern.lower() in datagram.lower()
+
+
+def hit_ids(datagram: bytes, signatures: list[Signature] = BLOCK) -> set[str]:
+    return {signature.id for signature in signatures if hits(signature, datagram)}
+
+
+def message(*lines: str, body: str = "") -> bytes:
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", body]).encode("ascii")
+
+
+def register(user_agent: str, display_name: str = "Alice") -> bytes:
+    return message(
+        "REGISTER sip:pbx.example.com SIP/2.0",
+        "Via: SIP/2.0/UDP 198.51.100.20:5060;branch=z9hG4bK-3a7f9c1e;rport",
+        "Max-Forwards: 70",
+        f'From: "{display_name}" <sip:100@pbx.example.com>;tag=1c1f0e9d',
+        f'To: "{display_name}" <sip:100@pbx.example.com>',
+        "Call-ID: 2f6b7c8d-1a2b3c4d@198.51.100.20",
+        "CSeq: 1 REGISTER",
+        "Contact: <sip:100@198.51.100.20:5060;transport=udp>;expires=3600",
+        f"User-Agent: {user_agent}",
+    )
+
+
+def invite(user_agent: str) -> bytes:
+    return message(
+        "INVITE sip:00441632960123@pbx.example.com SIP/2.0",
+        "Via: SIP/2.0/UDP 198.51.100.20:5060;branch=z9hG4bK-3a7f9c1e;rport",
+        "Max-Forwards: 70",
+        "From: <sip:100@pbx.example.com>;tag=1c1f0e9d",
+        "To: <sip:00441632960123@pbx.example.com>",
+        "Call-ID: 2f6b7c8d-1a2b3c4e@198.51.100.20",
+        "CSeq: 1 INVITE",
+        "Contact: <sip:100@198.51.100.20:5060>",
+        f"User-Agent: {user_agent}",
+        "Content-Type: application/sdp",
+        body="v=0\r\no=- 1700000000 1 IN IP4 198.51.100.20\r\ns=-\r\nc=IN IP4 198.51.100.20\r\n"
+        "t=0 0\r\nm=audio 11780 RTP/AVP 0 8 101\r\na=rtpmap:101 telephone-event/8000\r\n",
+    )
+
+
+def built_from(signature: Signature) -> bytes:
+    """Put the text where its tool puts it, written apart from `Signature.pattern`."""
+    match signature.where:
+        case Where.USER_AGENT:
+            return register(signature.text)
+        case Where.MARK:
+            return register("Mozilla", display_name=signature.text)
+        case Where.REQUEST_LINE:
+            return signature.text.encode("ascii") + b"\r\nVia: SIP/2.0/UDP nm\r\n\r\n"
+
+
+def made(**fields: object) -> Signature:
+    entry = {"id": "x", "text": "EvilDialer", "where": "user_agent", "tier": "block"}
+    return Signature.model_validate({**entry, "risk": "none", "source": "test", **fields})
+
+
+class TestShippedData:
+    def test_ids_are_unique(self) -> None:
+        assert len(BY_ID) == len(SHIPPED)
+        assert not [name for name in BY_ID if name.startswith("user-")]
+
+    def test_patterns_are_unique(self) -> None:
+        patterns = [(s.offset_zero, s.pattern.lower()) for s in SHIPPED]
+        assert len(set(patterns)) == len(patterns)
+
+    @pytest.mark.parametrize("signature", SHIPPED, ids=lambda s: s.id)
+    def test_pattern_is_what_the_kernel_takes(self, signature: Signature) -> None:
+        assert 1 <= len(signature.pattern) <= 128
+        assert signature.text.isascii()
+        assert signature.text.isprintable()
+
+    def test_no_block_entry_is_made_redundant_by_another(self) -> None:
+        redundant = [
+            (inner.id, outer.id)
+            for outer in BLOCK
+            for inner in BLOCK
+            if inner is not outer and outer.catches_all_of(inner)
+        ]
+        assert redundant == []
+
+    def test_block_tier_stays_small_and_safe(self) -> None:
+        assert 20 <= len(BLOCK) <= 30
+        assert [s.id for s in BLOCK if s.risk is Risk.HIGH] == []
+
+    @pytest.mark.parametrize("signature", BLOCK, ids=lambda s: s.id)
+    def test_short_block_texts_are_anchored(self, signature: Signature) -> None:
+        if len(signature.text) < 6:
+            assert signature.anchor is not Anchor.CONTAINS
+
+    @pytest.mark.parametrize("signature", SHIPPED, ids=lambda s: s.id)
+    def test_danger_is_explained(self, signature: Signature) -> None:
+        if signature.tier is Tier.NEVER or signature.id == "sipsak":
+            assert signature.note
+
+    @pytest.mark.parametrize(
+        "user_agent",
+        ["friendly-scanner", "VaxSIPUserAgent/3.5", "sipvicious", "SIPScan", "sipcli/v1.8"],
+    )
+    def test_published_list_is_on_by_default(self, user_agent: str) -> None:
+        assert hit_ids(register(user_agent))
+
+
+class TestLegitimateTraffic:
+    def test_corpus_is_large(self) -> None:
+        assert len(set(USER_AGENTS)) >= 120
+        assert len(LEGITIMATE) >= 5
+
+    @pytest.mark.parametrize("user_agent", USER_AGENTS)
+    def test_real_user_agent_passes(self, user_agent: str) -> None:
+        assert hit_ids(register(user_agent)) == set()
+        assert hit_ids(invite(user_agent)) == set()
+
+    @pytest.mark.parametrize("path", LEGITIMATE, ids=lambda p: p.stem)
+    def test_real_message_passes(self, path: Path) -> None:
+        assert hit_ids(path.read_bytes()) == set()
+
+    @pytest.mark.parametrize(
+        "name", [s.text for s in BLOCK if s.anchor is not Anchor.CONTAINS], ids=str
+    )
+    def test_anchored_text_elsewhere_passes(self, name: str) -> None:
+        assert hit_ids(register(f"Acme {name}Phone 1.0", display_name=name)) == set()
+
+    def test_never_entries_would_hurt(self) -> None:
+        names = [s for s in SHIPPED if s.tier is Tier.NEVER and s.where is Where.USER_AGENT]
+        unproved = [s.id for s in names if not any(hits(s, register(ua)) for ua in USER_AGENTS)]
+        # bots write these two; the real products send longer or other names
+        assert unproved == ["never-cisco-ucm", "never-xlite"]
+
+
+class TestAttacks:
+    @pytest.mark.parametrize("path", ATTACKS, ids=lambda p: p.stem)
+    def test_attack_is_hit(self, path: Path) -> None:
+        assert hit_ids(path.read_bytes()) == CAUGHT_BY[path.stem]
+
+    def test_every_recorded_attack_is_there(self) -> None:
+        assert {path.stem for path in ATTACKS} == set(CAUGHT_BY)
+
+    @pytest.mark.parametrize("path", ATTACKS, ids=lambda p: p.stem)
+    def test_line_ends_survived_the_checkout(self, path: Path) -> None:
+        datagram = path.read_bytes()
+        assert datagram.count(b"\r\n") == datagram.count(b"\n") > 5
+
+    @pytest.mark.parametrize("signature", SHIPPED, ids=lambda s: s.id)
+    def test_entry_hits_a_message_built_from_it(self, signature: Signature) -> None:
+        datagram = built_from(signature)
+        assert hits(signature, datagram)
+        if not signature.offset_zero:
+            assert hits(signature, datagram.swapcase())
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            ("svmap-options", {"sipvicious", "sipvicious-svmap-target"}),
+            ("svcrack-register", {"sipvicious-svcrack-contact"}),
+            ("sipsak-options", {"sipsak"}),
+            ("smap-options", {"smap-uri"}),
+            ("nmap-nse-options", {"nmap-nse"}),
+            ("nmap-version-probe", {"nmap-version-probe"}),
+            ("sippts-invite-changed-agent", {"sippts-session-name"}),
+        ],
+    )
+    def test_tool_is_hit_with_its_user_agent_changed(self, name: str, expected: set[str]) -> None:
+        lines = (DATA / "attack_messages" / f"{name}.sip").read_bytes().split(b"\r\n")
+        disguised = [
+            b"User-Agent: Yealink SIP-T46S" if line.startswith(b"User-Agent:") else line
+            for line in lines
+        ]
+        assert hit_ids(b"\r\n".join(disguised)) == expected
+
+    def test_exact_needs_the_end_of_the_line(self) -> None:
+        assert hits(BY_ID["voip-exact"], register("VOIP"))
+        assert not hits(BY_ID["voip-exact"], register("VOIP Gateway 3"))
+
+    def test_request_line_needs_the_first_byte(self) -> None:
+        probe = b"OPTIONS sip:nm SIP/2.0\r\n"
+        assert hits(BY_ID["nmap-version-probe"], probe)
+        assert not hits(BY_ID["nmap-version-probe"], b"\r\n" + probe)
+
+
+class TestModel:
+    def test_patterns(self) -> None:
+        assert made().pattern == b"EvilDialer"
+        assert made(anchor="prefix").pattern == b"User-Agent: EvilDialer"
+        assert made(anchor="exact").pattern == b"User-Agent: EvilDialer\r\n"
+        assert not made().offset_zero
+        assert made(where="request_line").offset_zero
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"where": "mark", "anchor": "prefix"},
+            {"where": "request_line", "anchor": "exact"},
+            {"text": "x" * 129},
+            {"text": "x" * 117, "anchor": "prefix"},
+            {"text": "x" * 115, "anchor": "exact"},
+            {"text": ""},
+            {"source": ""},
+            {"id": "Upper"},
+            {"colour": "red"},
+            {"tier": "score"},
+        ],
+        ids=str,
+    )
+    def test_bad_entry_is_refused(self, fields: dict[str, object]) -> None:
+        with pytest.raises(ValidationError):
+            made(**fields)
+
+    def test_longest_pattern_is_accepted(self) -> None:
+        assert len(made(text="x" * 116, anchor="prefix").pattern) == 128
+
+    def test_is_frozen(self) -> None:
+        signature = made()
+        with pytest.raises(ValidationError):
+            signature.text = "other"
+
+
+class TestCheckText:
+    @pytest.mark.parametrize("text", ["EvilDialer", 'a "quoted" \\ |41| text', "x" * 128, " "])
+    def test_good(self, text: str) -> None:
+        assert check_text(text) is None
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("", "empty"),
+            ("x" * 129, "129 bytes"),
+            ("two\nlines", "control characters"),
+            ("nul\0", "control characters"),
+            ("del\x7f", "control characters"),
+            ("caf\u00e9", "outside ASCII"),
+            ("next\u0085line", "outside ASCII"),
+        ],
+    )
+    def test_bad(self, text: str, problem: str) -> None:
+        found = check_text(text)
+        assert found is not None
+        assert problem in found
+
+
+class TestSelect:
+    def test_default_is_the_block_tier(self) -> None:
+        selection = select(SHIPPED)
+        assert selection.signatures == tuple(BLOCK)
+        assert selection.notes == ()
+
+    @pytest.mark.parametrize("name", ["sipsak", "SIPSAK"])
+    def test_remove_by_text_or_id_without_regard_to_case(self, name: str) -> None:
+        selection = select(SHIPPED, remove=[name])
+        assert "sipsak" not in {s.id for s in selection.signatures}
+        assert len(selection.signatures) == len(BLOCK) - 1
+        assert selection.notes == ()
+        sipsak = (DATA / "attack_messages" / "sipsak-options.sip").read_bytes()
+        assert hit_ids(sipsak, list(selection.signatures)) == set()
+
+    def test_remove_unknown_suggests_the_nearest(self) -> None:
+        selection = select(SHIPPED, remove=["sipcli", "sip-sak"])
+        (note,) = selection.notes
+        assert (note.field, note.index, note.severity) == ("remove", 1, Severity.WARNING)
+        assert note.message == "'sip-sak' is not a shipped signature; did you mean 'sipsak'?"
+        assert len(selection.signatures) == len(BLOCK) - 1
+
+    def test_remove_of_something_that_is_off_is_noted(self) -> None:
+        (note,) = select(SHIPPED, remove=["CensysInspect"]).notes
+        assert note.severity is Severity.NOTE
+        assert "not on" in note.message
+
+    def test_optional_by_id_and_by_text(self) -> None:
+        selection = select(SHIPPED, optional=["censys", "voip"])
+        switched_on = {s.id for s in selection.signatures} - {s.id for s in BLOCK}
+        assert switched_on == {"censys", "voip-exact"}
+        assert selection.notes == ()
+
+    def test_optional_can_be_removed_again(self) -> None:
+        selection = select(SHIPPED, optional=["censys"], remove=["CensysInspect"])
+        assert selection.signatures == tuple(BLOCK)
+        assert selection.notes == ()
+
+    @pytest.mark.parametrize(
+        ("name", "severity"), [("nonsense-zzz", Severity.WARNING), ("sipsak", Severity.NOTE)]
+    )
+    def test_optional_that_is_not_optional(self, name: str, severity: Severity) -> None:
+        selection = select(SHIPPED, optional=[name])
+        assert [note.severity for note in selection.notes] == [severity]
+        assert selection.signatures == tuple(BLOCK)
+
+    def test_add(self) -> None:
+        selection = select(SHIPPED, add=["EvilDialer", "Evil/Dialer", "evil dialer"])
+        added = selection.signatures[len(BLOCK) :]
+        slugs = ["user-evildialer", "user-evil-dialer", "user-evil-dialer-2"]
+        assert [s.id for s in added] == slugs
+        assert [s.pattern for s in added] == [b"EvilDialer", b"Evil/Dialer", b"evil dialer"]
+        assert selection.notes == ()
+
+    def test_add_without_letters_and_very_long(self) -> None:
+        added = select(SHIPPED, add=["<<>>", "x" * 128]).signatures[len(BLOCK) :]
+        assert [s.id for s in added] == ["user-text", "user-" + "x" * 40]
+
+    @pytest.mark.parametrize("name", ["Asterisk PBX", "asterisk", "Zoiper", "FPBX"])
+    def test_add_of_legitimate_name_warns_with_the_reason(self, name: str) -> None:
+        selection = select(SHIPPED, add=[name])
+        (note,) = selection.notes
+        assert (note.field, note.index, note.severity) == ("add", 0, Severity.WARNING)
+        assert "block legitimate traffic" in note.message
+        assert selection.signatures[-1].text == name
+
+    def test_add_of_short_text_warns(self) -> None:
+        (note,) = select(SHIPPED, add=["qzx"]).notes
+        assert note.severity is Severity.WARNING
+        assert "short" in note.message
+
+    @pytest.mark.parametrize(
+        ("add", "reason"),
+        [
+            (["SIPCLI"], "already shipped"),
+            (["friendly-scanner/2"], "already caught by 'friendly-scanner'"),
+            (["EvilDialer", "evildialer"], "already shipped"),
+        ],
+    )
+    def test_add_of_what_is_on_changes_nothing(self, add: list[str], reason: str) -> None:
+        selection = select(SHIPPED, add=add)
+        assert [s.id for s in selection.signatures if s.id.startswith("user-")] == (
+            ["user-evildialer"] if "EvilDialer" in add else []
+        )
+        (note,) = selection.notes
+        assert note.severity is Severity.NOTE
+        assert reason in note.message
+
+    def test_add_of_optional_text_takes_the_anchored_entry(self) -> None:
+        selection = select(SHIPPED, add=["PBX"])
+        assert selection.signatures[-1].id == "pbx-exact"
+        assert "shipped as 'pbx-exact'" in selection.notes[0].message
+
+    def test_add_of_bad_text_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="empty"):
+            select(SHIPPED, add=[""])
