@@ -7,11 +7,34 @@ failures are counted up to the hit count the kernel takes.
 
 from __future__ import annotations
 
+from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.lower.naming import set_name
 from sipfw.lower.xtables import Family, XMatch, XParam
 from sipfw.ruleset.match import Address, CountAbove, Direction, InSet, Match, PortRange, Ports
 from sipfw.ruleset.model import AddressSet, Ruleset
 from sipfw.ruleset.rule import AddOnce, DeleteFromSet, UpdateSet
+
+
+# Above this, walking the networks one by one costs more than the rest of the firewall.
+_MANY_NETWORKS = 200
+
+
+def warnings(ruleset: Ruleset) -> list[Diagnostic]:
+    """Say what a host without ipset loses with this ruleset."""
+    messages = []
+    learned = [item.name for item in ruleset.sets if item.dynamic]
+    if learned:
+        messages.append(
+            f"without ipset {', '.join(learned)} are xt_recent lists of 100 addresses each: "
+            "spoofed sources can push entries out; raise ip_list_tot of xt_recent, or install ipset"
+        )
+    networks = sum(len(item.networks) + len(item.endpoints) for item in ruleset.sets)
+    if networks > _MANY_NETWORKS:
+        messages.append(
+            f"without ipset {networks} networks become one rule each, walked for every packet; "
+            "install ipset"
+        )
+    return [Diagnostic(text, "--no-ipset", severity=Severity.WARNING) for text in messages]
 
 
 class Setless:

@@ -6,15 +6,18 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from typing import Any
 
 from pydantic import ValidationError
 
 from sipfw.diagnostics import Diagnostic, Location, Severity
 from sipfw.errors import PolicyError
 from sipfw.policy import messages
-from sipfw.policy.merge import Layer, Origins, merge
+from sipfw.policy.merge import BUILT_IN, Layer, Origins, merge
 from sipfw.policy.model import Policy
 from sipfw.policy.rules import Finding, apply_blockers, findings
+from sipfw.policy.salvage import salvage
+from sipfw.policy.types import shown
 from sipfw.policy.yaml_tree import Path, Tree, read_tree
 from sipfw.resources import shipped_folder
 
@@ -33,11 +36,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class LoadedPolicy:
-    """A valid policy, where its values came from, and what is worth saying about it."""
+    """A valid policy, where its values came from, and what is worth saying about it.
+
+    `sources` names the layers that were merged, lowest first.
+    """
 
     policy: Policy
     origins: Origins
     remarks: tuple[Diagnostic, ...]
+    sources: tuple[str, ...]
 
     def locate(self, finding: Finding) -> Diagnostic:
         """Give a finding its field name and line."""
@@ -55,11 +62,30 @@ def load(request: Request) -> LoadedPolicy:
     try:
         policy = Policy.model_validate(data)
     except ValidationError as error:
-        raise PolicyError(messages.diagnostics(error, data, origins)) from error
+        raise PolicyError(_all_faults(error, data, origins)) from error
     found = [_located(item, data, origins) for item in findings(policy)]
     if any(item.severity is Severity.ERROR for item in found):
-        raise PolicyError(found)
-    return LoadedPolicy(policy, origins, tuple(found))
+        raise PolicyError(sorted(found, key=_place))
+    return LoadedPolicy(policy, origins, tuple(found), tuple(layer.name for layer in layers))
+
+
+def _all_faults(error: ValidationError, data: dict[str, Any], origins: Origins) -> list[Diagnostic]:
+    """Add what the checks across fields find in the rest to what is wrong by itself."""
+    found = messages.diagnostics(error, data, origins)
+    rest = salvage(data, origins, error)
+    if rest is not None:
+        plain = rest.model_dump(mode="json", by_alias=True)
+        found += [
+            _located(item, plain, origins)
+            for item in findings(rest)
+            if item.severity is Severity.ERROR
+        ]
+    return sorted(found, key=_place)
+
+
+def _place(diagnostic: Diagnostic) -> tuple[str, int]:
+    location = diagnostic.location or Location("")
+    return location.file, location.line or 0
 
 
 def shipped_profiles() -> list[str]:
@@ -72,9 +98,20 @@ def shipped_switches() -> list[str]:
     return sorted(path.stem for path in (shipped_folder("profiles") / "switches").glob("*.yaml"))
 
 
-def read_profile(name: str) -> str:
-    """Return the text of a shipped profile. Raises PolicyError for an unknown name."""
-    return _shipped("profile", name, Location(COMMAND_LINE)).read_text(encoding="utf-8")
+def read_shipped(name: str) -> str:
+    """Return the text of a shipped profile or switch. Raises PolicyError for an unknown name."""
+    kind = "switch" if name in shipped_switches() else "profile"
+    return _shipped(kind, name, Location(COMMAND_LINE)).read_text(encoding="utf-8")
+
+
+def headline(name: str) -> str:
+    """Return the sentence on a shipped file's first lines, without its name."""
+    lines = []
+    for line in read_shipped(name).splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return " ".join(lines).partition(": ")[2].partition(". ")[0].rstrip(".")
 
 
 def _layers(request: Request) -> list[Layer]:
@@ -115,8 +152,7 @@ def _shipped(kind: str, name: str, asked_at: Location) -> FilePath:
         return folder / f"{name}.yaml"
     near = difflib.get_close_matches(name, known, n=1)
     advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-    shown = messages.shown(name)
-    raise PolicyError([Diagnostic(f"{shown} is not a known {kind}; {advice}", kind, asked_at)])
+    raise PolicyError([Diagnostic(f"{shown(name)} is not a known {kind}; {advice}", kind, asked_at)])
 
 
 def _file_layer(path: FilePath) -> Layer:
@@ -161,9 +197,10 @@ def _apply_setting(data: dict[str, object], setting: str) -> None:
 
 def _located(finding: Finding, data: object, origins: Origins) -> Diagnostic:
     tree = data if isinstance(data, dict) else {}
+    location = origins.nearest(finding.path)
     return Diagnostic(
         finding.message,
         messages.field_name(finding.path, tree),
-        origins.nearest(finding.path),
+        None if location == BUILT_IN else location,
         finding.severity,
     )

@@ -44,8 +44,20 @@ class Origins:
         for known in [item for item in self._locations if item[:size] == path]:
             del self._locations[known]
 
-    def of(self, path: Path) -> Location:
-        """Return the origin of a value; a value that no layer wrote is built in."""
+    def close_gap(self, path: Path, index: int) -> None:
+        """Follow the removal of one list item: the later ones move up by one."""
+        size = len(path)
+        moved: dict[Path, Location] = {}
+        for known, location in self._locations.items():
+            step = known[size] if known[:size] == path and len(known) > size else None
+            if not isinstance(step, int) or step < index:
+                moved[known] = location
+            elif step > index:
+                moved[(*path, step - 1, *known[size + 1 :])] = location
+        self._locations = moved
+
+    def nearest_written(self, path: Path) -> Location:
+        """Return the origin of exactly this value; one that no layer wrote is built in."""
         return self._locations.get(path, BUILT_IN)
 
     def nearest(self, path: Path) -> Location:

@@ -77,14 +77,16 @@ def _peer_networks(policy: Policy) -> Iterator[Finding]:
                 yield Finding(("trusted_peers", index, "signalling", place), message)
 
 
+def _too_wide(network: Network) -> bool:
+    return network.prefixlen < _WIDEST_PEER[network.version]
+
+
 def _unfit(network: Network, peer: Peer) -> str | None:
-    if network.prefixlen < _WIDEST_PEER[network.version] and not peer.allow_any:
-        return (
+    if _too_wide(network):
+        return None if peer.allow_any else (
             f"'{network}' trusts a large part of the Internet; name the peer's own networks, "
             "or set allow_any: true"
         )
-    if network.prefixlen < _WIDEST_PEER[network.version]:
-        return None
     for problem in ("loopback", "multicast", "unspecified"):
         if getattr(network, f"is_{problem}"):
             return f"'{network}' is a {problem} address and never a peer; remove it"
@@ -103,7 +105,8 @@ def _peer_overlaps(policy: Policy) -> Iterator[Finding]:
         _Claim(network, index, place)
         for index, peer in enumerate(policy.trusted_peers)
         for place, network in enumerate(peer.signalling)
-        if not isinstance(network, Hostname)
+        # A peer that may be anybody overlaps everybody, and that is what allow_any is for.
+        if not isinstance(network, Hostname) and not _too_wide(network)
     ]
     for version in (4, 6):
         yield from _overlapping(policy, [c for c in claims if c.network.version == version])

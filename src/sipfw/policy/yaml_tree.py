@@ -100,16 +100,16 @@ class _Reader:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    self.fault(event.start_mark.line + 1, "a second YAML document; keep one")
+                    self.fault(_line(event), "a second YAML document; keep one")
                     break
             elif isinstance(
-                event, (yaml.ScalarEvent, yaml.CollectionStartEvent, yaml.AliasEvent)
+                event, yaml.ScalarEvent | yaml.CollectionStartEvent | yaml.AliasEvent
             ):
                 data = self.node(event, events, ())
         return data
 
     def node(self, event: yaml.Event, events: Iterator[yaml.Event], path: Path) -> Any:  # noqa: ANN401 (YAML data)
-        line = event.start_mark.line + 1
+        line = _line(event)
         self.lines.setdefault(path, line)
         if len(path) > MAX_DEPTH:
             # Nothing after this can be placed, so stop at once.
@@ -117,12 +117,14 @@ class _Reader:
         if isinstance(event, yaml.AliasEvent):
             self.fault(line, "YAML aliases are not supported; write the value out", path)
             return None
+        if not isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
+            raise AssertionError(f"a node cannot start with {event}")
         if event.anchor is not None:
             self.fault(line, "YAML anchors are not supported; remove the &name", path)
-        if isinstance(event, yaml.ScalarEvent):
-            return self.scalar(event, line, path)
         if event.tag is not None:
             self.fault(line, f"YAML tags are not supported; remove {event.tag}", path)
+        if isinstance(event, yaml.ScalarEvent):
+            return core_scalar(event.value) if event.implicit[0] else event.value
         if isinstance(event, yaml.SequenceStartEvent):
             return self.sequence(events, path)
         return self.mapping(events, path)
@@ -140,7 +142,7 @@ class _Reader:
         for event in events:
             if isinstance(event, yaml.MappingEndEvent):
                 break
-            line = event.start_mark.line + 1
+            line = _line(event)
             if not isinstance(event, yaml.ScalarEvent):
                 self.fault(line, "a field name must be a plain word", path)
                 key = f"?{len(items)}"
@@ -154,10 +156,9 @@ class _Reader:
             items[key] = self.node(next(events), events, child)
         return items
 
-    def scalar(self, event: yaml.ScalarEvent, line: int, path: Path) -> Any:  # noqa: ANN401 (YAML data)
-        if event.tag is not None:
-            self.fault(line, f"YAML tags are not supported; remove {event.tag}", path)
-        return core_scalar(event.value) if event.implicit[0] else event.value
+
+def _line(event: yaml.Event) -> int:
+    return 1 if event.start_mark is None else event.start_mark.line + 1
 
 
 def core_scalar(text: str) -> bool | int | float | str | None:

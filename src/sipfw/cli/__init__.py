@@ -1,0 +1,79 @@
+"""The `sipfw` command: one file per subcommand, found and imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from sipfw import __version__
+from sipfw.cli.output import complain
+from sipfw.errors import Exit, SipfwError
+
+# Listing a command must not import it: the help page answers without pydantic, jinja2 or iptc.
+_COMMANDS = {
+    "init": "write a commented starter policy",
+    "check": "check a policy and explain its values",
+    "render": "print the firewall as a script or as rule files",
+    "apply": "make the policy live on this host",
+    "verify": "show counters and whether the live firewall is the applied one",
+    "remove": "take everything of sipfw off this host",
+    "profiles": "list and show the shipped profiles and switches",
+    "schema": "print the JSON Schema of the policy file",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (click's signature)
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"sipfw.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 (click's signature)
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sipfw")
+def cli() -> None:
+    """Turn one policy file into a layered SIP firewall, and watch it.
+
+    \b
+    Exit codes: 0 clean, 1 difference found, 2 usage, 3 invalid policy,
+    4 host refused (nothing changed), 5 applied and taken back,
+    6 done, but a peer's host name has no address.
+    """
+
+
+def main() -> None:
+    """Run the command line and turn every error into a message and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except SipfwError as error:
+        complain(str(error))
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        complain("interrupted, nothing was changed")
+        sys.exit(130)
+    except BrokenPipeError:
+        # `sipfw verify | head`: the reader has gone; a second write would fail at exit again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.DIFFERENT)
+    except Exception as error:
+        if os.environ.get("SIPFW_DEBUG"):
+            raise
+        complain(f"a fault in sipfw itself: {type(error).__name__}: {error}")
+        complain("please report it with the output of the same command under SIPFW_DEBUG=1")
+        sys.exit(70)
+    sys.exit(code if isinstance(code, int) else Exit.CLEAN)

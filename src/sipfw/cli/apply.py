@@ -1,0 +1,64 @@
+"""`sipfw apply`: make the policy live."""
+
+from __future__ import annotations
+
+import click
+
+from sipfw.cli.options import Choice, compile_wanted, load_policy, policy_options
+from sipfw.cli.output import complain, remark, say
+from sipfw.errors import Exit, PolicyError
+
+
+@click.command("apply")
+@policy_options
+@click.option("--dry-run", is_flag=True, help="Check everything and change nothing.")
+@click.option("--no-ipset", is_flag=True, help="Use plain rules and xt_recent instead of ipset.")
+@click.option("--adopt", is_flag=True, help="Take over chains of our names that are not ours.")
+@click.option("--yes", is_flag=True, help="Never ask; for scripts.")
+@click.option(
+    "--lock-seconds",
+    type=click.FloatRange(0.0, 600.0),
+    default=10.0,
+    show_default=True,
+    help="How long to wait for another program that holds the xtables lock.",
+)
+def command(
+    *,
+    choice: Choice,
+    dry_run: bool,
+    no_ipset: bool,
+    adopt: bool,
+    yes: bool,  # noqa: ARG001 (accepted from the start; nothing asks yet)
+    lock_seconds: float,
+) -> int:
+    """Make the policy live through python-iptables: all of it, or nothing.
+
+    On any failure the old firewall is put back exactly.
+    """
+    from sipfw.deploy.apply import Options, apply, rehearse
+    from sipfw.deploy.files import Layout
+    from sipfw.lower.iptables import lower
+    from sipfw.lower.setless import warnings
+
+    loaded = load_policy(choice)
+    blockers = loaded.blockers()
+    if blockers:
+        raise PolicyError(blockers)
+    wanted = compile_wanted(loaded)
+    if no_ipset:
+        remark(warnings(wanted.ruleset))
+    plan = lower(wanted.ruleset, ipset=not no_ipset)
+    options = Options(adopt=adopt, lock_seconds=lock_seconds)
+    if dry_run:
+        for line in rehearse(plan, options):
+            say(line)
+        complain("dry run: nothing was changed")
+    else:
+        outcome = apply(wanted.ruleset, plan, ", ".join(loaded.sources), Layout(choice.root), options)
+        for note in outcome.notes:
+            complain(f"note: {note}")
+        remark(outcome.warnings)
+        families = " and ".join({"ip": "IPv4", "ip6": "IPv6"}[f] for f in outcome.families)
+        complain(f"applied: {outcome.rules} rules for {families}, {len(plan.sets)} sets")
+        complain("see the counters with: sipfw verify")
+    return Exit.INCOMPLETE if wanted.resolution.failures else Exit.CLEAN

@@ -1,0 +1,69 @@
+"""`sipfw init`: a commented starter policy from what this host shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sipfw.cli.options import DEFAULT_POLICY, root_option
+from sipfw.cli.output import complain, say
+from sipfw.errors import Exit
+
+
+@click.command("init")
+@root_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help=f"File to write; `-` is stdout. Default: /{DEFAULT_POLICY}.",
+)
+@click.option("--switch", help="Softswitch; found from the listening ports when not given.")
+@click.option("--profile", default="default", show_default=True, help="Profile to start from.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+@click.option("--yes", is_flag=True, help="Never ask; take what was found.")
+def command(  # noqa: PLR0913 (one argument per option)
+    *,
+    root: Path,
+    output: Path | None,
+    switch: str | None,
+    profile: str,
+    force: bool,
+    yes: bool,
+) -> int:
+    """Write a starter policy: listening SIP ports, the SSH client and interfaces are looked up.
+
+    Without a terminal nothing is asked.
+    """
+    import sys
+
+    from sipfw.deploy.files import write_atomically
+    from sipfw.deploy.survey import survey
+    from sipfw.errors import BackendError
+    from sipfw.policy.load import Request, load
+    from sipfw.policy.starter import starter_policy
+
+    load(Request(profile=profile, switch=switch))
+    found = survey()
+    networks = list(found.admin_candidates)
+    if networks and not yes and sys.stdin.isatty():
+        question = f"Admin network (you are connected from {networks[0]})"
+        networks = [click.prompt(question, default=networks[0], err=True)]
+    text = starter_policy(
+        profile=profile,
+        switch=switch or found.switch,
+        admin_networks=networks,
+        udp_ports=found.udp_ports,
+        tcp_ports=found.tcp_ports,
+        interfaces=found.interfaces,
+    )
+    if output == Path("-"):
+        say(text.rstrip("\n"))
+        return Exit.CLEAN
+    target = output or root / DEFAULT_POLICY
+    if target.exists() and not force:
+        raise BackendError(f"{target} exists", hint="use --force to overwrite it")
+    write_atomically(target, text)
+    complain(f"wrote {target}; add your carriers, then: sipfw check --policy {target}")
+    return Exit.CLEAN

@@ -1,0 +1,124 @@
+"""Options that several commands share, and the steps from options to a policy and a ruleset."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sipfw.cli.output import complain, remark
+
+if TYPE_CHECKING:
+    from sipfw.deploy.resolve import Resolution
+    from sipfw.policy.load import LoadedPolicy
+    from sipfw.ruleset.model import Ruleset
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_POLICY = "etc/sipfw/policy.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A loaded policy and what it means on this day's DNS."""
+
+    loaded: LoadedPolicy
+    ruleset: Ruleset
+    resolution: Resolution
+
+
+def root_option(command: F) -> F:
+    """Add `--root`."""
+    return click.option(
+        "--root",
+        envvar="SIPFW_ROOT",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("/"),
+        show_default=True,
+        help="Folder below which every file is read and written.",
+    )(command)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The options that select a policy."""
+
+    policy: Path | None
+    profile: str | None
+    switch: str | None
+    settings: tuple[str, ...]
+    root: Path
+
+    @property
+    def explicit(self) -> bool:
+        """Tell whether anything was chosen, as opposed to the host's usual policy."""
+        return bool(self.policy or self.profile or self.switch or self.settings)
+
+
+def policy_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add --policy, --profile, --switch, --set and --root, packed as `choice`."""
+
+    @functools.wraps(command)
+    def packed(  # noqa: PLR0913 (one argument per option)
+        *,
+        policy: Path | None,
+        profile: str | None,
+        switch: str | None,
+        settings: tuple[str, ...],
+        root: Path,
+        **others: Any,  # noqa: ANN401 (the command's own options)
+    ) -> int:
+        return command(choice=Choice(policy, profile, switch, settings, root), **others)
+
+    decorators = (
+        click.option(
+            "-f",
+            "--policy",
+            type=click.Path(path_type=Path),
+            help=f"Policy file. Default: /{DEFAULT_POLICY}, where it exists.",
+        ),
+        click.option("--profile", help="Profile below the policy; see `sipfw profiles`."),
+        click.option("--switch", help="Softswitch whose ports are meant; see `sipfw profiles`."),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="FIELD=VALUE",
+            help="Set one field, e.g. --set limits.hashlimit.rate=5/second. Repeatable.",
+        ),
+        root_option,
+    )
+    for decorator in reversed(decorators):
+        packed = decorator(packed)
+    return packed
+
+
+def load_policy(choice: Choice) -> LoadedPolicy:
+    """Load what the options name and print the remarks about it."""
+    from sipfw.policy.load import Request, load
+
+    policy = choice.policy
+    if policy is None and (choice.root / DEFAULT_POLICY).exists():
+        policy = choice.root / DEFAULT_POLICY
+    if policy is None:
+        complain("no policy file: using shipped values; `sipfw init` writes a starter policy")
+    loaded = load(Request(policy, choice.profile, choice.switch, choice.settings))
+    remark(loaded.remarks)
+    return loaded
+
+
+def compile_wanted(loaded: LoadedPolicy) -> Wanted:
+    """Resolve host names and compile; names without an address are a warning each."""
+    from sipfw.compiler.pipeline import compile_policy
+    from sipfw.deploy.resolve import host_names, resolve
+    from sipfw.diagnostics import Diagnostic, Severity
+
+    resolution = resolve(host_names(loaded.policy))
+    for name, reason in resolution.failures:
+        message = f"'{name}' has no address now ({reason}); the peer is not trusted until it has"
+        remark([Diagnostic(message, "trusted_peers", severity=Severity.WARNING)])
+    return Wanted(loaded, compile_policy(loaded, resolution.addresses), resolution)

@@ -1,0 +1,24 @@
+"""`sipfw profiles`: what is shipped."""
+
+from __future__ import annotations
+
+import click
+
+from sipfw.cli.output import say, table
+from sipfw.errors import Exit
+
+
+@click.command("profiles")
+@click.argument("name", required=False)
+def command(name: str | None) -> int:
+    """List the shipped profiles and switches, or show one by NAME."""
+    from sipfw.policy.load import headline, read_shipped, shipped_profiles, shipped_switches
+
+    if name is not None:
+        say(read_shipped(name).rstrip("\n"))
+        return Exit.CLEAN
+    for title, names in (("Profiles", shipped_profiles()), ("Switches", shipped_switches())):
+        say(f"{title}:")
+        for line in table([(f"  {item}", headline(item)) for item in names]):
+            say(line)
+    return Exit.CLEAN

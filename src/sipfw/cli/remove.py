@@ -1,0 +1,27 @@
+"""`sipfw remove`: take everything of ours off this host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sipfw.cli.options import root_option
+from sipfw.cli.output import complain, remark
+from sipfw.errors import Exit
+
+
+@click.command("remove")
+@root_option
+@click.option("--yes", is_flag=True, help="Never ask; for scripts.")
+def command(*, root: Path, yes: bool) -> int:  # noqa: ARG001 (accepted from the start; nothing asks yet)
+    """Remove sipfw's rules, chains, sets and sysctls; nothing else is touched."""
+    from sipfw.deploy.apply import Options, remove
+    from sipfw.deploy.files import Layout
+
+    outcome = remove(Layout(root), Options())
+    for note in outcome.notes:
+        complain(f"note: {note}")
+    remark(outcome.warnings)
+    complain("removed: no rule, chain or set of sipfw is left; SIP is unguarded now")
+    return Exit.CLEAN

@@ -1,0 +1,56 @@
+"""`sipfw render`: the firewall as text on stdout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sipfw.cli.options import Choice, compile_wanted, load_policy, policy_options
+from sipfw.cli.output import remark, say
+from sipfw.errors import Exit
+
+
+@click.command("render")
+@policy_options
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["script", "restore", "ipset", "sysctl"]),
+    default="script",
+    show_default=True,
+    help="A shell script; iptables-restore text; ipset-restore text; a sysctl.d file.",
+)
+@click.option(
+    "--family",
+    type=click.Choice(["ip", "ip6"]),
+    help="With --format restore: only this family, ready for ip(6)tables-restore --noflush.",
+)
+@click.option("--no-ipset", is_flag=True, help="For a host without ipset; prints what that costs.")
+@click.option(
+    "--template-dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder whose templates win over the shipped ones.",
+)
+def command(
+    *,
+    choice: Choice,
+    form: str,
+    family: str | None,
+    no_ipset: bool,
+    template_dir: Path | None,
+) -> int:
+    """Print the firewall: `sipfw render > firewall.sh`.
+
+    Needs no root and no iptables; the script needs no Python.
+    """
+    from sipfw.lower.iptables import lower
+    from sipfw.lower.setless import warnings
+    from sipfw.render.text import rendered
+
+    wanted = compile_wanted(load_policy(choice))
+    if no_ipset:
+        remark(warnings(wanted.ruleset))
+    plan = lower(wanted.ruleset, ipset=not no_ipset)
+    say(rendered(wanted.ruleset, plan, form, family, template_dir).rstrip("\n"))
+    return Exit.INCOMPLETE if wanted.resolution.failures else Exit.CLEAN

@@ -1,0 +1,1 @@
+"""Changing a live host: resolve, apply, remember, take back."""

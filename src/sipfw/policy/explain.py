@@ -1,0 +1,30 @@
+"""Every value of a merged policy with its origin, for `check --explain`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from sipfw.policy.load import LoadedPolicy
+from sipfw.policy.messages import field_name
+from sipfw.policy.yaml_tree import Path
+
+
+def explained(loaded: LoadedPolicy) -> list[tuple[str, str, str]]:
+    """Return (field, value, origin) for every value, in the order of the policy's sections."""
+    data = loaded.policy.model_dump(mode="json", by_alias=True)
+    return [
+        (field_name(path, data), json.dumps(value), str(loaded.origins.nearest_written(path)))
+        for path, value in _leaves(data, ())
+    ]
+
+
+def _leaves(value: object, path: Path) -> Iterator[tuple[Path, object]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for index, item in enumerate(value):
+            yield from _leaves(item, (*path, index))
+    else:
+        yield path, value

@@ -1,0 +1,77 @@
+"""The text of a starter policy: every line either true for this host or commented out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def starter_policy(  # noqa: PLR0913 (one argument per finding)
+    *,
+    profile: str,
+    switch: str | None,
+    admin_networks: Sequence[str],
+    udp_ports: Sequence[int],
+    tcp_ports: Sequence[int],
+    interfaces: Sequence[str],
+) -> str:
+    """Return a commented policy file."""
+    lines = [
+        "# sipfw policy. Check it with `sipfw check`, see every field with `sipfw check --explain`.",
+        "",
+        f"profile: {profile}            # see `sipfw profiles`",
+        *_switch(switch),
+        "",
+        *_admin(admin_networks),
+        "",
+        *_signalling(udp_ports, tcp_ports),
+        "# Carriers and customers with fixed addresses: never limited, never banned. Add yours.",
+        "trusted_peers: []",
+        "#  - name: carrier-a",
+        "#    signalling: [203.0.113.10, 203.0.113.20, sip.carrier-a.example]",
+        "#    media: [203.0.113.0/24]",
+        "#    tier: large             # small medium large premium: caps new calls per second",
+        "",
+        "scanners:",
+        "  block_options: true       # OPTIONS from unknown sources",
+        "  user_agents: {add: [], remove: []}",
+        "",
+        "bans: {duration: 1h}",
+        "",
+        "host:",
+        "  # With admin networks sipfw drops what no rule admits. Ports that everybody may reach:",
+        "  tcp_ports: []",
+        "  udp_ports: []",
+        "  # Interfaces of an inner network, open entirely"
+        + (f" (this host has {', '.join(interfaces)}):" if interfaces else ":"),
+        "  interfaces: []",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _switch(switch: str | None) -> list[str]:
+    if switch is None:
+        return ["# switch: asterisk          # sets the usual ports; see `sipfw profiles`"]
+    return [f"switch: {switch}"]
+
+
+def _admin(networks: Sequence[str]) -> list[str]:
+    lines = ["# Who may reach ssh and the web interface. Without any, only SIP is guarded."]
+    if networks:
+        return [*lines, "admin:", f"  networks: [{', '.join(repr(item) for item in networks)}]"]
+    return [*lines, "# admin:", "#   networks: [192.0.2.0/28]"]
+
+
+def _signalling(udp_ports: Sequence[int], tcp_ports: Sequence[int]) -> list[str]:
+    if not udp_ports and not tcp_ports:
+        return []
+    udp = ", ".join(map(str, udp_ports))
+    tcp = ", ".join(str(port) for port in tcp_ports if port not in _TLS_PORTS)
+    tls = ", ".join(str(port) for port in tcp_ports if port in _TLS_PORTS)
+    return [
+        "# SIP sockets that listen on this host now.",
+        f"signalling: {{udp: [{udp}], tcp: [{tcp}], tls: [{tls}]}}",
+        "",
+    ]
+
+
+_TLS_PORTS = frozenset({5061, 5081, 5161, 7443})

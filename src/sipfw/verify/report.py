@@ -1,0 +1,128 @@
+"""The finding of one `verify`: counters by layer, sets, conntrack, sysctls and drift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sipfw.backends.interface import Live
+from sipfw.lower.naming import base_id
+from sipfw.lower.xtables import Family
+from sipfw.verify.drift import Drift, drift
+from sipfw.verify.expectation import Expectation, ExpectedSysctl
+from sipfw.verify.host import Conntrack
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What one rule counted in one family."""
+
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RuleReport:
+    """One rule of the policy with its counters by family; None where the family has no such rule."""
+
+    layer: str
+    chain: str
+    id: str
+    summary: str
+    origin: str
+    counts: dict[Family, Count | None]
+
+    @property
+    def packets(self) -> int:
+        """Packets of both families."""
+        return sum(count.packets for count in self.counts.values() if count is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class SetReport:
+    """Fill of one set."""
+
+    name: str
+    summary: str
+    entries: int | None
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SysctlReport:
+    """A setting as wanted and as it is; `actual` is None where the kernel has none."""
+
+    name: str
+    wanted: int
+    actual: int | None
+    origin: str
+
+    @property
+    def agrees(self) -> bool:
+        """Tell whether the kernel does what the policy says."""
+        return self.wanted == self.actual
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that `verify` shows."""
+
+    families: tuple[Family, ...]
+    rules: tuple[RuleReport, ...]
+    sets: tuple[SetReport, ...]
+    sysctls: tuple[SysctlReport, ...]
+    conntrack: Conntrack
+    drift: tuple[Drift, ...]
+
+
+def make_report(
+    expectation: Expectation,
+    live: Live,
+    sysctls: dict[str, int | None],
+    conntrack: Conntrack,
+) -> Report:
+    """Put expectation and reality side by side."""
+    return Report(
+        tuple(expectation.families()),
+        tuple(_rules(expectation, live)),
+        tuple(_sets(expectation, live)),
+        tuple(_sysctl(item, sysctls) for item in expectation.sysctls),
+        conntrack,
+        tuple(drift(expectation, live)),
+    )
+
+
+def _rules(expectation: Expectation, live: Live) -> list[RuleReport]:
+    counts: dict[tuple[Family, str, str], Count] = {}
+    for chain in live.chains:
+        for rule in chain.rules:
+            if rule.rule_id is not None:
+                key = (chain.family, chain.name, base_id(rule.rule_id))
+                old = counts.get(key, Count(0, 0))
+                counts[key] = Count(old.packets + rule.packets, old.bytes + rule.bytes)
+    reports: dict[tuple[str, str], RuleReport] = {}
+    for wanted in expectation.chains:
+        for expected in wanted.rules:
+            rule_id = base_id(expected.id)
+            report = reports.setdefault(
+                (wanted.name, rule_id),
+                RuleReport(
+                    wanted.layer, wanted.name, rule_id, expected.summary, expected.origin, {}
+                ),
+            )
+            report.counts[wanted.family] = counts.get((wanted.family, wanted.name, rule_id))
+    return list(reports.values())
+
+
+def _sets(expectation: Expectation, live: Live) -> list[SetReport]:
+    found = {item.name: item for item in live.sets}
+    reports = []
+    for wanted in expectation.sets:
+        item = found.get(wanted.name)
+        size = int(wanted.options[wanted.options.index("maxelem") + 1])
+        entries = None if item is None else item.entries
+        reports.append(SetReport(wanted.name, wanted.summary, entries, size))
+    return reports
+
+
+def _sysctl(item: ExpectedSysctl, actual: dict[str, int | None]) -> SysctlReport:
+    return SysctlReport(item.name, item.value, actual.get(item.name), item.origin)
