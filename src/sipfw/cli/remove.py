@@ -23,5 +23,6 @@ def command(*, root: Path, yes: bool) -> int:  # noqa: ARG001 (accepted from the
     for note in outcome.notes:
         complain(f"note: {note}")
     remark(outcome.warnings)
-    complain("removed: no rule, chain or set of sipfw is left; SIP is unguarded now")
+    left = "apart from what the notes name, " if outcome.notes else ""
+    complain(f"removed: {left}nothing of sipfw is left; SIP is unguarded now")
     return Exit.CLEAN

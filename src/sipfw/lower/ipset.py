@@ -45,18 +45,21 @@ def _elements(item: AddressSet, family: Family) -> tuple[str, ...]:
         part
         for network in item.networks
         if network.version == version
-        for part in _halves(network)
+        for part in _members(network)
     ]
     endpoints = [
         f"{part},{endpoint.proto}:{endpoint.port}"
         for endpoint in item.endpoints
         if endpoint.network.version == version
-        for part in _halves(endpoint.network)
+        for part in _members(endpoint.network)
     ]
     return (*networks, *endpoints)
 
 
-def _halves(network: IPv4Network | IPv6Network) -> list[str]:
-    """hash:net takes no /0 (ipset(8): prefix 1 to 32); two halves say the same."""
+def _members(network: IPv4Network | IPv6Network) -> list[str]:
+    """Write a network as ipset lists it: one address bare, and /0, which hash:net does not take
+    (ipset(8): prefix 1 to 32), as its two halves."""
+    if network.prefixlen == network.max_prefixlen:
+        return [str(network.network_address)]
     parts = [network] if network.prefixlen else network.subnets()
     return [str(part) for part in parts]

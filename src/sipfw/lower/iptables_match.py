@@ -42,6 +42,8 @@ _TCP_HEADER_MAX = 60
 # XT_MULTI_PORTS is 15; a range takes two.
 _MULTIPORT_SLOTS = 15
 
+_LONGEST_HEX_STRING = 127
+
 # Characters of a search text that need no hex in any of shell, iptables-restore and hex-string.
 _PLAIN = re.compile(rb"[A-Za-z0-9 ./:@<>_=;+-]+")
 
@@ -84,7 +86,7 @@ class Draft:
 
 
 def _module(protocol: str) -> str:
-    return "icmp6" if protocol == "ipv6-icmp" else protocol
+    return "icmp6" if protocol == "icmpv6" else protocol
 
 
 def add_match(draft: Draft, match: Match, family: Family, setless: Setless | None) -> list[Draft]:
@@ -171,7 +173,7 @@ def _add_single(  # noqa: PLR0911 (one return per variant is the point)
 def _icmp(draft: Draft, match: Icmp, family: Family) -> Draft:
     if family is Family.IP:
         return draft.with_protocol("icmp", XParam("icmp-type", (str(match.type),)))
-    return draft.with_protocol("ipv6-icmp", XParam("icmpv6-type", (str(match.type),)))
+    return draft.with_protocol("icmpv6", XParam("icmpv6-type", (str(match.type),)))
 
 
 def _address(draft: Draft, match: Address, family: Family) -> list[Draft]:
@@ -219,12 +221,14 @@ def _payload(draft: Draft, match: PayloadAt | PayloadContains, family: Family) -
     """Search with kmp: bm misses a text across the blocks of a reassembled packet (lib/ts_bm.c)."""
     offset = _IP_HEADER[family]
     negate = False
+    # libxt_string refuses a hex-string of 128 bytes though a plain --string may have as many.
+    pattern = match.pattern[:_LONGEST_HEX_STRING]
     window: tuple[XParam, ...]
     if isinstance(match, PayloadContains):
         window = (XParam("from", (str(offset + _UDP_HEADER),)), XParam("icase"))
     else:
         negate = match.negate
-        size = len(match.pattern)
+        size = len(pattern)
         if match.proto is L4Proto.UDP:
             first, last = offset + _UDP_HEADER, offset + _UDP_HEADER + size
         else:
@@ -236,7 +240,7 @@ def _payload(draft: Draft, match: PayloadAt | PayloadContains, family: Family) -
         "string",
         XParam("algo", ("kmp",)),
         *window,
-        XParam("hex-string", (hex_string(match.pattern),), negate=negate),
+        XParam("hex-string", (hex_string(pattern),), negate=negate),
     )
 
 

@@ -64,8 +64,8 @@ def load(request: Request) -> LoadedPolicy:
     except ValidationError as error:
         raise PolicyError(_all_faults(error, data, origins)) from error
     found = [_located(item, data, origins) for item in findings(policy)]
-    if any(item.severity is Severity.ERROR for item in found):
-        raise PolicyError(sorted(found, key=_place))
+    if errors := [item for item in found if item.severity is Severity.ERROR]:
+        raise PolicyError(sorted(errors, key=_place))
     return LoadedPolicy(policy, origins, tuple(found), tuple(layer.name for layer in layers))
 
 

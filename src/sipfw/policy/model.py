@@ -118,7 +118,6 @@ class Peer(Section):
 
     name: Identifier = Field(description="Lower-case name, unique; shown beside counters.")
     signalling: tuple[PeerAddress, ...] = Field(
-        (),
         min_length=1,
         description="Addresses, networks or host names that send SIP.",
     )

@@ -26,12 +26,12 @@ MAX_BURST = 10_000
 MAX_DURATION = 4_294_967
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_HOSTNAME = re.compile(rf"^(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})+\.?$")
+_HOSTNAME = re.compile(rf"^(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+\.?\Z")
 _LOOKS_NUMERIC = re.compile(r"^[0-9a-fA-F:.]*[:.][0-9a-fA-F:.]*(?:/.*)?$|^[0-9.]+(?:/.*)?$")
-_IDENTIFIER = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
-_INTERFACE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,14}$")
-_RATE = re.compile(r"^([0-9]+)\s*/\s*(s|sec|second|m|min|minute|h|hour)$")
-_DURATION = re.compile(r"^([0-9]+)(s|m|h|d)?$")
+_IDENTIFIER = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
+_INTERFACE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,14}\Z")
+_RATE = re.compile(r"^([0-9]+) */ *(s|sec|second|m|min|minute|h|hour)\Z")
+_DURATION = re.compile(r"^([0-9]+)(s|m|h|d)?\Z")
 _DURATION_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _RATE_UNITS = {"s": TimeUnit.SECOND, "m": TimeUnit.MINUTE, "h": TimeUnit.HOUR}
 

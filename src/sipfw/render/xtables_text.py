@@ -6,7 +6,7 @@ import re
 
 from sipfw.lower.xtables import XJump, XParam, XRule, XSet, XTarget
 
-_BARE = re.compile(r"^[A-Za-z0-9_./:,=@+%-]+$")
+_BARE = re.compile(r"^[A-Za-z0-9_./:,=@+%-]+\Z")
 
 
 def rule_line(chain: str, rule: XRule) -> str:

@@ -1,0 +1,50 @@
+# `make demo` and `make test` set everything up by themselves on a fresh Debian 12 machine (root).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= $(shell nproc)
+
+# What the tool needs, what building python-iptables needs, and what the proof needs.
+PACKAGES := python3-venv python3-dev gcc libc6-dev \
+	iptables ipset nftables iproute2 kmod procps util-linux conntrack \
+	sipsak sip-tester sipvicious nmap shellcheck dash
+
+.PHONY: demo test lint type unit netns wheel packages clean
+
+demo: $(VENV)/.ready
+	$(BIN)/python examples/demo/demo.py
+
+test: lint type unit netns
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/.ready
+	$(BIN)/mypy
+
+unit: $(VENV)/.ready
+	$(BIN)/pytest -n $(JOBS) -m "not netns"
+
+netns: $(VENV)/.ready
+	$(BIN)/pytest -n $(JOBS) -m netns
+
+wheel: $(VENV)/.ready
+	$(BIN)/python -m build --wheel
+
+$(VENV)/.ready: pyproject.toml | packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+packages:
+	@missing=$$(for name in $(PACKAGES); do dpkg -s $$name >/dev/null 2>&1 || echo $$name; done); \
+	if [ -n "$$missing" ]; then \
+		echo "installing:" $$missing; \
+		apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,321 @@
+"""The live iptables backend: one plan into legacy x_tables and ipset, all of it or nothing.
+
+Order: lock, snapshot, sets, rules (in the worker process), read back, obsolete sets. Any failure
+after the snapshot brings back every table and set that differs from it. Knows nothing of policy.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import sysconfig
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sipfw.backends.ipset import OUR_PREFIX, Ipsets, SetSnapshot
+from sipfw.backends.iptables_live import LiveRuleset, differences
+from sipfw.backends.iptc_limits import OUR_TABLES, plan_faults, referenced_sets
+from sipfw.backends.iptc_patches import plugin_directory
+from sipfw.backends.iptc_protocol import (
+    Feature,
+    Operation,
+    WorkerReply,
+    WorkerRequest,
+    decode_reply,
+    encode_request,
+)
+from sipfw.backends.runner import Runner, SubprocessRunner
+from sipfw.backends.xtables_tools import LegacyTools, Tables
+from sipfw.backends.xtlock import xtables_lock
+from sipfw.errors import ApplyError, BackendError
+from sipfw.lower.xtables import Family, XPlan, XTable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+# The chains of the script that operators paste from guides, usually into table filter.
+GUIDE_CHAINS = ("SIP_TRUSTED", "SIP_SCANNER_BLOCK", "SIP_RATE_LIMIT")
+WORKER_TIMEOUT = 60.0
+_ATTEMPTS = 3
+
+# -I keeps the directory that root stands in and every PYTHON* variable out of the worker; the
+# parent's own package directory is handed over, since a checkout is not on the isolated path.
+_START_WORKER = (
+    "import runpy, sys; root = sys.argv.pop(1); root in sys.path or sys.path.insert(0, root); "
+    "runpy.run_module('sipfw.backends.iptc_worker', run_name='__main__')"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyResult:
+    """What an apply or remove did; `notes` is for the operator's eyes."""
+
+    tables: tuple[str, ...]
+    sets: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Change:
+    """One run between snapshot and success: what to return to, and how far it came."""
+
+    tools: LegacyTools
+    tables: Tables
+    sets: SetSnapshot
+    step: str = "snapshot"
+    changed_sets: tuple[str, ...] = ()
+    went_live: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+class IptablesBackend:
+    """Applies, removes and reads rules of legacy iptables through python-iptables."""
+
+    def __init__(self, runner: Runner | None = None) -> None:
+        self._runner = runner or SubprocessRunner()
+        self._sets = Ipsets(self._runner)
+        self._tools = LegacyTools(self._runner)
+
+    def apply(
+        self,
+        plan: XPlan,
+        *,
+        adopt: bool = False,
+        adopt_chains: Collection[str] = GUIDE_CHAINS,
+        reposition: bool = False,
+        lock_seconds: float = 10.0,
+    ) -> ApplyResult:
+        """Make the plan live; on failure everything is as it was and a BackendError says why.
+
+        `adopt` takes over chains of our names that somebody else made, in every table;
+        `reposition` moves our jumps to the head of their hooks.
+        """
+        faults = plan_faults(plan)
+        if faults:
+            raise BackendError("\n".join(faults))
+        with xtables_lock(lock_seconds), self._tools.with_private_lock() as tools:
+            if plan.tables and not adopt:
+                # Before anything asks for a table by name, which creates it.
+                _refuse_foreign(_existing(tools), plan.tables, adopt_chains)
+            plan, notes = _without_absent_families(plan, tools)
+            self._require_sets(plan)
+            existing = _existing(tools)
+            tables = _touched(existing, plan.tables, adopt_chains if adopt else ())
+            sets = self._sets.snapshot(item.name for item in plan.sets)
+            change = _Change(tools, tables, sets, notes=notes)
+            request = WorkerRequest(
+                Operation.APPLY,
+                tables=_with_emptied(plan.tables, tables),
+                adopt=adopt,
+                adopt_chains=tuple(adopt_chains),
+                reposition=reposition,
+            )
+            with _signals_later():
+                return self._guarded(change, plan, request)
+
+    def remove(self, *, lock_seconds: float = 10.0) -> ApplyResult:
+        """Take out everything of ours and nothing else."""
+        return self.apply(XPlan((), ()), lock_seconds=lock_seconds)
+
+    def read(self) -> LiveRuleset:
+        """Return what is live now, changing nothing."""
+        tables: Tables = {}
+        for family in Family:
+            tables |= self._tools.existing(family)
+        ours = [item for item in self._sets.list_sets() if item.name.startswith(OUR_PREFIX)]
+        return LiveRuleset(tables, tuple(ours))
+
+    def probe(self, features: Sequence[str]) -> tuple[Feature, ...]:
+        """Ask which extensions work here; "table" asks for legacy iptables as such."""
+        reply = self._work(WorkerRequest(Operation.PROBE, features=tuple(features)))
+        if reply.error is not None:
+            raise BackendError(reply.error)
+        return reply.features
+
+    def _guarded(self, change: _Change, plan: XPlan, request: WorkerRequest) -> ApplyResult:
+        try:
+            return self._run(change, plan, request)
+        except BackendError as error:
+            trouble = self._roll_back(change)
+            kind = ApplyError if change.went_live else BackendError
+            message = f"{change.step}: {error.message}"
+            if trouble is None:
+                raise kind(message, hint=error.hint, restored=True) from error
+            raise kind(f"{message}; and going back failed: {trouble}", restored=False) from error
+        except BaseException:
+            # A bug of ours must not leave half a firewall either.
+            self._roll_back(change)
+            raise
+
+    def _run(self, change: _Change, plan: XPlan, request: WorkerRequest) -> ApplyResult:
+        change.step = "load sets"
+        # What is in the snapshot may differ from now on, also when loading fails half way.
+        change.changed_sets = tuple(change.sets.saved)
+        loaded = self._sets.load(plan.sets)
+        change.changed_sets = loaded.changed
+        change.step = "change rules"
+        reply = self._work_until_quiet(request, change)
+        change.step = "read back"
+        found = [
+            text
+            for table in request.tables
+            if (live := change.tools.table(table.family, table.name)) is not None
+            for text in differences(table, live)
+        ]
+        if found:
+            raise BackendError("; ".join(found))
+        notes = [*change.notes, *loaded.notes, *reply.notes, *self._drop_obsolete_sets(plan)]
+        return ApplyResult(reply.committed, loaded.changed, tuple(notes))
+
+    def _roll_back(self, change: _Change) -> str | None:
+        """Return to the snapshot: tables first, since they may hold new sets. None if it worked."""
+        try:
+            changed_tables = change.tools.put_back(change.tables)
+            change.went_live = change.went_live or bool(changed_tables)
+            names = change.changed_sets
+            saved = {name: change.sets.saved[name] for name in names}
+            self._sets.restore(SetSnapshot(saved))
+        except BackendError as error:
+            return error.message
+        return None
+
+    def _work_until_quiet(self, request: WorkerRequest, change: _Change) -> WorkerReply:
+        """Run the worker again while programs that ignore the lock change the tables under it."""
+        for attempt in range(_ATTEMPTS):
+            reply = self._work(request)
+            change.went_live = change.went_live or bool(reply.committed)
+            if reply.error is None:
+                return reply
+            if reply.foreign:
+                raise BackendError(reply.error, hint="apply with --adopt to take it over")
+            if not reply.retry or attempt == _ATTEMPTS - 1:
+                raise BackendError(reply.error)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _work(self, request: WorkerRequest) -> WorkerReply:
+        root = str(Path(__file__).resolve().parents[2])
+        plugins = plugin_directory(sysconfig.get_config_var("MULTIARCH") or "")
+        done = self._runner.run(
+            [sys.executable, "-I", "-c", _START_WORKER, root],
+            stdin=encode_request(request),
+            timeout=WORKER_TIMEOUT,
+            env={} if plugins is None else {"XTABLES_LIBDIR": plugins},
+        )
+        try:
+            return decode_reply(done.stdout)
+        except ValueError:
+            said = done.stderr.strip().splitlines()[-1:]
+            how = f"signal {-done.returncode}" if done.returncode < 0 else f"{done.returncode}"
+            raise BackendError(" ".join([f"worker process died ({how})", *said])) from None
+
+    def _require_sets(self, plan: XPlan) -> None:
+        """Refuse a missing set: libxtables may crash on it, and only after other sets changed."""
+        existing = {item.name for item in self._sets.list_sets()} | {s.name for s in plan.sets}
+        missing = {name for table in plan.tables for name in referenced_sets(table)} - existing
+        if missing:
+            raise BackendError(f"rules use sets that do not exist: {', '.join(sorted(missing))}")
+
+    def _drop_obsolete_sets(self, plan: XPlan) -> list[str]:
+        wanted = {item.name for item in plan.sets}
+        notes = []
+        for item in self._sets.list_sets():
+            if not item.name.startswith(OUR_PREFIX) or item.name in wanted:
+                continue
+            try:
+                self._sets.destroy([item.name])
+            except BackendError as error:
+                notes.append(f"set {item.name} kept: {error.message}")
+        return notes
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Hold back what a lost terminal or an impatient operator sends, also from child processes.
+
+    The default action would end us between two commits. Every child has a deadline, so the wait
+    is bounded.
+    """
+    held = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _without_absent_families(plan: XPlan, tools: LegacyTools) -> tuple[XPlan, list[str]]:
+    """Leave out IPv6 where the kernel has none; anything else missing is an error."""
+    absent = set()
+    for table in plan.tables:
+        if tools.table(table.family, table.name) is not None:
+            continue
+        whole_family = tools.table(table.family, "filter") is None
+        if table.family is Family.IP6 and whole_family:
+            absent.add(table.family)
+            continue
+        raise BackendError(
+            f"{table.family} {table.name}: the kernel has no such legacy iptables table",
+            hint="use the nftables backend, or load iptable_raw, iptable_mangle, iptable_filter",
+        )
+    if not absent:
+        return plan, []
+    tables = tuple(table for table in plan.tables if table.family not in absent)
+    sets = tuple(item for item in plan.sets if "inet6" not in item.options)
+    return XPlan(sets, tables), ["this kernel has no IPv6 packet filter: IPv6 rules left out"]
+
+
+def _touched(existing: Tables, wanted: Sequence[XTable], adopt: Collection[str]) -> Tables:
+    """Choose the wanted tables, and those that hold something to take out or over."""
+    keys = {(table.family, table.name) for table in wanted}
+    return {
+        key: table
+        for key, table in existing.items()
+        if key in keys
+        or (
+            table.name in OUR_TABLES
+            and (
+                any(rule.is_ours for rule in table.rules)
+                or any(table.chain(name) is not None for name in adopt)
+            )
+        )
+    }
+
+
+def _with_emptied(wanted: Sequence[XTable], touched: Tables) -> tuple[XTable, ...]:
+    """Add a wanted table without content for every touched one that the plan does not use."""
+    keys = {(table.family, table.name) for table in wanted}
+    emptied = [
+        XTable(name, family, (), ()) for family, name in touched if (family, name) not in keys
+    ]
+    return (*wanted, *emptied)
+
+
+def _existing(tools: LegacyTools) -> Tables:
+    return tools.existing(Family.IP) | tools.existing(Family.IP6)
+
+
+def _refuse_foreign(
+    existing: Tables, wanted: Sequence[XTable], names: Collection[str]
+) -> None:
+    """Refuse to live beside a pasted script's chains: its limits would go on hurting peers.
+
+    Chains that collide with ours in their own table are found by the worker, which sees jumps.
+    """
+    planned = {(t.family, t.name, chain.name) for t in wanted for chain in t.chains}
+    found = [
+        f"chain {family} {table.name} {chain.name} ({len(chain.rules)} rules)"
+        for (family, _), table in existing.items()
+        for chain in table.chains
+        if chain.name in names
+        and chain.rules
+        and not chain.is_ours
+        and (family, table.name, chain.name) not in planned
+    ]
+    if found:
+        raise BackendError(
+            f"not made by sipfw: {', '.join(found)}",
+            hint="another script put these chains here; --adopt replaces them and the jumps to "
+            "them and leaves every other rule in place",
+        )

@@ -1,0 +1,96 @@
+"""The legacy iptables-save and -restore programs: snapshot of tables, exact return to it.
+
+Only whole tables, only text; what the rules mean is nobody's business here.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sipfw.backends.save_text import SavedTable, parse_save
+from sipfw.errors import BackendError
+from sipfw.lower.xtables import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sipfw.backends.runner import Completed, Runner
+
+TableKey = tuple[Family, str]
+Tables = dict[TableKey, SavedTable]
+
+_PROGRAM = {Family.IP: "iptables-legacy", Family.IP6: "ip6tables-legacy"}
+# What the tools say when the kernel lacks the family or its legacy core.
+_ABSENT = ("Address family not supported", "Table does not exist", "who? (do you need to insmod?)")
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyTools:
+    """Runs the tools; `lock_file` is the xtables lock that they shall take."""
+
+    runner: Runner
+    lock_file: str | None = None
+
+    @contextmanager
+    def with_private_lock(self) -> Iterator[LegacyTools]:
+        """Give tools for a caller that holds the real lock, which they would wait for.
+
+        iptables honours XTABLES_LOCKFILE; where it does not, `-w` ends the wait with an error.
+        """
+        with tempfile.TemporaryDirectory(prefix="sipfw-lock-") as directory:
+            yield replace(self, lock_file=str(Path(directory, "xtables.lock")))
+
+    def existing(self, family: Family) -> Tables:
+        """Return the tables that exist in this network namespace, without creating any."""
+        done = self._run(family, "save", "-c")
+        _require(done, f"{_PROGRAM[family]}-save")
+        return {(family, table.name): table for table in parse_save(done.stdout)}
+
+    def table(self, family: Family, name: str) -> SavedTable | None:
+        """Return one table, created empty if need be; None where the kernel has no such table."""
+        done = self._run(family, "save", "-c", "-t", name)
+        if done.returncode != 0 and any(text in done.stderr for text in _ABSENT):
+            return None
+        _require(done, f"{_PROGRAM[family]}-save -t {name}")
+        return parse_save(done.stdout)[0]
+
+    def put_back(self, wanted: Tables) -> tuple[TableKey, ...]:
+        """Make the tables equal `wanted` again and return those that differed.
+
+        A table with the same rules is left alone: rewriting it would only set foreign counters
+        back to the time of the snapshot.
+        """
+        changed = self._differing(wanted)
+        for family in Family:
+            text = "".join(wanted[key].text for key in changed if key[0] is family)
+            if text:
+                done = self._run(family, "restore", "-c", "-w", "5", stdin=text)
+                _require(done, f"{_PROGRAM[family]}-restore")
+        still = self._differing({key: wanted[key] for key in changed})
+        if still:
+            names = ", ".join(f"{family} {name}" for family, name in still)
+            raise BackendError(f"restored tables differ from the snapshot: {names}")
+        return changed
+
+    def _differing(self, wanted: Tables) -> tuple[TableKey, ...]:
+        changed = []
+        for key, table in wanted.items():
+            now = self.table(*key)
+            if now is None or now.listing() != table.listing():
+                changed.append(key)
+        return tuple(changed)
+
+    def _run(self, family: Family, tool: str, *arguments: str, stdin: str = "") -> Completed:
+        argv = [f"{_PROGRAM[family]}-{tool}", *arguments]
+        env = {} if self.lock_file is None else {"XTABLES_LOCKFILE": self.lock_file}
+        return self.runner.run(argv, stdin=stdin, env=env)
+
+
+def _require(done: Completed, what: str) -> None:
+    if done.returncode != 0:
+        said = done.stderr.strip() or f"exit status {done.returncode}"
+        raise BackendError(f"{what}: {said}")

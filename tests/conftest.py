@@ -1,0 +1,51 @@
+"""What any test may need and no test should repeat: the command line, run inside this process."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from unittest.mock import patch
+
+import pytest
+
+from sipfw.cli import main
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What one run of the command left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+Sipfw = Callable[..., Ran]
+
+
+def _sipfw(*arguments: str) -> Ran:
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with (
+        patch.object(sys, "argv", ["sipfw", *arguments]),
+        redirect_stdout(stdout),
+        redirect_stderr(stderr),
+        pytest.raises(SystemExit) as stopped,
+    ):
+        main()
+    code = stopped.value.code
+    return Ran(code if isinstance(code, int) else int(bool(code)), stdout.getvalue(), stderr.getvalue())
+
+
+@pytest.fixture(scope="session")
+def sipfw() -> Sipfw:
+    """Run `sipfw ARGUMENTS` through `main`, so that its handling of errors is under test too."""
+    return _sipfw
+
+
+@pytest.fixture(autouse=True)
+def _no_operator_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SIPFW_ROOT", "SIPFW_DEBUG", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
