@@ -115,6 +115,31 @@ class IptablesBackend:
             with _signals_later():
                 return self._guarded(change, plan, request)
 
+    def check(
+        self,
+        plan: XPlan,
+        *,
+        adopt: bool = False,
+        adopt_chains: Collection[str] = GUIDE_CHAINS,
+    ) -> None:
+        """Raise BackendError for what would make `apply` fail on this host; change nothing."""
+        faults = plan_faults(plan)
+        if faults:
+            raise BackendError("\n".join(faults))
+        if not adopt:
+            names = {chain.name for table in plan.tables for chain in table.chains}
+            _refuse_foreign(_existing(self._tools), (), {*adopt_chains, *names})
+        missing = [
+            f"{item.family} {item.name}: {item.reason or 'the kernel refuses it'}"
+            for item in self.probe(["table", *_extensions(plan)])
+            if not item.found or item.accepted is False
+        ]
+        if missing:
+            raise BackendError(
+                "this host cannot run the rules: " + "; ".join(missing),
+                hint="load the modules, or leave the layer out of the policy",
+            )
+
     def remove(self, *, lock_seconds: float = 10.0) -> ApplyResult:
         """Take out everything of ours and nothing else."""
         return self.apply(XPlan((), ()), lock_seconds=lock_seconds)
@@ -290,6 +315,21 @@ def _with_emptied(wanted: Sequence[XTable], touched: Tables) -> tuple[XTable, ..
         XTable(name, family, (), ()) for family, name in touched if (family, name) not in keys
     ]
     return (*wanted, *emptied)
+
+
+def _extensions(plan: XPlan) -> list[str]:
+    """Name the match and target extensions of a plan; verdicts and chains are no extensions."""
+    rules = [
+        rule
+        for table in plan.tables
+        for rule in (
+            *(rule for chain in table.chains for rule in chain.rules),
+            *(jump.rule for jump in table.jumps),
+        )
+    ]
+    matches = {match.name for rule in rules for match in rule.matches} - {"icmp", "icmp6"}
+    targets = {rule.target.name for rule in rules if rule.target is not None and rule.target.params}
+    return sorted(matches | targets)
 
 
 def _existing(tools: LegacyTools) -> Tables:

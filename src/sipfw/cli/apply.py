@@ -50,8 +50,7 @@ def command(
     plan = lower(wanted.ruleset, ipset=not no_ipset)
     options = Options(adopt=adopt, lock_seconds=lock_seconds)
     if dry_run:
-        for line in rehearse(plan, options):
-            say(line)
+        say(rehearse(plan, options))
         complain("dry run: nothing was changed")
     else:
         outcome = apply(wanted.ruleset, plan, ", ".join(loaded.sources), Layout(choice.root), options)

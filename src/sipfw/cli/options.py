@@ -78,7 +78,7 @@ def policy_options(command: Callable[..., int]) -> Callable[..., int]:
         click.option(
             "-f",
             "--policy",
-            type=click.Path(path_type=Path),
+            type=click.Path(path_type=Path, readable=False),
             help=f"Policy file. Default: /{DEFAULT_POLICY}, where it exists.",
         ),
         click.option("--profile", help="Profile below the policy; see `sipfw profiles`."),

@@ -64,13 +64,13 @@ def _committed(tables: tuple[str, ...], family: Family) -> bool:
     return any(name.split()[0] == family.value for name in tables)
 
 
-def rehearse(plan: XPlan, options: Options) -> list[str]:
-    """Say what an apply would do. Needs root to look at the host; changes nothing."""
+def rehearse(plan: XPlan, options: Options) -> str:
+    """Check that this host can run the plan and say what would be loaded; change nothing."""
     require_root()
-    del options
+    IptablesBackend(SubprocessRunner()).check(plan, adopt=options.adopt)
     chains = sum(len(table.chains) for table in plan.tables)
     rules = sum(len(chain.rules) for table in plan.tables for chain in table.chains)
-    return [f"would load {rules} rules in {chains} chains and {len(plan.sets)} sets"]
+    return f"would load {rules} rules in {chains} chains and {len(plan.sets)} sets"
 
 
 def remove(layout: Layout, options: Options) -> Outcome:
