@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from sipfw.ruleset.rule import Family
+if TYPE_CHECKING:
+    from sipfw.ruleset.rule import Family
 
 
 @dataclass(frozen=True, slots=True)

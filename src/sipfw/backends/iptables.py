@@ -336,9 +336,7 @@ def _existing(tools: LegacyTools) -> Tables:
     return tools.existing(Family.IP) | tools.existing(Family.IP6)
 
 
-def _refuse_foreign(
-    existing: Tables, wanted: Sequence[XTable], names: Collection[str]
-) -> None:
+def _refuse_foreign(existing: Tables, wanted: Sequence[XTable], names: Collection[str]) -> None:
     """Refuse to live beside a pasted script's chains: its limits would go on hurting peers.
 
     Chains that collide with ours in their own table are found by the worker, which sees jumps.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sipfw.backends.interface import Live, LiveChain, LiveJump, LiveRule, LiveSetState
 from sipfw.backends.ipset import OUR_PREFIX, Ipsets, LiveSet
 from sipfw.backends.ipset_text import elements_of
 from sipfw.backends.iptables_live import LiveRuleset
-from sipfw.backends.runner import Runner
-from sipfw.backends.save_text import SavedRule
 from sipfw.backends.xtables_tools import LegacyTools, Tables
 from sipfw.errors import BackendError
 from sipfw.ruleset.rule import Family
+
+if TYPE_CHECKING:
+    from sipfw.backends.runner import Runner
+    from sipfw.backends.save_text import SavedRule
 
 
 class IptablesReader:
@@ -56,7 +60,7 @@ class IptablesReader:
             if item.name.startswith(OUR_PREFIX)
         )
 
-    def _state(self, item: LiveSet, static: bool) -> LiveSetState:  # noqa: FBT001 (private)
+    def _state(self, item: LiveSet, static: bool) -> LiveSetState:
         saved = self._sets.snapshot([item.name]).saved[item.name] if static else None
         elements = None if saved is None else frozenset(elements_of(saved))
         return LiveSetState(item.name, item.type, item.header, item.entries, elements)

@@ -28,7 +28,7 @@ def command(
     dry_run: bool,
     no_ipset: bool,
     adopt: bool,
-    yes: bool,  # noqa: ARG001 (accepted from the start; nothing asks yet)
+    yes: bool,
     lock_seconds: float,
 ) -> int:
     """Make the policy live through python-iptables: all of it, or nothing.
@@ -53,7 +53,9 @@ def command(
         say(rehearse(plan, options))
         complain("dry run: nothing was changed")
     else:
-        outcome = apply(wanted.ruleset, plan, ", ".join(loaded.sources), Layout(choice.root), options)
+        outcome = apply(
+            wanted.ruleset, plan, ", ".join(loaded.sources), Layout(choice.root), options
+        )
         for note in outcome.notes:
             complain(f"note: {note}")
         remark(outcome.warnings)

@@ -1,4 +1,4 @@
-"""`sipfw check`: is the policy sound, and where does each value come from?"""
+"""`sipfw check`: whether a policy is sound, and where each value comes from."""
 
 from __future__ import annotations
 

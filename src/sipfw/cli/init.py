@@ -23,7 +23,7 @@ from sipfw.errors import Exit
 @click.option("--profile", default="default", show_default=True, help="Profile to start from.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @click.option("--yes", is_flag=True, help="Never ask; take what was found.")
-def command(  # noqa: PLR0913 (one argument per option)
+def command(
     *,
     root: Path,
     output: Path | None,

@@ -63,14 +63,14 @@ def policy_options(command: Callable[..., int]) -> Callable[..., int]:
     """Add --policy, --profile, --switch, --set and --root, packed as `choice`."""
 
     @functools.wraps(command)
-    def packed(  # noqa: PLR0913 (one argument per option)
+    def packed(
         *,
         policy: Path | None,
         profile: str | None,
         switch: str | None,
         settings: tuple[str, ...],
         root: Path,
-        **others: Any,  # noqa: ANN401 (the command's own options)
+        **others: Any,
     ) -> int:
         return command(choice=Choice(policy, profile, switch, settings, root), **others)
 

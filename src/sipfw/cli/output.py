@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from sipfw.diagnostics import Diagnostic
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sipfw.diagnostics import Diagnostic
 
 
 def say(text: str) -> None:

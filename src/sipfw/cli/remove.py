@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,11 +10,14 @@ from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, remark
 from sipfw.errors import Exit
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 @click.command("remove")
 @root_option
 @click.option("--yes", is_flag=True, help="Never ask; for scripts.")
-def command(*, root: Path, yes: bool) -> int:  # noqa: ARG001 (accepted from the start; nothing asks yet)
+def command(*, root: Path, yes: bool) -> int:
     """Remove sipfw's rules, chains, sets and sysctls; nothing else is touched."""
     from sipfw.deploy.apply import Options, remove
     from sipfw.deploy.files import Layout

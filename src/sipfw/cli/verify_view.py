@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sipfw.cli.output import table
 from sipfw.lower.xtables import Family
-from sipfw.verify.report import Report, RuleReport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sipfw.verify.report import Report, RuleReport
 
 FORMAT = 1
 
@@ -83,7 +86,8 @@ def _kernel(report: Report) -> Iterator[str]:
         yield "connection tracking is not loaded"
     else:
         share = 100 * (conntrack.share or 0.0)
-        yield f"connection tracking holds {conntrack.count:,} of {conntrack.limit:,} ({share:.1f} %)"
+        used, room = f"{conntrack.count:,}", f"{conntrack.limit:,}"
+        yield f"connection tracking holds {used} of {room} ({share:.1f} %)"
     rows = [
         [
             item.name,

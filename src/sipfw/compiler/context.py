@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from sipfw.policy.merge import Origins
 from sipfw.policy.model import Peer, Policy, Transport, UnknownSources
 from sipfw.policy.types import Hostname, Network
 from sipfw.ruleset.match import L4Proto, PortRange, Ports
 from sipfw.ruleset.rule import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sipfw.policy.merge import Origins
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from sipfw.compiler.context import Context
 from sipfw.compiler.layers.connections import connection_chains
@@ -13,9 +13,13 @@ from sipfw.compiler.layers.rates import rate_chains
 from sipfw.compiler.layers.replies import reply_chains
 from sipfw.compiler.layers.scanners import scanner_chains
 from sipfw.compiler.layers.sets import all_sets
-from sipfw.policy.load import LoadedPolicy
-from sipfw.policy.types import Network
 from sipfw.ruleset.model import Ruleset, Sysctl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sipfw.policy.load import LoadedPolicy
+    from sipfw.policy.types import Network
 
 
 def compile_policy(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sipfw.backends.iptables import IptablesBackend
 from sipfw.backends.iptables_reader import IptablesReader
 from sipfw.backends.runner import SubprocessRunner
-from sipfw.deploy.files import Layout
 from sipfw.deploy.state import Applied, write_applied
 from sipfw.deploy.sysctls import apply_sysctls, remove_sysctls
-from sipfw.diagnostics import Diagnostic
 from sipfw.errors import BackendError
 from sipfw.lower.xtables import Family, XPlan
-from sipfw.ruleset.model import Ruleset
 from sipfw.verify.expectation import Expectation, expect, with_lines, without_families
+
+if TYPE_CHECKING:
+    from sipfw.deploy.files import Layout
+    from sipfw.diagnostics import Diagnostic
+    from sipfw.ruleset.model import Ruleset
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sipfw.backends.iptables_reader import IptablesReader
 from sipfw.backends.runner import SubprocessRunner
 from sipfw.deploy.apply import chain_names, require_root, static_sets
-from sipfw.verify.expectation import Expectation
 from sipfw.verify.host import read_conntrack, read_sysctl
 from sipfw.verify.report import Report, make_report
+
+if TYPE_CHECKING:
+    from sipfw.verify.expectation import Expectation
 
 
 def inspect(expectation: Expectation) -> Report:

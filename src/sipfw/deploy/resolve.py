@@ -6,12 +6,16 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING
 
-from sipfw.policy.model import Policy
 from sipfw.policy.types import Hostname
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from sipfw.policy.model import Policy
 
 Address = IPv4Network | IPv6Network
 
@@ -61,7 +65,7 @@ def resolve(
         threading.Thread(target=_ask, args=(name, lookup, answers), daemon=True).start()
     end = time.monotonic() + deadline
     found: dict[str, tuple[Address, ...]] = {}
-    failed: dict[str, str] = {name: "no answer in time" for name in wanted}
+    failed: dict[str, str] = dict.fromkeys(wanted, "no answer in time")
     for _ in wanted:
         try:
             name, answer = answers.get(timeout=max(0.0, end - time.monotonic()))

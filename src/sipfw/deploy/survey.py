@@ -66,11 +66,7 @@ def _ports(proc: Path, name: str) -> tuple[int, ...]:
 
 
 def _switch(proc: Path) -> str | None:
-    names = {
-        line
-        for path in proc.glob("[0-9]*/comm")
-        for line in _lines(path)[:1]
-    }
+    names = {line for path in proc.glob("[0-9]*/comm") for line in _lines(path)[:1]}
     found = next((switch for process, switch in _PROCESSES.items() if process in names), None)
     # FreePBX is Asterisk with a web interface.
     return "freepbx" if found == "asterisk" and Path("/etc/freepbx.conf").exists() else found

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sipfw.deploy.files import Layout, write_atomically
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
 from sipfw.render.sysctl import sysctl_text
-from sipfw.ruleset.model import Sysctl
 from sipfw.verify.host import read_sysctl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sipfw.ruleset.model import Sysctl
 
 _PROC = Path("/proc/sys")
 
@@ -48,8 +52,9 @@ def remove_sysctls(layout: Layout) -> list[Diagnostic]:
         problem = _write(name, value)
         if problem is not None:
             warnings.append(
-                Diagnostic(f"{name} cannot be set back to {value}: {problem}",
-                           severity=Severity.WARNING)
+                Diagnostic(
+                    f"{name} cannot be set back to {value}: {problem}", severity=Severity.WARNING
+                )
             )
     layout.sysctl_file.unlink(missing_ok=True)
     layout.sysctl_before.unlink(missing_ok=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
 
 from sipfw.lower.naming import set_name
 from sipfw.lower.xtables import Family, XSet
 from sipfw.ruleset.model import AddressSet, Ruleset, SetKind
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
 
 _TYPES = {
     SetKind.NETWORK: "hash:net",
@@ -57,8 +60,11 @@ def _elements(item: AddressSet, family: Family) -> tuple[str, ...]:
 
 
 def _members(network: IPv4Network | IPv6Network) -> list[str]:
-    """Write a network as ipset lists it: one address bare, and /0, which hash:net does not take
-    (ipset(8): prefix 1 to 32), as its two halves."""
+    """Write a network as ipset lists it.
+
+    One address stands bare; /0, which hash:net does not take (ipset(8): prefix 1 to 32), becomes
+    its two halves.
+    """
     if network.prefixlen == network.max_prefixlen:
         return [str(network.network_address)]
     parts = [network] if network.prefixlen else network.subnets()

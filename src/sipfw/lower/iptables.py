@@ -5,8 +5,8 @@ Options are limited to what iptables 1.4.21 (CentOS 7) takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from sipfw.lower.ipset import lower_sets
 from sipfw.lower.iptables_match import Draft, add_match
@@ -39,6 +39,9 @@ from sipfw.ruleset.rule import (
     Rule,
     UpdateSet,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FAMILIES = (Family.IP, Family.IP6)
 
@@ -104,9 +107,7 @@ class _Lowering:
         extra, target = self._action(action, family)
         return draft.rule(extra, target)
 
-    def _action(
-        self, action: Action, family: Family
-    ) -> tuple[tuple[XMatch, ...], XTarget | None]:
+    def _action(self, action: Action, family: Family) -> tuple[tuple[XMatch, ...], XTarget | None]:
         match action:
             case Accept():
                 return (), XTarget("ACCEPT")

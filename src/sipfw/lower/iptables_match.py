@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from sipfw.lower.naming import hashlimit_name, set_name
-from sipfw.lower.setless import Setless
 from sipfw.lower.xtables import Family, XMatch, XParam, XRule, XTarget
 from sipfw.ruleset.match import (
     Address,
@@ -33,6 +31,11 @@ from sipfw.ruleset.match import (
     ShorterThan,
     TcpSyn,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sipfw.lower.setless import Setless
 
 _IP_HEADER = {Family.IP: 20, Family.IP6: 40}
 _UDP_HEADER = 8
@@ -125,9 +128,7 @@ def _all(draft: Draft, matches: tuple[Match, ...], family: Family) -> list[Draft
     return drafts
 
 
-def _add_single(  # noqa: PLR0911 (one return per variant is the point)
-    draft: Draft, match: Match, family: Family
-) -> Draft:
+def _add_single(draft: Draft, match: Match, family: Family) -> Draft:
     match match:
         case Protocol():
             return draft.with_protocol(match.proto.value)
@@ -177,7 +178,7 @@ def _icmp(draft: Draft, match: Icmp, family: Family) -> Draft:
 
 
 def _address(draft: Draft, match: Address, family: Family) -> list[Draft]:
-    if (match.network.version == 4) != (family is Family.IP):  # noqa: PLR2004 (IP version)
+    if (match.network.version == 4) != (family is Family.IP):
         return []
     if match.direction is Direction.SOURCE:
         return [replace(draft, source=str(match.network))]

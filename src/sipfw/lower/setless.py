@@ -7,13 +7,16 @@ failures are counted up to the hit count the kernel takes.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.lower.naming import set_name
 from sipfw.lower.xtables import Family, XMatch, XParam
 from sipfw.ruleset.match import Address, CountAbove, Direction, InSet, Match, PortRange, Ports
-from sipfw.ruleset.model import AddressSet, Ruleset
 from sipfw.ruleset.rule import AddOnce, DeleteFromSet, UpdateSet
 
+if TYPE_CHECKING:
+    from sipfw.ruleset.model import AddressSet, Ruleset
 
 # Above this, walking the networks one by one costs more than the rest of the firewall.
 _MANY_NETWORKS = 200
@@ -61,9 +64,7 @@ class Setless:
         name = XParam("name", (set_name(action.set, family),))
         return XMatch("recent", (XParam(verb), name, _end(action.direction)))
 
-    def alternatives(
-        self, match: InSet | CountAbove, family: Family
-    ) -> list[tuple[Match, ...]]:
+    def alternatives(self, match: InSet | CountAbove, family: Family) -> list[tuple[Match, ...]]:
         """Return one tuple of matches for each element of a static set in this family."""
         item: AddressSet = self._ruleset.set(match.set)
         version = 4 if family is Family.IP else 6

@@ -1,4 +1,4 @@
-"""Lowered iptables rules as data: the one form behind the script, the restore text and the kernel calls.
+"""Lowered iptables rules as data: the one form behind script, restore text and kernel calls.
 
 Nothing here knows policy or how a rule reaches the kernel. Values are strings exactly as the
 iptables command line would take them, without quoting.
@@ -47,7 +47,7 @@ class XMatch:
 
 @dataclass(frozen=True, slots=True)
 class XTarget:
-    """A target (`-j NAME` with options) or a chain; `goto` means `-g`. RETURN, DROP, ACCEPT included."""
+    """A verdict, a target with options (`-j NAME`) or a chain; `goto` means `-g`."""
 
     name: str
     params: tuple[XParam, ...] = ()
@@ -70,7 +70,7 @@ class XRule:
 
 @dataclass(frozen=True, slots=True)
 class XChain:
-    """A user chain of ours with its rules, in order. Every chain has at least one rule: it carries our mark."""
+    """A user chain of ours. It has at least one rule, because rules carry our mark."""
 
     name: str
     rules: tuple[XRule, ...]
@@ -96,7 +96,7 @@ class XTable:
 
 @dataclass(frozen=True, slots=True)
 class XSet:
-    """One ipset. `static` sets are replaced as a whole; others keep what the kernel learned.
+    """One ipset: `static` ones are replaced as a whole, others keep what the kernel learned.
 
     `options` are the words after the type in `ipset create` (`family inet maxelem 65536 timeout 60`).
     """
@@ -110,7 +110,7 @@ class XSet:
 
 @dataclass(frozen=True, slots=True)
 class XPlan:
-    """Everything that one ruleset puts into legacy or nft-flavoured iptables: sets, then tables."""
+    """Everything that one ruleset puts into iptables and ipset: sets, then tables."""
 
     sets: tuple[XSet, ...]
     tables: tuple[XTable, ...]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from sipfw.policy.load import LoadedPolicy
 from sipfw.policy.messages import field_name
-from sipfw.policy.yaml_tree import Path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sipfw.policy.load import LoadedPolicy
+    from sipfw.policy.yaml_tree import Path
 
 
 def explained(loaded: LoadedPolicy) -> list[tuple[str, str, str]]:

@@ -1,12 +1,13 @@
-"""From files and options to one checked Policy: built-in < switch < profile < file < command line."""
+"""From files and options to one checked Policy.
+
+Merge order: built-in < switch < profile < file < command line.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path as FilePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -20,6 +21,10 @@ from sipfw.policy.salvage import salvage
 from sipfw.policy.types import shown
 from sipfw.policy.yaml_tree import Path, Tree, read_tree
 from sipfw.resources import shipped_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path as FilePath
 
 COMMAND_LINE = "command line"
 
@@ -152,7 +157,9 @@ def _shipped(kind: str, name: str, asked_at: Location) -> FilePath:
         return folder / f"{name}.yaml"
     near = difflib.get_close_matches(name, known, n=1)
     advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-    raise PolicyError([Diagnostic(f"{shown(name)} is not a known {kind}; {advice}", kind, asked_at)])
+    raise PolicyError(
+        [Diagnostic(f"{shown(name)} is not a known {kind}; {advice}", kind, asked_at)]
+    )
 
 
 def _file_layer(path: FilePath) -> Layer:

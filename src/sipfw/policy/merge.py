@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sipfw.diagnostics import Location
-from sipfw.policy.yaml_tree import Path, Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sipfw.policy.yaml_tree import Path, Tree
 
 BUILT_IN = Location("built-in")
 

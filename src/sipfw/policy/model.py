@@ -26,7 +26,6 @@ from sipfw.policy.types import (
 )
 from sipfw.ruleset.match import PortRange, Rate, TimeUnit
 
-
 # YAML 1.2 reads `no`, `off` and `yes` as text; lax parsing would let them through by luck.
 Flag = Annotated[bool, Strict()]
 StrictInt = Annotated[int, Strict()]
@@ -86,8 +85,10 @@ class Admin(Section):
 
 
 class Signalling(Section):
-    """Ports of the softswitch, per transport. TLS, WS and WSS get no string rules: ciphertext
-    and masked frames cannot be searched."""
+    """Ports of the softswitch, per transport.
+
+    TLS, WS and WSS get no string rules: ciphertext and masked frames cannot be searched.
+    """
 
     udp: tuple[Port, ...] = Field((5060,), description="SIP over UDP.")
     tcp: tuple[Port, ...] = Field((5060,), description="SIP over TCP.")
@@ -315,7 +316,7 @@ class Target(Section):
 class Policy(Section):
     """A whole policy, merged and checked."""
 
-    profile: Identifier = Field("default", description="Shipped or own profile below this file.")
+    profile: Identifier = Field("default", description="Shipped profile below this file.")
     switch: str | None = Field(None, description="Softswitch whose ports are meant.")
     admin: Admin = Admin()
     signalling: Signalling = Signalling()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from sipfw.diagnostics import Severity
 from sipfw.policy.model import Bucket, Peer, Policy, Transport, UnknownSources
 from sipfw.policy.signatures import select, shipped_signatures
 from sipfw.policy.types import Hostname, Network
-from sipfw.policy.yaml_tree import Path
 from sipfw.ruleset.match import PortRange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sipfw.policy.yaml_tree import Path
 
 # A network wider than this holds a noticeable part of the Internet.
 _WIDEST_PEER = {4: 8, 6: 16}
@@ -83,9 +87,13 @@ def _too_wide(network: Network) -> bool:
 
 def _unfit(network: Network, peer: Peer) -> str | None:
     if _too_wide(network):
-        return None if peer.allow_any else (
-            f"'{network}' trusts a large part of the Internet; name the peer's own networks, "
-            "or set allow_any: true"
+        return (
+            None
+            if peer.allow_any
+            else (
+                f"'{network}' trusts a large part of the Internet; name the peer's own networks, "
+                "or set allow_any: true"
+            )
         )
     for problem in ("loopback", "multicast", "unspecified"):
         if getattr(network, f"is_{problem}"):
@@ -170,7 +178,9 @@ def _port_conflicts(policy: Policy) -> Iterator[Finding]:
 def _media_ports(policy: Policy) -> Iterator[Finding]:
     for one, other in combinations(range(len(policy.media.ports)), 2):
         if policy.media.ports[one].overlaps(policy.media.ports[other]):
-            message = f"'{policy.media.ports[other]}' overlaps '{policy.media.ports[one]}'; join them"
+            message = (
+                f"'{policy.media.ports[other]}' overlaps '{policy.media.ports[one]}'; join them"
+            )
             yield Finding(("media", "ports", other), message)
     for index, port in enumerate(policy.signalling.udp):
         for media in policy.media.ports:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from sipfw.policy.merge import Origins
 from sipfw.policy.model import Policy
-from sipfw.policy.yaml_tree import Path
+
+if TYPE_CHECKING:
+    from sipfw.policy.merge import Origins
+    from sipfw.policy.yaml_tree import Path
 
 # Each round removes what the last one found wrong; removing may leave a parent incomplete.
 _ROUNDS = 8
@@ -28,7 +30,7 @@ def salvage(data: dict[str, Any], origins: Origins, error: ValidationError) -> P
         paths = sorted({_removable(item["loc"], item["type"]) for item in error.errors()}, key=str)
         if len(paths) > _MOST_FAULTS or () in paths:
             return None
-        for path in reversed(sorted(paths, key=_order)):
+        for path in sorted(paths, key=_order, reverse=True):
             _remove(rest, path, origins)
         try:
             return Policy.model_validate(rest)
@@ -46,7 +48,7 @@ def _order(path: Path) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, step) if isinstance(step, int) else (1, step) for step in path)
 
 
-def _remove(data: Any, path: Path, origins: Origins) -> None:  # noqa: ANN401 (YAML data)
+def _remove(data: Any, path: Path, origins: Origins) -> None:
     place = data
     try:
         for step in path[:-1]:

@@ -71,7 +71,7 @@ def check_text(text: str) -> str | None:
     """Say what is wrong with a signature text, or None where the kernel can search it."""
     if not text:
         return "is empty; write the text to look for, or delete the entry"
-    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):  # noqa: PLR2004 (ASCII controls)
+    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):
         return "has control characters, such as a line break or tab; write one line of plain text"
     if not text.isascii():
         return "has characters outside ASCII; write the bytes that the tool sends in plain ASCII"

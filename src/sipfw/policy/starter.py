@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
-def starter_policy(  # noqa: PLR0913 (one argument per finding)
+def starter_policy(
     *,
     profile: str,
     switch: str | None,
@@ -16,7 +19,7 @@ def starter_policy(  # noqa: PLR0913 (one argument per finding)
 ) -> str:
     """Return a commented policy file."""
     lines = [
-        "# sipfw policy. Check it with `sipfw check`, see every field with `sipfw check --explain`.",
+        "# sipfw policy. Check it with `sipfw check`; `sipfw check --explain` shows every field.",
         "",
         f"profile: {profile}            # see `sipfw profiles`",
         *_switch(switch),

@@ -22,7 +22,7 @@ Network = IPv4Network | IPv6Network
 MAX_RATE_PER_SECOND = 10_000
 MAX_BURST = 10_000
 
-# ipset refuses a larger timeout: UINT_MAX / MSEC_PER_SEC, include/linux/netfilter/ipset/ip_set_timeout.h.
+# ipset refuses a larger timeout: UINT_MAX / MSEC_PER_SEC, linux/netfilter/ipset/ip_set_timeout.h.
 MAX_DURATION = 4_294_967
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -86,14 +86,16 @@ def _network_advice(value: str) -> str:
     except ValueError:
         return f"{shown(value)} is not an address; write {_nearest_address(value)} or a CIDR"
     address = value.split("/", maxsplit=1)[0]
-    return f"{shown(value)} has host bits set; write {wide} for the network or {address} for one host"
+    return (
+        f"{shown(value)} has host bits set; write {wide} for the network or {address} for one host"
+    )
 
 
 def _nearest_address(value: str) -> str:
     """Suggest a correction: an octet with a digit too many is the usual slip."""
     octets = value.split("/", maxsplit=1)[0].split(".")
-    if len(octets) == 4 and all(part.isascii() and part.isdigit() for part in octets):  # noqa: PLR2004 (an IPv4 address has four octets)
-        fixed = ".".join(part if int(part) <= 255 else part[:2] for part in octets)  # noqa: PLR2004 (largest octet)
+    if len(octets) == 4 and all(part.isascii() and part.isdigit() for part in octets):
+        fixed = ".".join(part if int(part) <= 255 else part[:2] for part in octets)
         fixed = ".".join(str(int(part)) for part in fixed.split("."))
         return str(ip_address(fixed))
     return "one like 192.0.2.10 or 2001:db8::10"
@@ -113,7 +115,7 @@ def parse_peer_address(value: object) -> Network | Hostname:
 
 def parse_port(value: object) -> int:
     """Accept 1 to 65535."""
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535:  # noqa: PLR2004 (16 bits)
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535:
         return value
     raise ValueError(f"{shown(value)} is not a port; write a number from 1 to 65535")
 
@@ -162,7 +164,7 @@ def parse_duration(value: object) -> int:
 
 def parse_count(value: object) -> int:
     """Accept a whole number of at least 1."""
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 0x7FFFFFFF:  # noqa: PLR2004 (31 bits)
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 0x7FFFFFFF:
         return value
     raise ValueError(f"{shown(value)} is not a limit; write a whole number of at least 1")
 
@@ -188,7 +190,7 @@ def _text_schema(description: str, *examples: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "description": description, "examples": [*examples]})
 
 
-def _mixed_schema(description: str, *examples: Any) -> WithJsonSchema:  # noqa: ANN401 (JSON values)
+def _mixed_schema(description: str, *examples: Any) -> WithJsonSchema:
     return WithJsonSchema(
         {"type": ["string", "integer"], "description": description, "examples": [*examples]}
     )

@@ -8,14 +8,16 @@ and each is a way to make a small file expensive.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from sipfw.diagnostics import Diagnostic, Location
 from sipfw.errors import PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Path = tuple[str | int, ...]
 
@@ -93,7 +95,7 @@ class _Reader:
     def fault(self, line: int, message: str, path: Path = ()) -> None:
         self.faults.append(Diagnostic(message, dotted(path), Location(self.name, line)))
 
-    def document(self, events: Iterator[yaml.Event]) -> Any:  # noqa: ANN401 (YAML data)
+    def document(self, events: Iterator[yaml.Event]) -> Any:
         data = None
         documents = 0
         for event in events:
@@ -102,13 +104,11 @@ class _Reader:
                 if documents > 1:
                     self.fault(_line(event), "a second YAML document; keep one")
                     break
-            elif isinstance(
-                event, yaml.ScalarEvent | yaml.CollectionStartEvent | yaml.AliasEvent
-            ):
+            elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent | yaml.AliasEvent):
                 data = self.node(event, events, ())
         return data
 
-    def node(self, event: yaml.Event, events: Iterator[yaml.Event], path: Path) -> Any:  # noqa: ANN401 (YAML data)
+    def node(self, event: yaml.Event, events: Iterator[yaml.Event], path: Path) -> Any:
         line = _line(event)
         self.lines.setdefault(path, line)
         if len(path) > MAX_DEPTH:
@@ -171,7 +171,7 @@ def core_scalar(text: str) -> bool | int | float | str | None:
         return False
     # int() itself refuses texts of thousands of digits with its own exception.
     if len(text) <= _MAX_INT_TEXT and _INT.match(text):
-        return int(text, 0) if text.startswith("0x") or text.startswith("0o") else int(text)
+        return int(text, 0) if text.startswith(("0x", "0o")) else int(text)
     if len(text) <= _MAX_INT_TEXT and _FLOAT.match(text):
         return float(text)
     return text

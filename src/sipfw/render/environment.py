@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from sipfw.errors import SipfwError
 from sipfw.resources import shipped_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def render_template(name: str, template_dir: Path | None = None, **values: object) -> str:
@@ -24,7 +27,7 @@ def render_template(name: str, template_dir: Path | None = None, **values: objec
         keep_trailing_newline=True,
         # The output is shell and iptables text, whose values are constrained in policy/types.py;
         # HTML escaping would corrupt it.
-        autoescape=False,  # noqa: S701 (no HTML here)
+        autoescape=False,  # noqa: S701 - there is no HTML here
     )
     try:
         return environment.get_template(name).render(**values)

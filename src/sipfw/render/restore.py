@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sipfw.lower.xtables import Family, XPlan, XTable
 from sipfw.render.environment import render_template
 from sipfw.render.xtables_text import jump_line, rule_line, set_add_lines, set_create_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sipfw.lower.xtables import Family, XPlan, XTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +49,10 @@ def restore_text(plan: XPlan, family: Family, template_dir: Path | None = None) 
     It is meant for a host that does not hold our chains yet: loaded twice, the jumps stand twice.
     """
     tables = [table_text(table) for table in plan.tables if table.family is family]
-    return render_template(
-        "restore.rules.j2", template_dir, family=family.value, tables=tables
-    )
+    return render_template("restore.rules.j2", template_dir, family=family.value, tables=tables)
 
 
 def ipset_text(plan: XPlan) -> str:
     """Return text for `ipset restore -exist`."""
-    lines = [
-        line for item in plan.sets for line in (set_create_line(item), *set_add_lines(item))
-    ]
+    lines = [line for item in plan.sets for line in (set_create_line(item), *set_add_lines(item))]
     return "".join(f"{line}\n" for line in lines)

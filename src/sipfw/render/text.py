@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sipfw.lower.xtables import Family, XPlan
 from sipfw.render.restore import ipset_text, restore_text
 from sipfw.render.script import script_text
 from sipfw.render.sysctl import sysctl_text
-from sipfw.ruleset.model import Ruleset
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sipfw.ruleset.model import Ruleset
 
 
 def rendered(

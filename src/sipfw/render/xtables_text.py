@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from sipfw.lower.xtables import XJump, XParam, XRule, XSet, XTarget
+if TYPE_CHECKING:
+    from sipfw.lower.xtables import XJump, XParam, XRule, XSet, XTarget
 
 _BARE = re.compile(r"^[A-Za-z0-9_./:,=@+%-]+\Z")
 
@@ -53,7 +55,7 @@ def _params(params: tuple[XParam, ...]) -> list[str]:
 
 
 def quoted(value: str) -> str:
-    """Quote one argument for iptables-restore, whose parser knows `"` and `\\` only."""
+    """Quote one argument for iptables-restore, which knows the quote and the backslash only."""
     if _BARE.match(value):
         return value
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from sipfw.ruleset.match import CountAbove, InSet
-from sipfw.ruleset.model import Chain, Ruleset
 from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Done, Goto, Jump, Rule, UpdateSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sipfw.ruleset.model import Chain, Ruleset
 
 
 def lint(ruleset: Ruleset) -> list[str]:
@@ -58,9 +62,7 @@ def _done_under_jump(ruleset: Ruleset) -> Iterator[str]:
             continue
         under_jump.add(name)
         waiting += [
-            rule.action.chain
-            for rule in ruleset.chain(name).rules
-            if isinstance(rule.action, Goto)
+            rule.action.chain for rule in ruleset.chain(name).rules if isinstance(rule.action, Goto)
         ]
     for name in sorted(under_jump):
         for rule in ruleset.chain(name).rules:
@@ -69,7 +71,9 @@ def _done_under_jump(ruleset: Ruleset) -> Iterator[str]:
 
 
 def _unused(ruleset: Ruleset) -> Iterator[str]:
-    reached = {rule.action.chain for _, rule in _rules(ruleset) if isinstance(rule.action, Jump | Goto)}
+    reached = {
+        rule.action.chain for _, rule in _rules(ruleset) if isinstance(rule.action, Jump | Goto)
+    }
     for chain in ruleset.chains:
         if chain.base is None and chain.name not in reached:
             yield f"chain {chain.name} is never reached"

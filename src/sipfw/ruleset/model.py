@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
 
-from sipfw.ruleset.match import L4Proto
-from sipfw.ruleset.rule import Origin, Rule
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+
+    from sipfw.ruleset.match import L4Proto
+    from sipfw.ruleset.rule import Origin, Rule
 
 
 class Hook(StrEnum):

@@ -59,7 +59,7 @@ class UpdateSet:
 
 @dataclass(frozen=True, slots=True)
 class AddOnce:
-    """Add the address to a dynamic set unless it is there: its timeout keeps running; then go on."""
+    """Add the address to a dynamic set unless it is there, keeping its timeout; then go on."""
 
     set: str
     direction: Direction = Direction.SOURCE

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from sipfw.backends.interface import Live, LiveChain, LiveJump, LiveRule, LiveSetState
 from sipfw.lower.xtables import Family
-from sipfw.verify.expectation import (
-    Expectation,
-    ExpectedChain,
-    ExpectedJump,
-    ExpectedRule,
-    ExpectedSet,
-)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sipfw.backends.interface import Live, LiveChain, LiveJump, LiveRule, LiveSetState
+    from sipfw.verify.expectation import (
+        Expectation,
+        ExpectedChain,
+        ExpectedJump,
+        ExpectedRule,
+        ExpectedSet,
+    )
 
 
 class Kind(StrEnum):
@@ -176,12 +181,9 @@ def _takes_packets(line: str) -> bool:
     """Tell whether a rule before our jump could let SIP go past it; drops and chains may stand."""
     words = line.split()
     accepts = any(
-        flag in {"-j", "-g"} and target in {"ACCEPT", "RETURN"}
-        for flag, target in zip(words, words[1:], strict=False)
+        flag in {"-j", "-g"} and target in {"ACCEPT", "RETURN"} for flag, target in pairwise(words)
     )
-    return accepts and not any(
-        flag == "-i" and name == "lo" for flag, name in zip(words, words[1:], strict=False)
-    )
+    return accepts and not any(flag == "-i" and name == "lo" for flag, name in pairwise(words))
 
 
 def _sets(expectation: Expectation, live: Live) -> Iterator[Drift]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sipfw.backends.interface import Live
 from sipfw.lower.naming import base_id, set_name, split_comment
 from sipfw.lower.xtables import Family, XPlan, XRule
-from sipfw.ruleset.model import Ruleset
-from sipfw.ruleset.rule import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sipfw.backends.interface import Live
+    from sipfw.ruleset.model import Ruleset
+    from sipfw.ruleset.rule import Rule
 
 FORMAT = 1
 
@@ -178,7 +181,10 @@ def from_json(text: str) -> Expectation:
             ),
             tuple(
                 ExpectedJump(
-                    Family(item["family"]), item["table"], item["hook"], ExpectedRule(**item["rule"])
+                    Family(item["family"]),
+                    item["table"],
+                    item["hook"],
+                    ExpectedRule(**item["rule"]),
                 )
                 for item in data["jumps"]
             ),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sipfw.backends.interface import Live
 from sipfw.lower.naming import base_id
-from sipfw.lower.xtables import Family
 from sipfw.verify.drift import Drift, drift
-from sipfw.verify.expectation import Expectation, ExpectedSysctl
-from sipfw.verify.host import Conntrack
+
+if TYPE_CHECKING:
+    from sipfw.backends.interface import Live
+    from sipfw.lower.xtables import Family
+    from sipfw.verify.expectation import Expectation, ExpectedSysctl
+    from sipfw.verify.host import Conntrack
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class RuleReport:
-    """One rule of the policy with its counters by family; None where the family has no such rule."""
+    """One rule with its counters by family; None where the family has no such rule."""
 
     layer: str
     chain: str

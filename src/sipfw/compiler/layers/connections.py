@@ -6,8 +6,9 @@ container is covered too.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sipfw.compiler import names
-from sipfw.compiler.context import Context
 from sipfw.compiler.layers.entry import trusted_sets
 from sipfw.compiler.layers.known import ONE_SOURCE
 from sipfw.compiler.layers.rates import NEIGHBOURS
@@ -25,13 +26,14 @@ from sipfw.ruleset.match import (
 from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority
 from sipfw.ruleset.rule import Done, Drop, Goto, Rule
 
+if TYPE_CHECKING:
+    from sipfw.compiler.context import Context
+
 
 def connection_chains(context: Context) -> list[Chain]:
     """Return the chain after connection tracking, and the limits where the policy has some."""
     limits = context.policy.limits.connlimit
-    ports = context.signalling_ports(
-        Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS
-    )
+    ports = context.signalling_ports(Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS)
     rules = [
         Rule(
             "connections.loopback",

@@ -76,7 +76,9 @@ def _prerouting(context: Context) -> Chain:
     )
 
 
-def _trusted_lookups(context: Context, places: tuple[tuple[str, tuple[Match, ...]], ...]) -> list[Rule]:
+def _trusted_lookups(
+    context: Context, places: tuple[tuple[str, tuple[Match, ...]], ...]
+) -> list[Rule]:
     """Ask the peers' sets; the plain one first because it holds nearly all of them."""
     return [
         Rule(
@@ -175,9 +177,7 @@ def _encrypted(context: Context) -> Chain:
     sets = trusted_sets(context)
     places: list[tuple[str, tuple[Match, ...]]] = [(names.SET_TRUSTED, ())]
     places += [
-        (name, ())
-        for name in (names.SET_TRUSTED_TLS, names.SET_TRUSTED_TLS_PORTS)
-        if name in sets
+        (name, ()) for name in (names.SET_TRUSTED_TLS, names.SET_TRUSTED_TLS_PORTS) if name in sets
     ]
     rules = [
         Rule(

@@ -1,4 +1,4 @@
-"""Host layer: lets through what the SIP layers have judged; with admin networks, guards the rest."""
+"""Host layer: admits what the SIP layers have let through; with admin networks, guards the rest."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def _host(context: Context) -> Chain:
             "answers to what this host asked",
             context.origin("host"),
         ),
-        Rule(
-            "host.loopback", (Interface("lo"),), Accept(), "loopback", context.origin("host")
-        ),
+        Rule("host.loopback", (Interface("lo"),), Accept(), "loopback", context.origin("host")),
         *_icmp(context),
         *_admin(context),
         *_open(context),

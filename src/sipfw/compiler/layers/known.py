@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sipfw.compiler import names
-from sipfw.compiler.context import Context
 from sipfw.ruleset.match import (
     InSet,
     L4Proto,
@@ -17,12 +18,15 @@ from sipfw.ruleset.match import (
 from sipfw.ruleset.model import Chain, Layer, Priority
 from sipfw.ruleset.rule import Done, Drop, Rule, UpdateSet
 
+if TYPE_CHECKING:
+    from sipfw.compiler.context import Context
+
 ONE_ADDRESS = PrefixLengths(32, 128)
 
 # One IPv6 customer holds at least a /64 and may pick any address in it (RFC 6177).
 ONE_SOURCE = PrefixLengths(32, 64)
 
-# A framed customer's phone retries every few seconds and logs in at once; a guesser gets 6 a minute.
+# A framed customer's phone retries every few seconds and logs in; a guesser gets 6 a minute.
 _TRICKLE_PORT = (Rate(6, TimeUnit.MINUTE), 2)
 _TRICKLE_SOURCE = (Rate(1, TimeUnit.SECOND), 3)
 

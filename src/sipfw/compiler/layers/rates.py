@@ -1,11 +1,11 @@
-"""Rate layer: fairness per source port, ceilings per source and subnet, and the ban that follows."""
+"""Rate layer: fairness per source port, ceilings per source and subnet, the ban that follows."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sipfw.compiler import names
-from sipfw.compiler.context import Context
 from sipfw.compiler.layers.known import ONE_ADDRESS, ONE_SOURCE
-from sipfw.policy.model import Bucket
 from sipfw.ruleset.match import (
     L4Proto,
     PayloadAt,
@@ -20,6 +20,10 @@ from sipfw.ruleset.match import (
 )
 from sipfw.ruleset.model import Chain, Layer, Priority
 from sipfw.ruleset.rule import Done, Drop, Goto, Jump, Record, Rule, UpdateSet
+
+if TYPE_CHECKING:
+    from sipfw.compiler.context import Context
+    from sipfw.policy.model import Bucket
 
 # A site's usual allocation: a /24 or, in IPv6, a /48 (RFC 6177).
 NEIGHBOURS = PrefixLengths(24, 48)
@@ -90,7 +94,9 @@ def _rate_limit(context: Context) -> Chain:
     rules += _methods(context)
     rules += _pending(context)
     rules.append(
-        Rule("rate.accept", (), Done(), "unknown source within its limits", context.origin("limits"))
+        Rule(
+            "rate.accept", (), Done(), "unknown source within its limits", context.origin("limits")
+        )
     )
     return Chain(
         names.RATE_LIMIT,
@@ -207,7 +213,11 @@ def _recent(context: Context) -> Chain:
                 origin,
             ),
             Rule(
-                "recent.record", (), Record(names.LIST_RECENT), "request noted for the window", origin
+                "recent.record",
+                (),
+                Record(names.LIST_RECENT),
+                "request noted for the window",
+                origin,
             ),
         ),
         Priority.RAW,

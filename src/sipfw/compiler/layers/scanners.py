@@ -6,8 +6,9 @@ weapon against customers.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sipfw.compiler import names
-from sipfw.compiler.context import Context
 from sipfw.policy.signatures import Signature, select, shipped_signatures
 from sipfw.ruleset.match import (
     L4Proto,
@@ -20,6 +21,9 @@ from sipfw.ruleset.match import (
 )
 from sipfw.ruleset.model import Chain, Layer, Priority
 from sipfw.ruleset.rule import Drop, Jump, Return, Rule
+
+if TYPE_CHECKING:
+    from sipfw.compiler.context import Context
 
 # "SIP/2.0 200" and "BYE sip:a@b" have 11 bytes; less is no SIP message (RFC 3261, 7.1 and 7.2).
 _SHORTEST_MESSAGE = 11
@@ -103,7 +107,9 @@ def _scanner_block(context: Context) -> Chain:
         )
     rules += _anywhere(context, [s for s in chosen if not s.offset_zero])
     rules.append(
-        Rule("scanner.clean", (), Return(), "nothing of a scanner found", context.origin("scanners"))
+        Rule(
+            "scanner.clean", (), Return(), "nothing of a scanner found", context.origin("scanners")
+        )
     )
     return Chain(
         names.SCANNER_BLOCK,
@@ -179,14 +185,18 @@ def _aggregate(context: Context) -> Chain:
     rate = context.policy.limits.aggregate
     if rate is None:
         raise AssertionError("the caller checks limits.aggregate")
-    burst = max(1, rate.amount if rate.unit is TimeUnit.SECOND else rate.amount // rate.unit.seconds)
+    burst = max(
+        1, rate.amount if rate.unit is TimeUnit.SECOND else rate.amount // rate.unit.seconds
+    )
     origin = context.origin("limits", "aggregate")
     return Chain(
         names.AGGREGATE,
         Layer.SCANNER,
         "a cap on all unknown sources together, before the costly tests",
         (
-            Rule("aggregate.within", (RateWithin(rate, burst),), Return(), f"within {rate}", origin),
+            Rule(
+                "aggregate.within", (RateWithin(rate, burst),), Return(), f"within {rate}", origin
+            ),
             Rule("aggregate.above", (), Drop(), f"unknown sources together above {rate}", origin),
         ),
         Priority.RAW,

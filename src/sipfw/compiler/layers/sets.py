@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from sipfw.compiler import names
-from sipfw.compiler.context import Context
 from sipfw.compiler.layers.entry import trusted_sets
 from sipfw.policy.model import MediaFrom, Peer, Transport
-from sipfw.policy.types import Network
 from sipfw.ruleset.match import L4Proto
 from sipfw.ruleset.model import AddressSet, Endpoint, SetKind
+
+if TYPE_CHECKING:
+    from sipfw.compiler.context import Context
+    from sipfw.policy.types import Network
 
 _ENCRYPTED = {Transport.TLS, Transport.WS, Transport.WSS}
 
@@ -80,7 +82,11 @@ def _network_sets(peer: Peer) -> list[str]:
 
 def _endpoints(peer: Peer, addresses: list[Network]) -> dict[str, list[Endpoint]]:
     transports = set(peer.transports) or set(Transport)
-    protos = [p for t, p in ((Transport.UDP, L4Proto.UDP), (Transport.TCP, L4Proto.TCP)) if t in transports]
+    protos = [
+        p
+        for t, p in ((Transport.UDP, L4Proto.UDP), (Transport.TCP, L4Proto.TCP))
+        if t in transports
+    ]
     plain = [
         Endpoint(network, proto, port)
         for network in addresses
@@ -149,7 +155,10 @@ def _dynamic(context: Context) -> list[AddressSet]:
     if context.learning:
         found += [
             _hosts(
-                context, names.SET_LEARNED, "sources that the switch accepted", learning.registered_ttl
+                context,
+                names.SET_LEARNED,
+                "sources that the switch accepted",
+                learning.registered_ttl,
             ),
             _hosts(context, names.SET_PENDING, "sources that await an answer", learning.pending),
         ]
