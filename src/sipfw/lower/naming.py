@@ -39,6 +39,11 @@ def comment(rule_id: str, rule: XRule, family: Family) -> str:
     return f"{MARK}{rule_id}#{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
 
 
+def nft_comment(rule_id: str, content: str) -> str:
+    """Return the comment of an nftables rule; nft takes 128 bytes."""
+    return f"{MARK}{rule_id}#{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
 def split_comment(text: str) -> tuple[str, str] | None:
     """Return id and digest of a rule comment of ours, None for anything else."""
     found = _COMMENT.match(text)

@@ -98,7 +98,7 @@ class XTable:
 class XSet:
     """One ipset: `static` ones are replaced as a whole, others keep what the kernel learned.
 
-    `options` are the words after the type in `ipset create` (`family inet maxelem 65536 timeout 60`).
+    `options` are the words after the type in `ipset create` (`family inet timeout 60`).
     """
 
     name: str

@@ -1,0 +1,441 @@
+"""Ruleset to nftables statements: the one place that knows nft's syntax for a match.
+
+One chain per family, because counters are read per family and because a rule then needs no family
+test of its own. nft has no substring match: `PayloadContains` rules go into text chains, which a
+backend fills with xt string matches (see `sipfw.backends.nft_text_rules`).
+
+Syntax is that of nft 1.0.6; `@ih` needs kernel 5.16.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, assert_never
+
+from sipfw.lower.naming import nft_comment
+from sipfw.ruleset.match import (
+    Address,
+    ConnectionsAbove,
+    ConntrackState,
+    CountAbove,
+    Direction,
+    Icmp,
+    InSet,
+    Interface,
+    L4Proto,
+    Match,
+    PayloadAt,
+    PayloadContains,
+    PortRange,
+    Ports,
+    PrefixLengths,
+    Protocol,
+    RateAbove,
+    RateWithin,
+    SeenAtLeast,
+    ShorterThan,
+    TcpSyn,
+)
+from sipfw.ruleset.model import Chain, Priority, Ruleset
+from sipfw.ruleset.rule import (
+    Accept,
+    Action,
+    AddOnce,
+    DeleteFromSet,
+    Done,
+    Drop,
+    Family,
+    Goto,
+    Jump,
+    NoTrack,
+    Record,
+    Return,
+    Rule,
+    UpdateSet,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TABLE = "sipfw"
+
+# Priorities by nft's names: raw is before connection tracking (-200), mangle right after it.
+_PRIORITIES = {Priority.RAW: -300, Priority.MANGLE: -150, Priority.FILTER: 0}
+
+_SUFFIX = {Family.IP: "4", Family.IP6: "6"}
+_BITS = {Family.IP: 32, Family.IP6: 128}
+_NFPROTO = {Family.IP: "ipv4", Family.IP6: "ipv6"}
+_IP_HEADER = {Family.IP: 20, Family.IP6: 40}
+_UDP_HEADER = 8
+
+# A raw payload expression compares at most 128 bits (NFT_REG_SIZE).
+_CHUNK = 16
+
+# A bucket that never refills within the life of its element counts events of one window.
+_NO_REFILL = "1/day"
+
+
+@dataclass(frozen=True, slots=True)
+class NftRule:
+    """One rule: `match` and `action` are finished statements, the counter stands between them."""
+
+    comment: str
+    match: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class NftChain:
+    """A chain; `base` is the line that hooks it, None for one that is only jumped to."""
+
+    name: str
+    summary: str
+    rules: tuple[NftRule, ...]
+    base: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NftTextRule:
+    """A search for a text anywhere behind the IP header, letters compared without case."""
+
+    comment: str
+    pattern: bytes
+    offset: int
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class NftTextChain:
+    """A chain of searches; its name changes with its content, so it is never edited in place."""
+
+    name: str
+    rules: tuple[NftTextRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NftSet:
+    """One set. `static` ones are replaced as a whole, others keep what the kernel learned."""
+
+    name: str
+    summary: str
+    type: str
+    flags: tuple[str, ...]
+    elements: tuple[str, ...]
+    static: bool
+    timeout: int | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NftPlan:
+    """Everything that one ruleset puts into `table inet sipfw`."""
+
+    sets: tuple[NftSet, ...]
+    chains: tuple[NftChain, ...]
+    texts: tuple[NftTextChain, ...]
+
+
+def lower(ruleset: Ruleset, *, texts: bool = True) -> NftPlan:
+    """Return the nftables form; without `texts` for a kernel that lacks nft_compat or xt_string."""
+    return _Lowering(ruleset, texts=texts).plan()
+
+
+class _Lowering:
+    def __init__(self, ruleset: Ruleset, *, texts: bool) -> None:
+        self._ruleset = ruleset
+        self._with_texts = texts
+        self._buckets: dict[str, NftSet] = {}
+        self._texts: list[NftTextChain] = []
+
+    def plan(self) -> NftPlan:
+        chains = [
+            NftChain(
+                chain.name + _SUFFIX[family],
+                chain.summary,
+                tuple(self._rules(chain, family)),
+            )
+            for chain in self._ruleset.chains
+            for family in Family
+        ]
+        hooks = [_hook(chain) for chain in self._ruleset.chains if chain.base is not None]
+        sets = [
+            lowered
+            for item in self._ruleset.sets
+            for family in Family
+            if (lowered := _address_set(self._ruleset, item.name, family)) is not None
+        ]
+        return NftPlan((*sets, *self._buckets.values()), (*hooks, *chains), tuple(self._texts))
+
+    def _rules(self, chain: Chain, family: Family) -> Iterator[NftRule]:
+        mine = [rule for rule in chain.rules if rule.family in (None, family)]
+        for is_text, group in groupby(mine, key=_is_text):
+            if is_text:
+                yield from self._text_chain(chain, list(group), family)
+                continue
+            for rule in group:
+                yield from self._rule(rule, family)
+
+    def _text_chain(self, chain: Chain, rules: list[Rule], family: Family) -> Iterator[NftRule]:
+        if not self._with_texts:
+            return
+        texts = tuple(_text_rule(rule, family) for rule in rules)
+        digest = hashlib.sha256(repr(texts).encode()).hexdigest()[:8]
+        name = f"{chain.name}{_SUFFIX[family]}_text_{digest}"
+        self._texts.append(NftTextChain(name, texts))
+        lead = f"text.{chain.name.lower().replace('_', '-')}"
+        yield _commented(NftRule("", "", f"jump {name}"), lead)
+
+    def _rule(self, rule: Rule, family: Family) -> list[NftRule]:
+        alternatives: list[list[str]] = [[]]
+        for match in rule.matches:
+            options = self._match(match, family)
+            alternatives = [[*words, option] for words in alternatives for option in options]
+        action = self._action(rule.action, family)
+        finished = [NftRule("", " ".join(words), action) for words in alternatives]
+        if len(finished) == 1:
+            return [_commented(finished[0], rule.id)]
+        return [
+            _commented(item, f"{rule.id}/{number}") for number, item in enumerate(finished, start=1)
+        ]
+
+    def _match(self, match: Match, family: Family) -> list[str]:
+        """Return the alternatives that together say the match; none if it never holds."""
+        match match:
+            case PayloadAt():
+                return _payload_at(match)
+            case Address():
+                return _address(match, family)
+            case RateAbove() | SeenAtLeast() | ConnectionsAbove() | CountAbove():
+                return [self._bucket(match, family)]
+            case _:
+                return [_plain(match, self._ruleset, family)]
+
+    def _bucket(
+        self, match: RateAbove | SeenAtLeast | ConnectionsAbove | CountAbove, family: Family
+    ) -> str:
+        address = _end(Direction.SOURCE, family)
+        match match:
+            case RateAbove():
+                key = _masked(address, match.prefix, family)
+                limit = f"limit rate over {match.rate} burst {match.burst} packets"
+                refill = match.burst * match.rate.unit.seconds // match.rate.amount + 1
+                kind = [_address_type(family)]
+                if match.with_port:
+                    key, kind = f"{key} . th sport", [*kind, "inet_service"]
+                name = self._bucket_set(
+                    match.name,
+                    f"{key} {limit}",
+                    family,
+                    kind,
+                    max(match.expire, refill),
+                    match.table_size,
+                )
+                return f"update @{name} {{ {key} {limit} }}"
+            case SeenAtLeast():
+                limit = f"limit rate over {_NO_REFILL} burst {match.hits} packets"
+                kind = [_address_type(family)]
+                name = self._bucket_set(match.list, limit, family, kind, match.seconds, 65536)
+                return f"add @{name} {{ {address} {limit} }}"
+            case ConnectionsAbove():
+                key = _masked(address, match.prefix, family)
+                kind = [_address_type(family)]
+                name = self._bucket_set(f"conn{match.prefix.ip}", key, family, kind, None, 65536)
+                return f"add @{name} {{ {key} ct count over {match.count} }}"
+            case CountAbove():
+                # As in ipset: the element's window runs from the first failure.
+                key = _end(match.direction, family)
+                limit = f"limit rate over {_NO_REFILL} burst {match.count} packets"
+                return f"add @{match.set}{_SUFFIX[family]} {{ {key} {limit} }}"
+            case _:
+                assert_never(match)
+
+    def _bucket_set(
+        self,
+        name: str,
+        parameters: str,
+        family: Family,
+        kind: list[str],
+        timeout: int | None,
+        size: int,
+    ) -> str:
+        """Name a bucket set by its parameters: an element keeps the limit it was made with."""
+        digest = hashlib.sha256(f"{name} {parameters} {timeout}".encode()).hexdigest()[:6]
+        full = f"{name}-{digest}-{_SUFFIX[family]}"
+        flags = ("dynamic",) if timeout is None else ("dynamic", "timeout")
+        self._buckets[full] = NftSet(
+            full, f"buckets of {name}", " . ".join(kind), flags, (), False, timeout, size
+        )
+        return full
+
+    def _action(self, action: Action, family: Family) -> str:
+        match action:
+            case Accept() | Done():
+                # Other tables and other priorities still judge: accept ends this base chain only.
+                return "accept"
+            case Drop():
+                return "drop"
+            case Return():
+                return "return"
+            case Jump():
+                return f"jump {action.chain}{_SUFFIX[family]}"
+            case Goto():
+                return f"goto {action.chain}{_SUFFIX[family]}"
+            case UpdateSet():
+                name = f"{action.set}{_SUFFIX[family]}"
+                return f"update @{name} {{ {_end(action.direction, family)} }}"
+            case AddOnce():
+                # The counted set's element is made by the CountAbove that follows.
+                return ""
+            case DeleteFromSet():
+                name = f"{action.set}{_SUFFIX[family]}"
+                return f"delete @{name} {{ {_end(action.direction, family)} }}"
+            case Record():
+                # The SeenAtLeast before it has counted already.
+                return ""
+            case NoTrack():
+                return "notrack"
+            case _:
+                assert_never(action)
+
+
+def _is_text(rule: Rule) -> bool:
+    return any(isinstance(match, PayloadContains) for match in rule.matches)
+
+
+def _text_rule(rule: Rule, family: Family) -> NftTextRule:
+    (match,) = rule.matches
+    if not isinstance(match, PayloadContains):
+        raise AssertionError(f"rule {rule.id} mixes a text search with other matches")
+    match rule.action:
+        case Drop():
+            verdict = "drop"
+        case Goto():
+            verdict = f"goto {rule.action.chain}{_SUFFIX[family]}"
+        case _:
+            raise AssertionError(f"rule {rule.id}: a text search leads to drop or goto")
+    offset = _IP_HEADER[family] + _UDP_HEADER
+    plain = NftTextRule("", match.pattern, offset, verdict)
+    return replace(plain, comment=nft_comment(rule.id, repr(plain)))
+
+
+def _commented(rule: NftRule, rule_id: str) -> NftRule:
+    return replace(rule, comment=nft_comment(rule_id, repr(rule)))
+
+
+def _hook(chain: Chain) -> NftChain:
+    base = chain.base
+    if base is None:
+        raise AssertionError(f"{chain.name} is no base chain")
+    families = ", ".join(f"{_NFPROTO[f]} : goto {chain.name}{_SUFFIX[f]}" for f in Family)
+    line = f"type filter hook {base.hook} priority {_PRIORITIES[base.priority]}; policy accept;"
+    lead = _commented(
+        NftRule("", "", f"meta nfproto vmap {{ {families} }}"), f"hook.{base.priority}.{base.hook}"
+    )
+    return NftChain(f"{base.priority}_{base.hook}", chain.summary, (lead,), line)
+
+
+def _address_type(family: Family) -> str:
+    return "ipv4_addr" if family is Family.IP else "ipv6_addr"
+
+
+def _end(direction: Direction, family: Family) -> str:
+    return f"{family.value} {'saddr' if direction is Direction.SOURCE else 'daddr'}"
+
+
+def _masked(address: str, prefix: PrefixLengths, family: Family) -> str:
+    bits = prefix.ip if family is Family.IP else prefix.ip6
+    if bits == _BITS[family]:
+        return address
+    if family is Family.IP:
+        mask = (0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF
+        return f"{address} and {'.'.join(str(mask >> shift & 255) for shift in (24, 16, 8, 0))}"
+    groups, rest = divmod(bits, 16)
+    parts = ["ffff"] * groups + ([f"{(0xFFFF << (16 - rest)) & 0xFFFF:x}"] if rest else [])
+    return f"{address} and {':'.join(parts)}{'::' if len(parts) < 8 else ''}"
+
+
+def _plain(match: Match, ruleset: Ruleset, family: Family) -> str:
+    match match:
+        case Protocol():
+            return f"meta l4proto {match.proto}"
+        case Ports():
+            side = "dport" if match.direction is Direction.DESTINATION else "sport"
+            return f"{match.proto} {side} {_port_set(match.ranges)}"
+        case InSet():
+            return _in_set(match, ruleset, family)
+        case Interface():
+            side = "iifname" if match.direction is Direction.SOURCE else "oifname"
+            return f'{side} "{match.name}"'
+        case ConntrackState():
+            return f"ct state {','.join(match.states)}"
+        case TcpSyn():
+            return "tcp flags & (fin | syn | rst | ack) == syn"
+        case Icmp():
+            return f"{'icmp' if family is Family.IP else 'icmpv6'} type {match.type}"
+        case ShorterThan():
+            return f"udp length < {_UDP_HEADER + match.payload_bytes}"
+        case RateWithin():
+            return f"limit rate {match.rate} burst {match.burst} packets"
+        case _:
+            raise AssertionError(f"{match} is handled elsewhere")
+
+
+def _in_set(match: InSet, ruleset: Ruleset, family: Family) -> str:
+    name = f"{match.set}{_SUFFIX[family]}"
+    address = _end(match.direction, family)
+    if match.set.endswith("-ports"):
+        side = "sport" if match.direction is Direction.SOURCE else "dport"
+        return f"{address} . meta l4proto . th {side} @{name}"
+    ruleset.set(match.set)
+    return f"{address} @{name}"
+
+
+def _port_set(ranges: tuple[PortRange, ...]) -> str:
+    texts = [str(item) for item in ranges]
+    return texts[0] if len(texts) == 1 else f"{{ {', '.join(texts)} }}"
+
+
+def _address(match: Address, family: Family) -> list[str]:
+    if (match.network.version == 4) != (family is Family.IP):
+        return []
+    return [f"{_end(match.direction, family)} {match.network}"]
+
+
+def _payload_at(match: PayloadAt) -> list[str]:
+    """Compare at a fixed offset. A packet that ends before it matches neither `==` nor `!=`."""
+    base, start = ("th", 8 * _UDP_HEADER) if match.proto is L4Proto.UDP else ("ih", 0)
+    operator = "!= " if match.negate else ""
+    chunks = [
+        match.pattern[index : index + _CHUNK] for index in range(0, len(match.pattern), _CHUNK)
+    ]
+    words = [f"meta l4proto {match.proto}"]
+    for number, chunk in enumerate(chunks):
+        offset = start + 8 * _CHUNK * number
+        words.append(f"@{base},{offset},{8 * len(chunk)} {operator}0x{chunk.hex()}")
+    if not match.negate:
+        return [" ".join(words)]
+    if len(chunks) > 1 or match.proto is not L4Proto.UDP:
+        raise AssertionError("only a short UDP pattern can be negated")
+    return [f"udp length < {_UDP_HEADER + len(match.pattern)}", " ".join(words)]
+
+
+def _address_set(ruleset: Ruleset, name: str, family: Family) -> NftSet | None:
+    item = ruleset.set(name)
+    version = 4 if family is Family.IP else 6
+    full = f"{name}{_SUFFIX[family]}"
+    kind = _address_type(family)
+    if item.dynamic:
+        flags = ("dynamic", "timeout")
+        return NftSet(full, item.summary, kind, flags, (), False, item.timeout, item.size)
+    if name.endswith("-ports"):
+        kind = f"{kind} . inet_proto . inet_service"
+        elements = tuple(
+            f"{endpoint.network} . {endpoint.proto} . {endpoint.port}"
+            for endpoint in item.endpoints
+            if endpoint.network.version == version
+        )
+    else:
+        elements = tuple(str(n) for n in item.networks if n.version == version)
+    return NftSet(full, item.summary, kind, ("interval",), elements, True)
