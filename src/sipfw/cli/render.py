@@ -16,10 +16,10 @@ from sipfw.errors import Exit
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["script", "restore", "ipset", "sysctl"]),
+    type=click.Choice(["script", "restore", "ipset", "nft", "sysctl"]),
     default="script",
     show_default=True,
-    help="A shell script; iptables-restore text; ipset-restore text; a sysctl.d file.",
+    help="A shell script; iptables-restore, ipset-restore or nft text; a sysctl.d file.",
 )
 @click.option(
     "--family",

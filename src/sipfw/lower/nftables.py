@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Literal, assert_never
 
 from sipfw.lower.naming import nft_comment
 from sipfw.ruleset.match import (
@@ -103,7 +103,7 @@ class NftTextRule:
     comment: str
     pattern: bytes
     offset: int
-    verdict: str
+    verdict: Literal["drop"] | Goto
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,8 @@ class NftSet:
     summary: str
     type: str
     flags: tuple[str, ...]
-    elements: tuple[str, ...]
-    static: bool
+    elements: tuple[str, ...] = ()
+    static: bool = False
     timeout: int | None = None
     size: int | None = None
 
@@ -229,19 +229,19 @@ class _Lowering:
                     f"{key} {limit}",
                     family,
                     kind,
-                    max(match.expire, refill),
-                    match.table_size,
+                    timeout=max(match.expire, refill),
+                    size=match.table_size,
                 )
                 return f"update @{name} {{ {key} {limit} }}"
             case SeenAtLeast():
                 limit = f"limit rate over {_NO_REFILL} burst {match.hits} packets"
                 kind = [_address_type(family)]
-                name = self._bucket_set(match.list, limit, family, kind, match.seconds, 65536)
+                name = self._bucket_set(match.list, limit, family, kind, timeout=match.seconds)
                 return f"add @{name} {{ {address} {limit} }}"
             case ConnectionsAbove():
                 key = _masked(address, match.prefix, family)
                 kind = [_address_type(family)]
-                name = self._bucket_set(f"conn{match.prefix.ip}", key, family, kind, None, 65536)
+                name = self._bucket_set(f"conn{match.prefix.ip}", key, family, kind, timeout=None)
                 return f"add @{name} {{ {key} ct count over {match.count} }}"
             case CountAbove():
                 # As in ipset: the element's window runs from the first failure.
@@ -257,15 +257,16 @@ class _Lowering:
         parameters: str,
         family: Family,
         kind: list[str],
+        *,
         timeout: int | None,
-        size: int,
+        size: int = 65536,
     ) -> str:
         """Name a bucket set by its parameters: an element keeps the limit it was made with."""
         digest = hashlib.sha256(f"{name} {parameters} {timeout}".encode()).hexdigest()[:6]
         full = f"{name}-{digest}-{_SUFFIX[family]}"
         flags = ("dynamic",) if timeout is None else ("dynamic", "timeout")
         self._buckets[full] = NftSet(
-            full, f"buckets of {name}", " . ".join(kind), flags, (), False, timeout, size
+            full, f"buckets of {name}", " . ".join(kind), flags, timeout=timeout, size=size
         )
         return full
 
@@ -308,11 +309,12 @@ def _text_rule(rule: Rule, family: Family) -> NftTextRule:
     (match,) = rule.matches
     if not isinstance(match, PayloadContains):
         raise AssertionError(f"rule {rule.id} mixes a text search with other matches")
+    verdict: Literal["drop"] | Goto
     match rule.action:
         case Drop():
             verdict = "drop"
         case Goto():
-            verdict = f"goto {rule.action.chain}{_SUFFIX[family]}"
+            verdict = Goto(f"{rule.action.chain}{_SUFFIX[family]}")
         case _:
             raise AssertionError(f"rule {rule.id}: a text search leads to drop or goto")
     offset = _IP_HEADER[family] + _UDP_HEADER
@@ -428,7 +430,7 @@ def _address_set(ruleset: Ruleset, name: str, family: Family) -> NftSet | None:
     kind = _address_type(family)
     if item.dynamic:
         flags = ("dynamic", "timeout")
-        return NftSet(full, item.summary, kind, flags, (), False, item.timeout, item.size)
+        return NftSet(full, item.summary, kind, flags, timeout=item.timeout, size=item.size)
     if name.endswith("-ports"):
         kind = f"{kind} . inet_proto . inet_service"
         elements = tuple(
@@ -438,4 +440,4 @@ def _address_set(ruleset: Ruleset, name: str, family: Family) -> NftSet | None:
         )
     else:
         elements = tuple(str(n) for n in item.networks if n.version == version)
-    return NftSet(full, item.summary, kind, ("interval",), elements, True)
+    return NftSet(full, item.summary, kind, ("interval",), elements, static=True)

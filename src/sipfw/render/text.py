@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sipfw.lower import nftables
 from sipfw.lower.xtables import Family, XPlan
+from sipfw.render.nft import nft_text
 from sipfw.render.restore import ipset_text, restore_text
 from sipfw.render.script import script_text
 from sipfw.render.sysctl import sysctl_text
@@ -22,7 +24,7 @@ def rendered(
     family: str | None = None,
     template_dir: Path | None = None,
 ) -> str:
-    """Return the `script`, `restore`, `ipset` or `sysctl` form."""
+    """Return the `script`, `restore`, `ipset`, `nft` or `sysctl` form."""
     match form:
         case "script":
             summaries = {chain.name: chain.summary for chain in ruleset.chains}
@@ -34,6 +36,8 @@ def rendered(
             return "\n".join(restore_text(plan, item, template_dir) for item in families)
         case "ipset":
             return ipset_text(plan)
+        case "nft":
+            return nft_text(nftables.lower(ruleset), template_dir)
         case "sysctl":
             return sysctl_text(ruleset.sysctls, template_dir)
         case _:

@@ -1,0 +1,244 @@
+"""The `nft` program on our one table: check and load text, list it, and read the listing.
+
+Reads `table inet sipfw` only: nft 1.0.6 writes broken JSON for a ruleset in which any foreign
+table has flags. What a rule means is the listing's own words; counters and handles are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sipfw.backends.interface import LiveRule, LiveSetState
+from sipfw.errors import BackendError
+from sipfw.lower.naming import split_comment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sipfw.backends.runner import Completed, Runner
+
+Json: TypeAlias = Any
+NftObject: TypeAlias = "dict[str, Json]"
+
+_FAMILY, _TABLE = "inet", "sipfw"
+# 100,000 elements of an interval set take 1.7 s; the deadline is for a hung kernel.
+_TIMEOUT = 60.0
+_LOCATED = re.compile(
+    r"^(?:/dev/stdin|-|<stdin>):(?P<line>\d+):(?P<column>\d+)-\d+: (?:Error: )?(?P<text>.*)$"
+)
+_MAX_ERRORS = 5
+_MAX_QUOTE = 100
+# What nft says about xt expressions in an inet table, harmless; the text rules are such.
+_NOISE = re.compile(r"^libxtables: unhandled NFPROTO|^# Warning: table .* is managed by ")
+_VERSION = re.compile(r"\bv(\d+(?:\.\d+)+)")
+
+
+class NftTool:
+    """Runs `nft` where the runner runs things."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def version(self) -> tuple[int, ...]:
+        """Return nft's version, (1, 0, 6) for example."""
+        done = self._nft("--version")
+        found = _VERSION.search(done.stdout)
+        if done.returncode != 0 or found is None:
+            raise BackendError(f"nft --version: cannot read {(done.stdout + done.stderr).strip()!r}")
+        return tuple(int(part) for part in found[1].split("."))
+
+    def check(self, text: str) -> None:
+        """Have nft and the kernel judge the text without loading it."""
+        self._feed(text, "-c")
+
+    def apply(self, text: str) -> None:
+        """Load the text as one transaction: on an error nothing of it is live."""
+        self._feed(text)
+
+    def list_table(self) -> list[NftObject] | None:
+        """Return the objects of our table as nft's JSON has them, None when there is no table."""
+        done = self._nft("-j", "list", "table", _FAMILY, _TABLE)
+        if done.returncode != 0:
+            said = _said(done)
+            if "No such file or directory" in said:
+                return None
+            raise BackendError(f"nft: cannot list table {_FAMILY} {_TABLE}: {said}")
+        # Comment lines stand before the JSON in some versions.
+        plain = "\n".join(line for line in done.stdout.split("\n") if not line.startswith("#"))
+        try:
+            objects = json.loads(plain)["nftables"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BackendError(f"nft: cannot read its listing: {plain[:_MAX_QUOTE]!r}") from error
+        return [item for item in objects if "metainfo" not in item]
+
+    def _feed(self, text: str, *options: str) -> None:
+        done = self._nft(*options, "-f", "-", stdin=text)
+        if done.returncode != 0:
+            raise BackendError(_explained(done, text.split("\n")))
+
+    def _nft(self, *arguments: str, stdin: str = "") -> Completed:
+        return self._runner.run(["nft", *arguments], stdin=stdin, timeout=_TIMEOUT)
+
+
+@dataclass(frozen=True, slots=True)
+class NftChain:
+    """A chain; `hook`, `priority` and `policy` are None unless it is a base chain."""
+
+    name: str
+    rules: tuple[LiveRule, ...]
+    hook: str | None = None
+    priority: int | None = None
+    policy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NftListing:
+    """Our table as it is in the kernel."""
+
+    chains: Mapping[str, NftChain]
+    sets: Mapping[str, LiveSetState]
+
+
+def live_from_json(
+    objects: Sequence[NftObject], static_sets: frozenset[str] | None = None
+) -> NftListing:
+    """Return what the objects of `list_table` say.
+
+    Elements are kept for `static_sets`; without it for every set whose elements do not expire.
+    """
+    by_kind: dict[str, list[NftObject]] = {}
+    for item in objects:
+        for kind, value in item.items():
+            by_kind.setdefault(kind, []).append(value)
+    counters = {item["name"]: item for item in by_kind.get("counter", ())}
+    rules: dict[str, list[LiveRule]] = {}
+    for rule in by_kind.get("rule", ()):
+        rules.setdefault(rule["chain"], []).append(_live_rule(rule, counters))
+    chains = {
+        chain["name"]: NftChain(
+            name=chain["name"],
+            rules=tuple(rules.get(chain["name"], ())),
+            hook=chain.get("hook"),
+            priority=chain.get("prio"),
+            policy=chain.get("policy"),
+        )
+        for chain in by_kind.get("chain", ())
+    }
+    sets = {item["name"]: _live_set(item, static_sets) for item in by_kind.get("set", ())}
+    return NftListing(chains, sets)
+
+
+def _live_rule(rule: NftObject, counters: Mapping[str, NftObject]) -> LiveRule:
+    ours = split_comment(rule.get("comment", ""))
+    values: NftObject = {}
+    for statement in rule["expr"]:
+        counter = statement.get("counter")
+        if counter is not None:
+            values = counters.get(counter, {}) if isinstance(counter, str) else counter
+            break
+    return LiveRule(
+        rule_id=None if ours is None else ours[0],
+        digest=None if ours is None else ours[1],
+        packets=values.get("packets", 0),
+        bytes=values.get("bytes", 0),
+        line=_canonical(rule["expr"]),
+    )
+
+
+def _canonical(value: Json) -> str:
+    return json.dumps(_without_counters(value), sort_keys=True, separators=(",", ":"))
+
+
+def _without_counters(value: Json) -> Json:
+    """Return the expression with every anonymous counter at no value, at any depth."""
+    if isinstance(value, list):
+        return [_without_counters(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: None if key == "counter" and isinstance(item, dict) else _without_counters(item)
+        for key, item in value.items()
+    }
+
+
+def _live_set(item: NftObject, static_sets: frozenset[str] | None) -> LiveSetState:
+    elements = item.get("elem", [])
+    flags = item.get("flags", [])
+    if static_sets is None:
+        static = not {"timeout", "dynamic"} & {*flags} and "timeout" not in item
+    else:
+        static = item["name"] in static_sets
+    return LiveSetState(
+        name=item["name"],
+        type=" . ".join([item["type"]] if isinstance(item["type"], str) else item["type"]),
+        header=tuple(_set_header(item)),
+        entries=len(elements),
+        elements=frozenset(_element(each) for each in elements) if static else None,
+    )
+
+
+def _set_header(item: NftObject) -> Iterator[str]:
+    """Yield the words of a set's options; nft 1.0.6 keeps the flag `dynamic` out of its JSON."""
+    flags = item.get("flags", [])
+    if flags:
+        yield "flags"
+        yield ",".join(sorted([flags] if isinstance(flags, str) else flags))
+    for option in ("timeout", "gc-interval", "size", "policy"):
+        if option in item:
+            yield option
+            yield str(item[option])
+    if item.get("auto-merge"):
+        yield "auto-merge"
+    for statement in item.get("stmt", ()):
+        yield from sorted(statement)
+
+
+def _element(value: Json) -> str:
+    """Return an element as nft's text form has it, without timeout, counter and comment."""
+    match value:
+        case {"elem": {"val": inner}}:
+            return _element(inner)
+        case {"prefix": {"addr": address, "len": length}}:
+            return f"{address}/{length}"
+        case {"range": [first, last]}:
+            return f"{_element(first)}-{_element(last)}"
+        case {"concat": parts}:
+            return " . ".join(_element(part) for part in parts)
+        case str() | int():
+            return str(value)
+    raise BackendError(f"nft: cannot read the set element {json.dumps(value)}")
+
+
+def _said(done: Completed) -> str:
+    """Return nft's messages on one line, without the harmless ones."""
+    lines = [line.strip() for line in done.stderr.split("\n")]
+    kept = [line for line in lines if line.strip("^~ ") and not _NOISE.match(line)]
+    if done.returncode < 0:
+        kept.append(f"ended by signal {-done.returncode}")
+    return " ".join(kept) or f"exit status {done.returncode}"
+
+
+def _explained(done: Completed, lines: Sequence[str]) -> str:
+    """Return nft's errors with the input lines that they cite."""
+    errors = []
+    for text in done.stderr.split("\n"):
+        found = _LOCATED.match(text)
+        if found is not None and 1 <= int(found["line"]) <= len(lines):
+            quote = _quote(lines[int(found["line"]) - 1], int(found["column"]))
+            errors.append(f"line {found['line']}: {found['text']}: {quote}")
+    if not errors:
+        return f"nft: {_said(done)}"
+    more = len(errors) - _MAX_ERRORS
+    shown = errors[:_MAX_ERRORS] + ([f"and {more} more"] if more > 0 else [])
+    return "nft: " + "\n     ".join(shown)
+
+
+def _quote(line: str, column: int) -> str:
+    """Return the line, or what stands around the column of a long one."""
+    if len(line) <= _MAX_QUOTE:
+        return line.strip()
+    start = max(0, min(column - 1 - _MAX_QUOTE // 2, len(line) - _MAX_QUOTE))
+    return f"... {line[start : start + _MAX_QUOTE].strip()} ..."

@@ -1,0 +1,188 @@
+"""Compile a policy, load it into the switch's namespace and read back what its rules counted.
+
+Knows how to ask a kernel; knows no packet and no expectation.  `Backend` is all that a packet
+test needs from a kernel interface, so that every backend meets the same cases.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections import Counter
+from functools import lru_cache
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import yaml
+
+from sipfw.compiler.pipeline import compile_policy
+from sipfw.lower.iptables import lower
+from sipfw.lower.naming import base_id, set_name, split_comment
+from sipfw.policy.load import Request, load
+from sipfw.render.restore import ipset_text, restore_text
+from sipfw.ruleset.rule import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lab import Node
+    from lab import Family as FamilyName
+    from sipfw.lower.xtables import XPlan
+    from sipfw.ruleset.model import Ruleset
+
+COUNTED_RULE = re.compile(r'^\[(\d+):(\d+)\] -A .*--comment "?([^ "]+)"?')
+TABLES = ("raw", "mangle", "filter")
+STATE_FOLDERS = ("/proc/net/ipt_hashlimit", "/proc/net/ip6t_hashlimit", "/proc/net/xt_recent")
+
+
+class Count(NamedTuple):
+    """What one rule has counted."""
+
+    packets: int = 0
+    bytes: int = 0
+
+
+class Backend(Protocol):
+    """A kernel interface, as far as packet tests use it."""
+
+    def load(self, ruleset: Ruleset) -> None:
+        """Put the ruleset into the namespace, beside whatever is there."""
+
+    def clear(self) -> None:
+        """Empty the namespace's firewall, and return when no limit remembers anything."""
+
+    def counts(self, family: Family) -> Mapping[str, Count]:
+        """Return the counters by rule id."""
+
+    def contains(self, name: str, address: str) -> bool:
+        """Tell whether an address is in a set."""
+
+    def add(self, name: str, address: str) -> None:
+        """Put an address into a dynamic set."""
+
+    def remove(self, name: str, address: str) -> None:
+        """Take an address out of a dynamic set, where it is in."""
+
+
+class Iptables:
+    """Both flavours of iptables: `legacy` tables and `nft`, the nf_tables one."""
+
+    def __init__(self, node: Node, flavour: str, lock_file: Path) -> None:
+        self._node = node
+        self._flavour = flavour
+        # Labs are namespaces of their own, so they need not wait for each other's tables.
+        self._env = {"XTABLES_LOCKFILE": str(lock_file)}
+
+    def load(self, ruleset: Ruleset) -> None:
+        sets, texts = _texts(ruleset)
+        self._node.run(["ipset", "restore", "-exist"], sets)
+        for family, text in texts.items():
+            self._tool(family, "restore", "--noflush", text=text)
+
+    def clear(self) -> None:
+        empty = "".join(f"*{table}\nCOMMIT\n" for table in TABLES)
+        for family in Family:
+            self._tool(family, "restore", text=empty)
+        # nf_tables frees the rules of a finished transaction later, in a work queue, and until
+        # then a new rule would find the old hashlimit table by its name.
+        deadline = time.monotonic() + 5
+        while self._remembers():
+            assert time.monotonic() < deadline, "the kernel keeps the state of removed rules"
+            time.sleep(0.01)
+
+    def _remembers(self) -> bool:
+        busy = self._node.run(["ipset", "destroy"], check=False).returncode
+        found = self._node.run(["find", *STATE_FOLDERS, "-type", "f"], check=False)
+        return bool(busy or found.stdout)
+
+    def counts(self, family: Family) -> dict[str, Count]:
+        packets: Counter[str] = Counter()
+        volume: Counter[str] = Counter()
+        for line in self._tool(family, "save", "-c").splitlines():
+            rule = COUNTED_RULE.match(line)
+            ours = split_comment(rule[3]) if rule else None
+            if rule and ours:
+                packets[base_id(ours[0])] += int(rule[1])
+                volume[base_id(ours[0])] += int(rule[2])
+        return {rule_id: Count(packets[rule_id], volume[rule_id]) for rule_id in packets}
+
+    def contains(self, name: str, address: str) -> bool:
+        return self._ipset("test", name, address) == 0
+
+    def add(self, name: str, address: str) -> None:
+        assert self._ipset("add", name, address) == 0, f"cannot add {address} to {name}"
+
+    def remove(self, name: str, address: str) -> None:
+        assert self._ipset("del", name, address) == 0, f"cannot take {address} out of {name}"
+
+    def _ipset(self, command: str, name: str, address: str) -> int:
+        kernel_name = set_name(name, family_of(address))
+        argv = ["ipset", *(() if command == "test" else ("-exist",)), command]
+        return self._node.run([*argv, kernel_name, address], check=False).returncode
+
+    def _tool(self, family: Family, verb: str, *options: str, text: str | None = None) -> str:
+        tool = "iptables" if family is Family.IP else "ip6tables"
+        program = f"{tool}-{self._flavour}-{verb}"
+        return self._node.run([program, *options], text, env=self._env).stdout
+
+
+class Firewall:
+    """A policy at work in the switch's namespace."""
+
+    def __init__(self, node: Node, backend: Backend) -> None:
+        self._node = node
+        self._backend = backend
+
+    def load(self, policy: Mapping[str, Any] | None = None) -> None:
+        """Load what a policy file of this content means."""
+        self._backend.load(_compiled(yaml.safe_dump(dict(policy or {}))))
+
+    def clear(self) -> None:
+        """Remove all rules, sets, limits and tracked connections from the namespace."""
+        self._backend.clear()
+        self._node.run(["conntrack", "-F"])
+
+    def counted(self, rule_id: str, family: FamilyName) -> int:
+        """Return the packets that a rule has counted; KeyError where no rule has this id."""
+        return self._backend.counts(Family(family))[rule_id].packets
+
+    def counts(self, family: FamilyName) -> Mapping[str, Count]:
+        """Return all counters of one family."""
+        return self._backend.counts(Family(family))
+
+    def contains(self, name: str, address: str) -> bool:
+        """Tell whether `address` is in the set that the policy calls `name`."""
+        return self._backend.contains(name, address)
+
+    def add(self, name: str, address: str) -> None:
+        """Put an address into a dynamic set, as if the packet path had done it."""
+        self._backend.add(name, address)
+
+    def remove(self, name: str, address: str) -> None:
+        """Take an address out of a dynamic set."""
+        self._backend.remove(name, address)
+
+    def tracked(self) -> int:
+        """Return the number of tracked connections of the namespace."""
+        shown = self._node.run(["sysctl", "-n", "net.netfilter.nf_conntrack_count"]).stdout
+        return int(shown)
+
+
+def family_of(address: str) -> Family:
+    return Family.IP if ip_address(address).version == 4 else Family.IP6
+
+
+@lru_cache(maxsize=None)
+def _compiled(policy: str) -> Ruleset:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "policy.yaml")
+        file.write_text(policy)
+        return compile_policy(load(Request(file=file)))
+
+
+@lru_cache(maxsize=None)
+def _texts(ruleset: Ruleset) -> tuple[str, Mapping[Family, str]]:
+    plan: XPlan = lower(ruleset)
+    return ipset_text(plan), {family: restore_text(plan, family) for family in Family}

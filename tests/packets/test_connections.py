@@ -1,0 +1,137 @@
+"""TCP: how many connections, how often, and what of it may be searched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab import sip
+from packets.cases import limited, trusting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab import Family, Lab
+    from packets.firewall import Firewall
+
+pytestmark = pytest.mark.netns
+
+TLS_PORT = 5061
+
+
+def refused(lab: Lab, role: str, family: Family, port: int = 5060) -> bool:
+    """Tell whether a SYN stays unanswered; an answered one leaves its connection open."""
+    host = lab.hosts[role]
+    try:
+        target = lab.switch.address_for(host, family)
+        host.tcp_connect(target, port, source=host.address(family), timeout=0.3)
+    except TimeoutError:
+        return True
+    return False
+
+
+def test_the_eleventh_connection_is_dropped(lab: Lab, firewall: Firewall, family: Family) -> None:
+    firewall.load()
+    sink = lab.switch.tcp_sink(5060)
+    assert [refused(lab, "attacker", family) for _ in range(11)] == [False] * 10 + [True]
+    sink.settle()
+    assert sink.connections() == 10
+    assert firewall.counted("connlimit.per-source", family) == 1
+    # Somebody else is not held back by it.
+    assert not refused(lab, "office", family)
+
+
+@pytest.fixture
+def neighbour(lab: Lab, family: Family) -> Iterator[str]:
+    """A second address of the attacker, which would become its default source if it stayed."""
+    address = "2001:db8:66:1::67" if family == "ip6" else "198.51.100.67"
+    length = "48" if family == "ip6" else "24"
+    where = [f"{address}/{length}", "dev", "eth0"]
+    lab.attacker.run(["ip", "address", "add", *where])
+    yield address
+    lab.attacker.run(["ip", "address", "del", *where])
+
+
+def test_neighbours_share_a_number_of_connections(
+    neighbour: str, lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load(limited(connlimit={"per_source": None, "per_subnet": 5}))
+    sink = lab.switch.tcp_sink(5060)
+    target = lab.switch.address_for(lab.attacker, family)
+    for _ in range(5):
+        lab.attacker.tcp_connect(target, 5060, source=neighbour)
+    assert refused(lab, "attacker", family)
+    sink.settle()
+    assert sink.connections() == 5
+    assert firewall.counted("connlimit.per-subnet", family) == 1
+
+
+def test_trusted_peers_hold_as_many_as_they_like(
+    lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load(trusting())
+    lab.switch.tcp_sink(5060)
+    assert not any(refused(lab, "carrier", family) for _ in range(25))
+    assert firewall.counted("connlimit.trusted", family) == 25
+
+
+def test_learned_sources_hold_as_many_as_they_like(
+    lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load()
+    firewall.add("learned", lab.attacker.address(family))
+    lab.switch.tcp_sink(5060)
+    assert not any(refused(lab, "attacker", family) for _ in range(25))
+    assert firewall.counted("connlimit.learned", family) == 25
+
+
+@pytest.mark.parametrize("port", [5060, TLS_PORT])
+def test_opening_connections_is_limited(
+    port: int, lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load({"switch": "asterisk", **limited(recent={"hits": 5, "seconds": 60})})
+    sink = lab.switch.tcp_sink(port)
+    outcome = [refused(lab, "attacker", family, port) for _ in range(7)]
+    assert outcome == [False] * 5 + [True] * 2
+    sink.settle()
+    assert sink.connections() == 5
+    assert firewall.counted("recent.exceeded", family) == 2
+
+
+def test_ciphertext_is_not_searched(lab: Lab, firewall: Firewall, family: Family) -> None:
+    firewall.load({"switch": "asterisk"})
+    sink = lab.switch.tcp_sink(TLS_PORT)
+    target = lab.switch.address_for(lab.attacker, family)
+    connection = lab.attacker.tcp_connect(target, TLS_PORT)
+    payload = sip.request(
+        "OPTIONS", source=target, destination=target, user_agent="friendly-scanner"
+    )
+    connection.send(payload)
+    assert sink.wait(1)[0].payload == payload
+    assert firewall.counted("encrypted.accept", family) >= 2
+    assert firewall.counted("scanner.ua.friendly-scanner", family) == 0
+
+
+def test_a_banned_source_opens_no_connection(
+    lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load({"switch": "asterisk"})
+    firewall.add("banned", lab.attacker.address(family))
+    for port in (5060, TLS_PORT):
+        lab.switch.tcp_sink(port)
+        assert refused(lab, "attacker", family, port)
+    assert firewall.counted("banned.tcp", family) == 2
+
+
+def test_a_clean_start_opens_no_hole(lab: Lab, firewall: Firewall, family: Family) -> None:
+    firewall.load()
+    sink = lab.switch.tcp_sink(5060)
+    target = lab.switch.address_for(lab.attacker, family)
+    connection = lab.attacker.tcp_connect(target, 5060)
+    clean = sip.request("REGISTER", source=target, destination=target, transport="TCP")
+    connection.send(clean)
+    sink.wait(1)
+    connection.send(clean.replace(b"Max-Forwards: 70", b"User-Agent: friendly-scanner"))
+    assert sink.settle(quiet=0.3) == 1
+    assert firewall.counted("scanner.ua.friendly-scanner", family) >= 1

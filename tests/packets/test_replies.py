@@ -1,0 +1,218 @@
+"""The switch's replies as judge: they teach, they ban, and they free whom a spoofer has framed."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab import sip
+from packets.cases import UNLIMITED, trusting
+from packets.phone import REGISTRAR, WRONG, Phone
+
+if TYPE_CHECKING:
+    from lab import Family, Lab
+    from packets.firewall import Firewall
+
+pytestmark = pytest.mark.netns
+
+FAILURES = 10
+# What one port, and one source over all its ports, may still send at once while banned.
+TRICKLE_PORT = 2
+TRICKLE_SOURCE = 3
+
+
+def test_the_ban_comes_with_the_last_failure_that_the_policy_names(
+    lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load({"learning": {"failures": FAILURES}})
+    lab.switch.udp_sink(5060, REGISTRAR)
+    attacker = Phone(lab, lab.attacker, family, 5080, WRONG)
+    banned = []
+    for _ in range(FAILURES + 1):
+        assert attacker.ask(authorized=True) == 403
+        banned.append(firewall.contains("banned", lab.attacker.address(family)))
+    assert banned.index(True) + 1 == FAILURES
+    assert firewall.counted("refused.403-udp", family) == FAILURES + 1
+
+
+def test_guessing_from_one_port_ends_after_the_failures(
+    lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load({"learning": {"failures": FAILURES}})
+    sink = lab.switch.udp_sink(5060, REGISTRAR)
+    attacker = Phone(lab, lab.attacker, family, 5080, WRONG)
+    for _ in range(100):
+        attacker.ask(authorized=True, timeout=0.01)
+    reached = sink.settle()
+    assert FAILURES + TRICKLE_PORT <= reached <= FAILURES + TRICKLE_PORT + 1
+    assert firewall.counted("failure.ban", family) >= 1
+    assert firewall.counted("banned.trickle-port", family) == 100 - reached
+    assert firewall.contains("banned", lab.attacker.address(family))
+
+
+def test_guessing_from_many_ports_ends_after_the_failures(
+    lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load({"learning": {"failures": FAILURES}})
+    sink = lab.switch.udp_sink(5060, REGISTRAR)
+    phones = [Phone(lab, lab.attacker, family, 6000 + number, WRONG) for number in range(100)]
+    started = time.monotonic()
+    for phone in phones:
+        phone.ask(authorized=True, timeout=0.01)
+    elapsed = time.monotonic() - started
+    reached = sink.settle()
+    assert FAILURES + TRICKLE_SOURCE <= reached <= FAILURES + TRICKLE_SOURCE + elapsed + 1
+    assert firewall.counted("failure.ban", family) >= 1
+    assert firewall.counted("banned.trickle-source", family) == 100 - reached
+    assert firewall.contains("banned", lab.attacker.address(family))
+
+
+def test_challenges_without_an_answer_to_them_are_failures(
+    lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load()
+    lab.switch.udp_sink(5060, REGISTRAR)
+    attacker = Phone(lab, lab.attacker, family, 5080)
+    assert {attacker.ask() for _ in range(FAILURES)} == {401}
+    assert firewall.counted("refused.401-udp", family) == FAILURES
+    assert firewall.contains("banned", lab.attacker.address(family))
+
+
+@pytest.mark.parametrize(("status", "bans"), [(404, True), (407, True), (400, False), (408, False)])
+def test_which_refusals_ban(
+    status: int, bans: bool, lab: Lab, firewall: Firewall, family: Family  # noqa: FBT001 -- a parameter of the table
+) -> None:
+    firewall.load()
+    lab.switch.udp_sink(5060, {"*": status})
+    caller = Phone(lab, lab.attacker, family, 5080)
+    # A banned source may not even call, so its last INVITE may stay unanswered.
+    answers = [caller.ask("INVITE", timeout=0.1) for _ in range(FAILURES)]
+    assert set(answers[:-1]) == {status}
+    rule = f"refused.{status}-udp" if bans else "refused.other"
+    assert firewall.counted(rule, family) >= FAILURES - 1
+    assert firewall.contains("banned", lab.attacker.address(family)) is bans
+
+
+def test_digest_logins_teach_and_never_ban(
+    lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load({"limits": UNLIMITED})
+    lab.switch.udp_sink(5060, REGISTRAR)
+    own = lab.office.address(family)
+    phone = Phone(lab, lab.office, family, 5080)
+    for _ in range(3 * FAILURES):
+        assert phone.login() == [401, 200]
+        assert firewall.contains("learned", own)
+        # A stranger again: only the cleared failures keep him from a ban.
+        firewall.remove("learned", own)
+    assert firewall.counted("learn.add", family) == 3 * FAILURES
+    assert firewall.counted("failure.count", family) == 3 * FAILURES
+    assert firewall.counted("failure.ban", family) == 0
+    assert not firewall.contains("banned", own)
+
+
+def test_a_learned_phone_passes_limits_and_scanner_tests(
+    lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load()
+    sink = lab.switch.udp_sink(5060, REGISTRAR)
+    phone = Phone(lab, lab.office, family, 5080)
+    assert phone.login() == [401, 200]
+    sink.clear()
+    for _ in range(200):
+        phone.send("REGISTER", authorized=True, agent="friendly-scanner")
+    assert sink.settle() == 200
+    assert firewall.counted("learned.accept", family) == 200
+    assert firewall.counted("scanner.ua.friendly-scanner", family) == 0
+
+
+def test_an_answered_call_teaches(lab: Lab, firewall: Firewall, family: Family) -> None:
+    firewall.load()
+    lab.switch.udp_sink(5060, {"INVITE": [100, 180, 200]})
+    caller = Phone(lab, lab.attacker, family, 5080)
+    assert caller.ask("INVITE") == 100
+    time.sleep(0.05)
+    assert firewall.counted("success.invite", family) == 1
+    assert firewall.contains("learned", lab.attacker.address(family))
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "SUBSCRIBE"])
+def test_success_of_another_method_does_not_teach(
+    method: str, lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load({"scanners": {"block_options": False}})
+    lab.switch.udp_sink(5060, {method: 200})
+    caller = Phone(lab, lab.attacker, family, 5080)
+    # The unanswered REGISTER makes the source one whose answers are judged.
+    caller.send("REGISTER")
+    assert caller.ask(method) == 200
+    assert firewall.contains("pending", lab.attacker.address(family))
+    assert firewall.counted("success.other", family) == 1
+    assert not firewall.contains("learned", lab.attacker.address(family))
+
+
+def test_success_without_a_request_does_not_teach(
+    lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load()
+    target = lab.attacker.address(family)
+    question = sip.request("REGISTER", source=target, destination=target)
+    answer = sip.response(200, question)
+    lab.switch.send_udp(target, 5062, answer, source_port=5060)
+    assert firewall.counted("replies.ok-udp", family) == 0
+    assert firewall.counted("replies.other", family) == 1
+    assert not firewall.contains("learned", target)
+
+
+@pytest.mark.parametrize(
+    "peer", [{}, {"transports": ["udp"]}, {"source_ports": [5080]}], ids=["all", "udp", "port"]
+)
+def test_a_trusted_peer_may_fail_as_often_as_it_likes(
+    peer: dict[str, object], lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load(trusting(**peer))
+    sink = lab.switch.udp_sink(5060, {"*": 403})
+    caller = Phone(lab, lab.carrier, family, 5080)
+    assert [caller.ask("INVITE") for _ in range(50)] == [403] * 50
+    assert sink.count() == 50
+    assert firewall.counted("trusted.accept", family) == 50
+    assert firewall.counted("failure.ban", family) == 0
+    assert not firewall.contains("banned", lab.carrier.address(family))
+
+
+def test_a_framed_customer_frees_itself(lab: Lab, firewall: Firewall, family: Family) -> None:
+    firewall.load()
+    sink = lab.switch.udp_sink(5060, REGISTRAR)
+    phone = Phone(lab, lab.office, family, 5080)
+    own = lab.office.address(family)
+    forged = sip.request("REGISTER", source=own, destination=phone.target)
+    lab.attacker.spoof_udp([own] * FAILURES, phone.target, range(7000, 7010), 5060, forged)
+    assert sink.settle() == FAILURES
+    assert firewall.contains("banned", own)
+    assert phone.ask("SUBSCRIBE", timeout=0.1) is None
+    assert firewall.counted("banned.drop", family) == 1
+    assert phone.login() == [401, 200]
+    assert firewall.counted("banned.probation", family) >= 2
+    assert firewall.contains("learned", own)
+    assert not firewall.contains("banned", own)
+    assert phone.ask("SUBSCRIBE") == 200
+
+
+def test_a_framed_customer_logs_in_right_after_a_flood_in_its_name(
+    lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load()
+    lab.switch.udp_sink(5060, REGISTRAR)
+    phone = Phone(lab, lab.office, family, 5080)
+    own = lab.office.address(family)
+    firewall.add("banned", own)
+    forged = sip.request("REGISTER", source=own, destination=phone.target)
+    lab.attacker.spoof_udp([own] * 200, phone.target, range(7000, 7200), 5060, forged)
+    assert firewall.counted("banned.trickle-source", family) >= 190
+    # The trickle of one source grows by one REGISTER a second, and a login takes two.
+    time.sleep(2.2)
+    assert phone.login() == [401, 200]
+    assert firewall.contains("learned", own)
+    assert not firewall.contains("banned", own)

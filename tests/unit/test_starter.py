@@ -1,0 +1,69 @@
+"""Whatever `init` finds, what it writes is a policy that `check` accepts."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from sipfw.policy.load import LoadedPolicy, Request, load, shipped_profiles, shipped_switches
+from sipfw.policy.starter import starter_policy
+
+
+def _starter(tmp_path: Path, **found: object) -> LoadedPolicy:
+    values: dict[str, object] = {
+        "profile": "default",
+        "switch": None,
+        "admin_networks": [],
+        "udp_ports": [],
+        "tcp_ports": [],
+        "interfaces": [],
+        **found,
+    }
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(starter_policy(**values), encoding="utf-8")  # type: ignore[arg-type]
+    return load(Request(policy))
+
+
+@pytest.mark.parametrize(
+    ("profile", "switch"), list(product(shipped_profiles(), [None, *shipped_switches()]))
+)
+def test_every_choice(profile: str, switch: str | None, tmp_path: Path) -> None:
+    policy = _starter(tmp_path, profile=profile, switch=switch).policy
+    assert (policy.profile, policy.switch) == (profile, switch)
+
+
+@pytest.mark.parametrize("networks", [["192.0.2.7"], ["2001:db8::7"], ["192.0.2.0/28", "2001:db8::/32"]])
+def test_admin_networks(networks: list[str], tmp_path: Path) -> None:
+    policy = _starter(tmp_path, admin_networks=networks).policy
+    assert len(policy.admin.networks) == len(networks)
+
+
+def test_sockets_and_interfaces(tmp_path: Path) -> None:
+    policy = _starter(
+        tmp_path, udp_ports=(5060, 5160), tcp_ports=(5060, 5061), interfaces=("eth0", "br-1")
+    ).policy
+    assert policy.signalling.udp == (5060, 5160)
+    assert (policy.signalling.tcp, policy.signalling.tls) == ((5060,), (5061,))
+    assert policy.host.interfaces == ()
+
+
+@pytest.mark.parametrize(
+    ("switch", "ports"),
+    [
+        ("asterisk", (5060, 5061)),
+        pytest.param(
+            "freeswitch",
+            (5060, 5061, 5066, 5080, 5081, 7443),
+            marks=pytest.mark.xfail(
+                reason="lists the WebSocket sockets under tcp and tls, the switch under ws and wss",
+                strict=True,
+            ),
+        ),
+    ],
+)
+def test_the_sockets_of_a_running_switch(
+    switch: str, ports: tuple[int, ...], tmp_path: Path
+) -> None:
+    assert _starter(tmp_path, switch=switch, tcp_ports=ports, udp_ports=(5060,))
