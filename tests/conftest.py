@@ -36,7 +36,9 @@ def _sipfw(*arguments: str) -> Ran:
     ):
         main()
     code = stopped.value.code
-    return Ran(code if isinstance(code, int) else int(bool(code)), stdout.getvalue(), stderr.getvalue())
+    return Ran(
+        code if isinstance(code, int) else int(bool(code)), stdout.getvalue(), stderr.getvalue()
+    )
 
 
 @pytest.fixture(scope="session")

@@ -40,4 +40,6 @@ class Diagnostic:
             parts.append(self.severity.value)
         if self.field:
             parts.append(self.field)
-        return ": ".join([*parts, self.message])
+        text = ": ".join([*parts, self.message])
+        # A file may hold terminal sequences in a field name or a tag.
+        return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

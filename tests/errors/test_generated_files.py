@@ -1,12 +1,12 @@
-"""Bad input that no repository should hold: huge, deep, unreadable, or random. Never a traceback."""
+"""Bad input no repository should hold: huge, deep, unreadable, random. Never a traceback."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +17,8 @@ from sipfw.errors import Exit
 from sipfw.resources import shipped_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conftest import Sipfw
 
 _ANSWERS = {Exit.CLEAN, Exit.POLICY}
@@ -54,11 +56,11 @@ conntrack: {max: 1048576, udp_timeout: 30}
 host: {tcp_ports: [443, 8000-8010], interfaces: [eth1]}
 """
 
-_GARBAGE = st.sampled_from(
-    ["\0", "\t", "\n", ": ", "- ", "[", "]", "{", "}", "&a ", "*a", "!!int ", "---\n", "'", '"', "#"]
-    + ["|", ">", "%", "@", "`", "~", "null", "true", "-1", "9" * 5000, "1e999", ".nan", "é", "\u202e"]
-    + ["\ud800", "0x", "::", "/0", "/", "%eth0", ",", "\\", "? ", "<<: ", "\ufeff", "\x85", "\u2028"]
-)
+_GARBAGE = st.sampled_from([
+    "\0", "\t", "\n", ": ", "- ", "[", "]", "{", "}", "&a ", "*a", "!!int ", "---\n", "'", '"', "#",
+    "|", ">", "%", "@", "`", "~", "null", "true", "-1", "9" * 5000, "1e999", ".nan", "é", "\u202e",
+    "\ud800", "0x", "::", "/0", "/", "%eth0", ",", "\\", "? ", "<<: ", "\ufeff", "\x85", "\u2028",
+])  # fmt: skip
 
 
 def _check(sipfw: Sipfw, folder: Path, raw: bytes) -> tuple[int, str]:
@@ -137,8 +139,20 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     policy.write_text(_VALID, encoding="utf-8")
     policy.chmod(0o600)
     ran = subprocess.run(
-        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-        + [sys.executable, "-m", "sipfw", "check", "--policy", str(policy)],
+        [
+            "setpriv",
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            sys.executable,
+            "-m",
+            "sipfw",
+            "check",
+            "--policy",
+            str(policy),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -185,11 +199,15 @@ _SCALARS = (
     | st.integers(-(2**70), 2**70)
     | st.floats()
     | st.text(max_size=12)
-    | st.sampled_from(["192.0.2.0/24", "::/0", "1h", "10/s", "1-2", "eth0", "udp", "\n", "2001:db8::%x"])
+    | st.sampled_from(
+        ["192.0.2.0/24", "::/0", "1h", "10/s", "1-2", "eth0", "udp", "\n", "2001:db8::%x"]
+    )
 )
 _TREES = st.recursive(
     _SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -200,7 +218,12 @@ def _paths() -> list[str]:
     return [
         *("profile", "switch", "admin", "signalling", "media", "trusted_peers", "limits", "host"),
         *("admin.networks", "admin.ssh_port", "admin.web_ports", "signalling.udp", "signalling.ws"),
-        *("media.ports", "media.sources", "scanners.user_agents.add", "scanners.user_agents.remove"),
+        *(
+            "media.ports",
+            "media.sources",
+            "scanners.user_agents.add",
+            "scanners.user_agents.remove",
+        ),
         *("limits.aggregate", "limits.recent", "limits.hashlimit.rate", "limits.methods.other"),
         *("bans.duration", "learning.failures", "conntrack.max", "host.interfaces", "tiers.small"),
         *("target.recent_hits", "host.tcp_ports", "limits.unknown_sources", "limits.connlimit"),
@@ -216,15 +239,18 @@ def test_any_value_in_any_field(path: str, value: object, sipfw: Sipfw, folder: 
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(fields=st.dictionaries(st.sampled_from(
-    ["name", "signalling", "media", "transports", "source_ports", "tier", "allow_any", "x"]
-), _TREES | st.lists(_SCALARS, max_size=3)))
+@given(
+    fields=st.dictionaries(
+        st.sampled_from(
+            ["name", "signalling", "media", "transports", "source_ports", "tier", "allow_any", "x"]
+        ),
+        _TREES | st.lists(_SCALARS, max_size=3),
+    )
+)
 def test_any_peer(fields: dict[str, object], sipfw: Sipfw, folder: Path) -> None:
     ran = sipfw("check", "--root", str(folder), "--set", f"trusted_peers=[{_as_json(fields)}]")
     assert ran.code in {*_ANSWERS, Exit.INCOMPLETE}, ran.stderr
 
 
 def _as_json(value: object) -> str:
-    import json
-
     return json.dumps(value)

@@ -78,7 +78,7 @@ class Host(Node):
         length = "64" if family_of(address) == "ip6" else "24"
         namespaces.batch([f"address add {address}/{length} dev eth0"], self.namespace)
 
-    def send_fragments(  # noqa: PLR0913 -- a packet has this many fields
+    def send_fragments(
         self,
         destination: str,
         sport: int,

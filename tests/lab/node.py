@@ -44,7 +44,7 @@ class Node:
         self._programs: list[subprocess.Popen[Any]] = []
         self._keys = count(1)
 
-    def run(  # noqa: PLR0913 -- mirrors subprocess.run
+    def run(
         self,
         argv: Sequence[str],
         input: str | None = None,  # noqa: A002 -- named as in subprocess.run
@@ -103,7 +103,7 @@ class Node:
         """Return a client whose source port stays the same over all its datagrams."""
         return UdpSocket(self._channel, f"socket-{next(self._keys)}", source_port, source)
 
-    def send_udp(  # noqa: PLR0913 -- a packet has this many fields
+    def send_udp(
         self,
         destination: str,
         port: int,
@@ -149,7 +149,7 @@ class Node:
         )
         return TcpConnection(self._channel, answer["connection"], answer["source_port"])
 
-    def spoof_udp(  # noqa: PLR0913 -- a packet has this many fields
+    def spoof_udp(
         self,
         sources: Iterable[str],
         destination: str,
@@ -172,7 +172,7 @@ class Node:
             )
         )
 
-    def send_fragments(  # noqa: PLR0913 -- a packet has this many fields
+    def send_fragments(
         self,
         destination: str,
         sport: int,

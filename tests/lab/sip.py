@@ -117,7 +117,7 @@ def sdp(address: str, port: int = MEDIA_PORT) -> bytes:
     return "\r\n".join((*lines, "")).encode()
 
 
-def request(  # noqa: PLR0913 -- every field that a test may want to fix
+def request(
     method: str,
     *,
     source: str,
@@ -156,7 +156,7 @@ def request(  # noqa: PLR0913 -- every field that a test may want to fix
     return _assemble(f"{method} {target} SIP/2.0", headers, body)
 
 
-def response(  # noqa: PLR0913 -- every field that a test may want to fix
+def response(
     status: int,
     answered: bytes,
     *,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from sipfw.lower.iptables import lower
 from sipfw.lower.xtables import Family, XPlan
 from sipfw.render.xtables_text import rule_line
-from sipfw.ruleset.match import Match
 from sipfw.ruleset.model import AddressSet, Base, Chain, Hook, Layer, Priority, Ruleset
 from sipfw.ruleset.rule import Action, Drop, Origin, Rule
+
+if TYPE_CHECKING:
+    from sipfw.ruleset.match import Match
 
 ORIGIN = Origin("limits", "policy.yaml", 3)
 

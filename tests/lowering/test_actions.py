@@ -76,8 +76,10 @@ CASES = [
     # Looking must not count, and an entry that is there keeps its timeout.
     case(
         AddOnce("banned", DST),
-        "-m set ! --match-set sipfw-banned4 dst ! --update-counters -j SET --add-set sipfw-banned4 dst",
-        "-m set ! --match-set sipfw-banned6 dst ! --update-counters -j SET --add-set sipfw-banned6 dst",
+        "-m set ! --match-set sipfw-banned4 dst ! --update-counters"
+        " -j SET --add-set sipfw-banned4 dst",
+        "-m set ! --match-set sipfw-banned6 dst ! --update-counters"
+        " -j SET --add-set sipfw-banned6 dst",
     ),
     case(
         AddOnce("banned"),
@@ -124,7 +126,9 @@ def _peers(*networks: str) -> AddressSet:
 
 def test_a_rule_that_was_split_keeps_its_id() -> None:
     lowered = _one("identity.peers", _peers("192.0.2.1", "192.0.2.9"), ipset=False)
-    comments = [split_comment(rule.comment) for _, chain, rule in all_rules(lowered) if chain == "CHAIN"]
+    comments = [
+        split_comment(rule.comment) for _, chain, rule in all_rules(lowered) if chain == "CHAIN"
+    ]
     ids = [parts[0] for parts in comments if parts is not None]
     assert ids == ["identity.peers/1", "identity.peers/2"]
     assert {base_id(item) for item in ids} == {"identity.peers"}
@@ -171,7 +175,7 @@ def test_sets_are_split_by_family() -> None:
         _peers("192.0.2.1", "198.51.100.0/24", "2001:db8::/32"),
         AddressSet("x-ports", SetKind.PEER_ENDPOINT, "peers", ORIGIN, endpoints=endpoints),
         BANNED,
-        replace(BANNED, name="failures", counted=True, timeout=60),
+        replace(BANNED, name="fails", counted=True, timeout=60),
     )
     text = ipset_text(lower(Ruleset((), sets, ())))
     assert text.splitlines() == [
@@ -186,8 +190,8 @@ def test_sets_are_split_by_family() -> None:
         "add sipfw-x-ports6 2001:db8::1,tcp:5061",
         "create sipfw-banned4 hash:ip family inet hashsize 1024 maxelem 1000 timeout 3600",
         "create sipfw-banned6 hash:ip family inet6 hashsize 1024 maxelem 1000 timeout 3600",
-        "create sipfw-failures4 hash:ip family inet hashsize 1024 maxelem 1000 timeout 60 counters",
-        "create sipfw-failures6 hash:ip family inet6 hashsize 1024 maxelem 1000 timeout 60 counters",
+        "create sipfw-fails4 hash:ip family inet hashsize 1024 maxelem 1000 timeout 60 counters",
+        "create sipfw-fails6 hash:ip family inet6 hashsize 1024 maxelem 1000 timeout 60 counters",
     ]
 
 

@@ -18,14 +18,15 @@ from sipfw.render.xtables_text import quoted
 from sipfw.ruleset.match import L4Proto, PayloadAt, PayloadContains
 
 if TYPE_CHECKING:
-    from conftest import Sipfw
     from pathlib import Path
+
+    from conftest import Sipfw
 
 HOSTILE = [
     '"', "'", "\\", "|", "!", "--", "$", "`", "|41|", "||", "|zz|", '\\"', "\\\\", "\\|", "!x",
     "! x", "--hex-string x", "-j ACCEPT", "$(reboot)", "`reboot`", "${IFS}x", "; reboot #x",
-    "a && b", "a > /etc/x", "*filter", ":INPUT ACCEPT", "COMMIT", "# comment", "%s%n%x", "{{ 7*7 }}",
-    "{% raw %}", "'; DROP x", "a\\nb", "!!", "~/*?[a]", "it's |42| \"quoted\" \\ `x` $y !",
+    "a && b", "a > /etc/x", "*filter", ":INPUT ACCEPT", "COMMIT", "# comment", "%s%n%x",
+    "{{ 7*7 }}", "{% raw %}", "'; DROP x", "a\\nb", "!!", "~/*?[a]", "it's |42| \"quoted\" \\ `x` $y !",
     " leading", "trailing ", "  ", "=", "a=b", "|", "|6", "EOF", "sipfw:x#00000000",
 ]  # fmt: skip
 

@@ -244,7 +244,10 @@ def test_shellcheck_is_content() -> None:
         if os.environ.get("CI"):
             pytest.fail("shellcheck is missing")
         pytest.skip("needs shellcheck")
-    for text in (script(), script(ipset=False)):
+    whole = script()
+    rehearsal = whole.partition("<<'REHEARSE'\n")[2].partition("\nREHEARSE\n")[0]
+    assert "probe_all" in rehearsal
+    for text in (whole, rehearsal):
         done = subprocess.run(
             ["shellcheck", "--shell=sh", "-"],
             input=text,

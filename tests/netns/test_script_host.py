@@ -185,3 +185,12 @@ def test_a_busy_lock_is_explained(legacy: Host, tmp_path: Path) -> None:
     finally:
         holder.kill()
         holder.wait()
+
+
+def test_a_tool_that_does_not_run_is_not_taken_for_a_clean_host(legacy: Host) -> None:
+    legacy.hide("awk")
+    broken = legacy.folder / "sbin" / "awk"
+    broken.write_text("#!/bin/sh\nexit 127\n")
+    broken.chmod(0o755)
+    for command in ("check", "apply", "status", "remove"):
+        assert "does not work" in legacy.must(script(), command, status=4)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from lab import sip
-from lab.replies import Reply
 
 Number: TypeAlias = int | tuple[int, int]
 Message: TypeAlias = Callable[[str, str], bytes]
@@ -52,7 +51,6 @@ class Case:
     repeat: int = 1
     ports: Sequence[int] = (5060,)
     members: tuple[str, ...] = ()
-    reply: Reply = None
     then_in: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -69,7 +67,7 @@ def limited(**limits: object) -> Policy:
     return {"limits": {**UNLIMITED, **limits}}
 
 
-def request(method: str, user_agent: str | None = None, **fields: Any) -> Message:  # noqa: ANN401 -- passed on
+def request(method: str, user_agent: str | None = None, **fields: Any) -> Message:
     """Return a message that is built once the addresses are known."""
 
     def build(source: str, destination: str) -> bytes:

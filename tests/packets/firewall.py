@@ -10,7 +10,7 @@ import re
 import tempfile
 import time
 from collections import Counter
-from functools import lru_cache
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -27,8 +27,8 @@ from sipfw.ruleset.rule import Family
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lab import Node
     from lab import Family as FamilyName
+    from lab import Node
     from sipfw.lower.xtables import XPlan
     from sipfw.ruleset.model import Ruleset
 
@@ -67,7 +67,9 @@ class Backend(Protocol):
 
 
 class Iptables:
-    """Both flavours of iptables: `legacy` tables and `nft`, the nf_tables one."""
+    """Both flavours of iptables: `legacy` tables and `nft`, the nf_tables one; sets are ipsets."""
+
+    ipset = True
 
     def __init__(self, node: Node, flavour: str, lock_file: Path) -> None:
         self._node = node
@@ -76,8 +78,9 @@ class Iptables:
         self._env = {"XTABLES_LOCKFILE": str(lock_file)}
 
     def load(self, ruleset: Ruleset) -> None:
-        sets, texts = _texts(ruleset)
-        self._node.run(["ipset", "restore", "-exist"], sets)
+        sets, texts = _texts(ruleset, self.ipset)
+        if self.ipset:
+            self._node.run(["ipset", "restore", "-exist"], sets)
         for family, text in texts.items():
             self._tool(family, "restore", "--noflush", text=text)
 
@@ -128,6 +131,25 @@ class Iptables:
         return self._node.run([program, *options], text, env=self._env).stdout
 
 
+class SetlessIptables(Iptables):
+    """iptables on a host without ipset: what the packet path learns are xt_recent lists."""
+
+    ipset = False
+
+    def contains(self, name: str, address: str) -> bool:
+        listed = self._node.run(["cat", self._list(name, address)]).stdout.split()
+        return f"src={ip_address(address).exploded}" in listed
+
+    def add(self, name: str, address: str) -> None:
+        self._node.run(["tee", self._list(name, address)], f"+{address}\n")
+
+    def remove(self, name: str, address: str) -> None:
+        self._node.run(["tee", self._list(name, address)], f"-{address}\n")
+
+    def _list(self, name: str, address: str) -> str:
+        return f"/proc/net/xt_recent/{set_name(name, family_of(address))}"
+
+
 class Firewall:
     """A policy at work in the switch's namespace."""
 
@@ -174,7 +196,7 @@ def family_of(address: str) -> Family:
     return Family.IP if ip_address(address).version == 4 else Family.IP6
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compiled(policy: str) -> Ruleset:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "policy.yaml")
@@ -182,7 +204,7 @@ def _compiled(policy: str) -> Ruleset:
         return compile_policy(load(Request(file=file)))
 
 
-@lru_cache(maxsize=None)
-def _texts(ruleset: Ruleset) -> tuple[str, Mapping[Family, str]]:
-    plan: XPlan = lower(ruleset)
+@cache
+def _texts(ruleset: Ruleset, ipset: bool) -> tuple[str, Mapping[Family, str]]:
+    plan: XPlan = lower(ruleset, ipset=ipset)
     return ipset_text(plan), {family: restore_text(plan, family) for family in Family}

@@ -113,9 +113,7 @@ def test_ciphertext_is_not_searched(lab: Lab, firewall: Firewall, family: Family
     assert firewall.counted("scanner.ua.friendly-scanner", family) == 0
 
 
-def test_a_banned_source_opens_no_connection(
-    lab: Lab, firewall: Firewall, family: Family
-) -> None:
+def test_a_banned_source_opens_no_connection(lab: Lab, firewall: Firewall, family: Family) -> None:
     firewall.load({"switch": "asterisk"})
     firewall.add("banned", lab.attacker.address(family))
     for port in (5060, TLS_PORT):

@@ -100,9 +100,7 @@ def test_addresses_of_one_ipv6_customer_share_a_ceiling(lab: Lab, firewall: Fire
     assert firewall.counted("rate.per-source", "ip6") == 100 - delivered
 
 
-def test_bans_are_written_at_a_bounded_rate(
-    lab: Lab, firewall: Firewall, family: Family
-) -> None:
+def test_bans_are_written_at_a_bounded_rate(lab: Lab, firewall: Firewall, family: Family) -> None:
     firewall.load(limited(per_source={"rate": "1/minute", "burst": 1}))
     sink = lab.switch.udp_sink(5060)
     target = lab.switch.address_for(lab.attacker, family)

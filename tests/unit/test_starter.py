@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import product
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sipfw.policy.load import LoadedPolicy, Request, load, shipped_profiles, shipped_switches
 from sipfw.policy.starter import starter_policy
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _starter(tmp_path: Path, **found: object) -> LoadedPolicy:
@@ -34,7 +37,9 @@ def test_every_choice(profile: str, switch: str | None, tmp_path: Path) -> None:
     assert (policy.profile, policy.switch) == (profile, switch)
 
 
-@pytest.mark.parametrize("networks", [["192.0.2.7"], ["2001:db8::7"], ["192.0.2.0/28", "2001:db8::/32"]])
+@pytest.mark.parametrize(
+    "networks", [["192.0.2.7"], ["2001:db8::7"], ["192.0.2.0/28", "2001:db8::/32"]]
+)
 def test_admin_networks(networks: list[str], tmp_path: Path) -> None:
     policy = _starter(tmp_path, admin_networks=networks).policy
     assert len(policy.admin.networks) == len(networks)
@@ -56,10 +61,6 @@ def test_sockets_and_interfaces(tmp_path: Path) -> None:
         pytest.param(
             "freeswitch",
             (5060, 5061, 5066, 5080, 5081, 7443),
-            marks=pytest.mark.xfail(
-                reason="lists the WebSocket sockets under tcp and tls, the switch under ws and wss",
-                strict=True,
-            ),
         ),
     ],
 )

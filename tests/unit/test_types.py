@@ -57,14 +57,14 @@ def test_nothing_with_a_meaning_to_a_shell_gets_in(
     parse: Callable[[object], object], text: str
 ) -> None:
     for value in (text, f"eth0{text}", f"{text}eth0", f"192.0.2.1{text}", f"sip.example.com{text}"):
-        with pytest.raises(ValueError, match="is not|is neither|host bits"):
+        with pytest.raises(ValueError, match=r"is not|is neither|host bits"):
             parse(value)
 
 
 @pytest.mark.parametrize("text", ["-j", "--jump"])
 @pytest.mark.parametrize("parse", TEXT_PARSERS)
 def test_no_value_looks_like_an_option(parse: Callable[[object], object], text: str) -> None:
-    with pytest.raises(ValueError, match="is not|is neither"):
+    with pytest.raises(ValueError, match=r"is not|is neither"):
         parse(text)
 
 
@@ -74,24 +74,23 @@ def test_a_line_break_at_the_end_is_no_part_of_a_value(
     parse: Callable[[object], object], good: str
 ) -> None:
     """`$` in a regular expression would let it through."""
-    with pytest.raises(ValueError, match="is not|is neither"):
+    with pytest.raises(ValueError, match=r"is not|is neither"):
         parse(f"{good}\n")
 
 
-@pytest.mark.xfail(reason="ip_network keeps a scope, whatever it holds", strict=True)
-@pytest.mark.parametrize("text", ["fe80::1%eth0", "fe80::1%$(reboot)", "fe80::1%a\nadd x 0.0.0.0/1"])
+@pytest.mark.parametrize(
+    "text", ["fe80::1%eth0", "fe80::1%$(reboot)", "fe80::1%a\nadd x 0.0.0.0/1"]
+)
 def test_an_ipv6_scope_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not"):
+    with pytest.raises(ValueError, match=r"is not"):
         parse_network(text)
 
 
-@pytest.mark.xfail(reason="five letters a to f and a dot pass for a number", strict=True)
 @pytest.mark.parametrize("name", ["cafe.de", "abc.ae", "fab.bed.be"])
 def test_a_host_name_of_hex_letters_is_a_host_name(name: str) -> None:
     assert parse_peer_address(name) == Hostname(name)
 
 
-@pytest.mark.xfail(reason="Python's own message about its limit of 4300 digits comes out", strict=True)
 @pytest.mark.parametrize(
     ("parse", "text"),
     [
@@ -104,7 +103,7 @@ def test_a_host_name_of_hex_letters_is_a_host_name(name: str) -> None:
 def test_thousands_of_digits_get_our_own_message(
     parse: Callable[[object], object], text: str
 ) -> None:
-    with pytest.raises(ValueError, match="write"):
+    with pytest.raises(ValueError, match=r"write"):
         parse(text)
 
 
@@ -119,9 +118,10 @@ def test_a_parser_answers_or_raises_value_error(
     parse: Callable[[object], object], value: object
 ) -> None:
     try:
-        parse(value)
+        said = str(parse(value))
     except ValueError as error:
-        assert str(error).isprintable()
+        said = str(error)
+    assert said.isprintable()
 
 
 @pytest.mark.parametrize("name", ["a", "carrier-a", "a1", "a" * 31])
@@ -131,7 +131,7 @@ def test_identifiers(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "A", "1a", "-a", "a_b", "a.b", "a" * 32, None, 5])
 def test_no_identifiers(name: object) -> None:
-    with pytest.raises(ValueError, match="is not a name"):
+    with pytest.raises(ValueError, match=r"is not a name"):
         parse_identifier(name)
 
 
@@ -168,7 +168,7 @@ def test_networks(text: str, network: str) -> None:
     ],
 )
 def test_no_networks(text: object, advice: str) -> None:
-    with pytest.raises(ValueError, match="is not an address|has host bits set") as raised:
+    with pytest.raises(ValueError, match=r"is not an address|has host bits set") as raised:
         parse_network(text)
     assert advice in str(raised.value)
 
@@ -192,13 +192,13 @@ def test_host_names(text: str, name: str) -> None:
              "a." * 127 + "toolong", "1.2.3.4.5", "999.1.1.1", "bücher.example"]
 )  # fmt: skip
 def test_no_host_names(text: str) -> None:
-    with pytest.raises(ValueError, match="is neither|is not an address"):
+    with pytest.raises(ValueError, match=r"is neither|is not an address"):
         parse_peer_address(text)
 
 
 @pytest.mark.parametrize("value", [0, 65536, -1, True, "5060", 5060.0, None])
 def test_no_ports(value: object) -> None:
-    with pytest.raises(ValueError, match="write a number from 1 to 65535"):
+    with pytest.raises(ValueError, match=r"write a number from 1 to 65535"):
         parse_port(value)
 
 
@@ -216,9 +216,11 @@ def test_port_ranges(value: object, expected: PortRange) -> None:
     assert parse_port_range(value) == expected
 
 
-@pytest.mark.parametrize("value", ["2-1", "0-5", "1-65536", "-", "1-", "-5", "a-b", "1:2", "5060", ""])
+@pytest.mark.parametrize(
+    "value", ["2-1", "0-5", "1-65536", "-", "1-", "-5", "a-b", "1:2", "5060", ""]
+)
 def test_no_port_ranges(value: object) -> None:
-    with pytest.raises(ValueError, match="is not a port|is reversed"):
+    with pytest.raises(ValueError, match=r"is not a port|is reversed"):
         parse_port_range(value)
 
 
@@ -238,33 +240,44 @@ def test_rates(text: str, rate: Rate) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["10", 10, "0/s", "10001/s", "600001/minute", "10/day", "-1/s", "1.5/s", "/s", "10/S", ""]
+    "text",
+    ["10", 10, "0/s", "10001/s", "600001/minute", "10/day", "-1/s", "1.5/s", "/s", "10/S", ""],
 )
 def test_no_rates(text: object) -> None:
-    with pytest.raises(ValueError, match="is not a rate|would block everything|faster than"):
+    with pytest.raises(ValueError, match=r"is not a rate|would block everything|faster than"):
         parse_rate(text)
 
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [(60, 60), ("60", 60), ("30s", 30), ("10m", 600), ("1h", 3600), ("7d", 604_800), ("49d", 4_233_600)],
+    [
+        (60, 60),
+        ("60", 60),
+        ("30s", 30),
+        ("10m", 600),
+        ("1h", 3600),
+        ("7d", 604_800),
+        ("49d", 4_233_600),
+    ],
 )
 def test_durations(value: object, seconds: int) -> None:
     assert parse_duration(value) == seconds
 
 
-@pytest.mark.parametrize("value", [0, -1, "0s", "1.5h", "50d", "1w", "1H", "h", "", True, None, 4_294_968])
+@pytest.mark.parametrize(
+    "value", [0, -1, "0s", "1.5h", "50d", "1w", "1H", "h", "", True, None, 4_294_968]
+)
 def test_no_durations(value: object) -> None:
-    with pytest.raises(ValueError, match="is not a duration|is out of range"):
+    with pytest.raises(ValueError, match=r"is not a duration|is out of range"):
         parse_duration(value)
 
 
 def test_counts_and_bursts() -> None:
     assert (parse_count(1), parse_count(0x7FFFFFFF), parse_burst(10_000)) == (1, 0x7FFFFFFF, 10_000)
     for value in (0, -1, True, "5", 1.0, 0x80000000):
-        with pytest.raises(ValueError, match="is not a limit"):
+        with pytest.raises(ValueError, match=r"is not a limit|is too large"):
             parse_count(value)
-    with pytest.raises(ValueError, match="write at most 10000"):
+    with pytest.raises(ValueError, match=r"write at most 10000"):
         parse_burst(10_001)
 
 

@@ -13,9 +13,11 @@ def _data(text: str) -> object:
 
 
 def _faults(text: str) -> list[str]:
-    with pytest.raises(PolicyError) as raised:
-        _data(text)
-    return [str(item) for item in raised.value.diagnostics]
+    """Return what is wrong, whether nothing can be read or only a part."""
+    try:
+        return [str(item) for item in read_tree(text.encode(), "policy.yaml").faults]
+    except PolicyError as error:
+        return [str(item) for item in error.diagnostics]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,6 @@ def test_all_yaml_faults_come_at_once() -> None:
     ]
 
 
-@pytest.mark.xfail(reason="field names and tags are printed as they are", strict=True)
 @pytest.mark.parametrize(
     "text", ['"a\\e[2Jb": 1\n"a\\e[2Jb": 2\n', "a: !<x%1b%0ay> 1\n", '"a\\nb": &x 1\n']
 )

@@ -119,7 +119,7 @@ class Ipsets:
         _require(done, f"cannot save set {name}")
         return done.stdout
 
-    def _creation(self, item: XSet, exists: bool, notes: list[str]) -> list[str]:  # noqa: FBT001 - private, passed from one comprehension
+    def _creation(self, item: XSet, exists: bool, notes: list[str]) -> list[str]:
         name = temporary_name(item.name)
         header = header_options(item.options, item.type)
         elements = list(item.elements)

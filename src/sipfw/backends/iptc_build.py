@@ -31,7 +31,7 @@ class RuleBuilder:
         self._family = family
         self._chains = chains
 
-    def build(self, rule: XRule, counters: tuple[int, int] = (0, 0)) -> Any:  # noqa: ANN401 - ctypes buffer
+    def build(self, rule: XRule, counters: tuple[int, int] = (0, 0)) -> Any:
         """Return the kernel entry of `rule`, starting with `counters` (packets, bytes)."""
         result = self._iptc.Rule() if self._family is Family.IP else self._iptc.Rule6()
         self._select(result, rule)
@@ -45,7 +45,7 @@ class RuleBuilder:
         result.counters = counters
         return result.rule
 
-    def _select(self, result: Any, rule: XRule) -> None:  # noqa: ANN401 - iptc.Rule
+    def _select(self, result: Any, rule: XRule) -> None:
         for attribute, value in (("src", rule.source), ("dst", rule.destination)):
             if value is not None:
                 negate, address = network(value, self._family)
@@ -58,7 +58,7 @@ class RuleBuilder:
             if word is not None:
                 setattr(result, attribute, word.replace("! ", "!"))
 
-    def _add(self, create: Any, rule: XRule, part: XMatch | XTarget) -> None:  # noqa: ANN401 - bound method of iptc.Rule
+    def _add(self, create: Any, rule: XRule, part: XMatch | XTarget) -> None:
         """Create one extension and set all its parameters.
 
         libxtables holds the state of the extension parsed last in globals: a second one of the
@@ -80,7 +80,7 @@ class RuleBuilder:
         except Exception as error:
             raise BuildError(f"{at}: incomplete: {error}") from error
 
-    def _set_target(self, result: Any, rule: XRule, target: XTarget | None) -> None:  # noqa: ANN401 - iptc.Rule
+    def _set_target(self, result: Any, rule: XRule, target: XTarget | None) -> None:
         if target is None:
             result.create_target("")
         elif target.name in self._chains or target.name in VERDICTS:

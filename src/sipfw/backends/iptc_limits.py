@@ -191,7 +191,7 @@ def _text(limit: int, forbidden: str = "") -> _Check:
 def _port_range(value: str, _: Family) -> str | None:
     ends = value.split(":")
     ports = [int(end) for end in ends if end.isascii() and end.isdigit()]
-    if len(ports) == len(ends) <= 2 and ports == sorted(ports) and ports[-1] <= 65535:  # noqa: PLR2004 - low:high of 16 bits
+    if len(ports) == len(ends) <= 2 and ports == sorted(ports) and ports[-1] <= 65535:
         return None
     return "must be a port or low:high, 0 to 65535"
 
@@ -240,7 +240,7 @@ def _mark(value: str, _: Family) -> str | None:
         numbers = [int(part, 0) for part in parts]
     except ValueError:
         return "must be a mark or mark/mask"
-    if len(parts) <= 2 and all(0 <= number <= _U32 for number in numbers):  # noqa: PLR2004 - mark/mask
+    if len(parts) <= 2 and all(0 <= number <= _U32 for number in numbers):
         return None
     return "must be a mark or mark/mask of 32 bits"
 

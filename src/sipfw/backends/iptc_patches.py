@@ -55,7 +55,7 @@ def load_iptc() -> ModuleType:
     return iptc
 
 
-def fix_ipv6_entry(rule: Any) -> None:  # noqa: ANN401 - python-iptables has no types
+def fix_ipv6_entry(rule: Any) -> None:
     """Repair the kernel structure of an IPv6 rule after all its selectors are set.
 
     python-iptables fills the interface mask with 0x01 instead of 0xff, so that `-i eth2` also
@@ -95,7 +95,7 @@ def _keep_udata(iptc: ModuleType) -> None:
     """
     for cls in (iptc.Match, iptc.Target):
 
-        def reset(self: Any, original: Any = cls.reset) -> None:  # noqa: ANN401 - untyped library
+        def reset(self: Any, original: Any = cls.reset) -> None:
             original(self)
             size = getattr(self._module, "udata_size", 0)
             if size:
@@ -120,16 +120,16 @@ def _walk_options_by_their_real_size(xtables: ModuleType) -> None:
     first = ctypes.cast(udp[0].x6_options, ctypes.c_void_p).value or 0
     size = old if ctypes.c_void_p.from_address(first + old).value else old + 8
 
-    def entries(table: Any) -> Iterator[Any]:  # noqa: ANN401 - ctypes pointer
+    def entries(table: Any) -> Iterator[Any]:
         address = ctypes.cast(table, ctypes.c_void_p).value or 0
         while (entry := xtables.xt_option_entry.from_address(address)).name:
             yield entry
             address += size
 
-    def lookup(_self: Any, table: Any, name: bytes) -> Any:  # noqa: ANN401 - ctypes structures
+    def lookup(_self: Any, table: Any, name: bytes) -> Any:
         return next((entry for entry in entries(table) if entry.name == name), None)
 
-    def check_mandatory(_self: Any, name: bytes, flags: int, table: Any) -> None:  # noqa: ANN401 - ctypes pointer
+    def check_mandatory(_self: Any, name: bytes, flags: int, table: Any) -> None:
         for entry in entries(table):
             if entry.flags & xtables.XTOPT_MAND and not flags & (1 << entry.id):
                 raise xtables.XTablesError(f"{name.decode()}: --{entry.name.decode()} is missing")

@@ -226,7 +226,7 @@ class TableEdit:
         else:
             self._kernel.delete_chain(name)
 
-    def _delete_where(self, chain: str, condition: Any) -> None:  # noqa: ANN401 - lambda with a bound default
+    def _delete_where(self, chain: str, condition: Any) -> None:
         for index, entry in reversed(list(enumerate(self._kernel.entries(chain)))):
             if condition(entry):
                 self._kernel.delete(chain, index)
@@ -249,7 +249,7 @@ class _Carried:
         return left.pop(0) if left else (0, 0)
 
 
-def _comment(raw: Any) -> str | None:  # noqa: ANN401 - ctypes structure
+def _comment(raw: Any) -> str | None:
     """Find the comment match in a kernel entry."""
     address = ctypes.addressof(raw)
     offset = ctypes.sizeof(raw)

@@ -47,7 +47,9 @@ class NftTool:
         done = self._nft("--version")
         found = _VERSION.search(done.stdout)
         if done.returncode != 0 or found is None:
-            raise BackendError(f"nft --version: cannot read {(done.stdout + done.stderr).strip()!r}")
+            raise BackendError(
+                f"nft --version: cannot read {(done.stdout + done.stderr).strip()!r}"
+            )
         return tuple(int(part) for part in found[1].split("."))
 
     def check(self, text: str) -> None:

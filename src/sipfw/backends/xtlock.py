@@ -74,7 +74,7 @@ def _holder(path: Path) -> str:
     for line in lines:
         # 1: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF; a waiter has "->" after the number.
         words = line.split()
-        if len(words) > 5 and words[1] == "FLOCK" and words[5].endswith(f":{inode}"):  # noqa: PLR2004 - fields of the line above
+        if len(words) > 5 and words[1] == "FLOCK" and words[5].endswith(f":{inode}"):
             return f"pid {words[4]}{_command(words[4])}"
     return "holder unknown"
 

@@ -26,6 +26,8 @@ def command(
     from sipfw.lower.setless import warnings
     from sipfw.policy.explain import explained
 
+    if as_json and not explain:
+        raise click.UsageError("--json goes with --explain")
     loaded = load_policy(choice)
     remark(loaded.blockers())
     values = explained(loaded)

@@ -62,7 +62,11 @@ def command(
         say(text.rstrip("\n"))
         return Exit.CLEAN
     target = output or root / DEFAULT_POLICY
-    if target.exists() and not force:
+    try:
+        exists = target.exists()
+    except PermissionError as error:
+        raise BackendError(f"{target}: permission denied", hint="use sudo") from error
+    if exists and not force:
         raise BackendError(f"{target} exists", hint="use --force to overwrite it")
     write_atomically(target, text)
     complain(f"wrote {target}; add your carriers, then: sipfw check --policy {target}")

@@ -97,12 +97,20 @@ def policy_options(command: Callable[..., int]) -> Callable[..., int]:
     return packed
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether a file exists; one that this user may not look for is read, and named, later."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
+
+
 def load_policy(choice: Choice) -> LoadedPolicy:
     """Load what the options name and print the remarks about it."""
     from sipfw.policy.load import Request, load
 
     policy = choice.policy
-    if policy is None and (choice.root / DEFAULT_POLICY).exists():
+    if policy is None and is_there(choice.root / DEFAULT_POLICY):
         policy = choice.root / DEFAULT_POLICY
     if policy is None:
         complain("no policy file: using shipped values; `sipfw init` writes a starter policy")

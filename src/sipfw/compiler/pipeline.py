@@ -13,7 +13,8 @@ from sipfw.compiler.layers.rates import rate_chains
 from sipfw.compiler.layers.replies import reply_chains
 from sipfw.compiler.layers.scanners import scanner_chains
 from sipfw.compiler.layers.sets import all_sets
-from sipfw.ruleset.model import Ruleset, Sysctl
+from sipfw.ruleset.model import Chain, Ruleset, Sysctl
+from sipfw.ruleset.rule import Goto, Jump
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +37,25 @@ def compile_policy(
         *reply_chains(context),
         *host_chains(context),
     ]
-    return Ruleset(tuple(chains), tuple(all_sets(context)), tuple(_sysctls(context)))
+    return Ruleset(tuple(_reached(chains)), tuple(all_sets(context)), tuple(_sysctls(context)))
+
+
+def _reached(chains: list[Chain]) -> list[Chain]:
+    """Leave out what no packet can reach, such as the plain SIP layers of a TLS-only switch."""
+    by_name = {chain.name: chain for chain in chains}
+    reached: set[str] = set()
+    waiting = [chain.name for chain in chains if chain.base is not None]
+    while waiting:
+        name = waiting.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        waiting += [
+            rule.action.chain
+            for rule in by_name[name].rules
+            if isinstance(rule.action, Jump | Goto)
+        ]
+    return [chain for chain in chains if chain.name in reached]
 
 
 def _sysctls(context: Context) -> list[Sysctl]:

@@ -95,7 +95,8 @@ def _ask(
 
 def _usable(texts: list[str]) -> tuple[Address, ...] | str:
     """Keep unicast addresses; a name that points to 0.0.0.0 or loopback is parked, not a peer."""
-    addresses = {ip_address(text.partition("%")[0]) for text in texts}
+    found = (ip_address(text.partition("%")[0]) for text in texts)
+    addresses = {getattr(address, "ipv4_mapped", None) or address for address in found}
     kept = sorted(
         (
             ip_network(address)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
 _TCP_LISTEN = "0A"
+
+# `sl local_address rem_address st`, see proc_pid_net(5).
+_SOCKET = re.compile(
+    r"\s*\d+: [0-9A-F]+:(?P<port>[0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} (?P<state>[0-9A-F]{2}) "
+)
 
 # Ports that a softswitch may listen on, so that a survey does not take a web server for SIP.
 _SIP_PORTS = frozenset({5060, 5061, 5080, 5081, 5160, 5161, 6060, 1980, 2080, 5066, 7443})
@@ -58,10 +64,9 @@ def _ports(proc: Path, name: str) -> tuple[int, ...]:
     found = set()
     for family in ("", "6"):
         for line in _lines(proc / "net" / f"{name}{family}")[1:]:
-            fields = line.split()
-            if name == "tcp" and fields[3] != _TCP_LISTEN:
-                continue
-            found.add(int(fields[1].rpartition(":")[2], 16))
+            socket = _SOCKET.match(line)
+            if socket is not None and (name == "udp" or socket["state"] == _TCP_LISTEN):
+                found.add(int(socket["port"], 16))
     return tuple(sorted(found & _SIP_PORTS))
 
 
@@ -75,7 +80,7 @@ def _switch(proc: Path) -> str | None:
 def _ssh_client(environment: dict[str, str]) -> tuple[str, ...]:
     words = environment.get("SSH_CONNECTION", "").split()
     try:
-        return (str(ip_address(words[0])),) if words else ()
+        return (str(ip_address(words[0].partition("%")[0])),) if words else ()
     except ValueError:
         return ()
 

@@ -84,6 +84,11 @@ def _read_before(layout: Layout) -> dict[str, int]:
             f"{layout.sysctl_before}: cannot be read: {error}",
             hint="it holds the host's own values; mend or delete it",
         ) from error
+    if not isinstance(data, dict):
+        raise BackendError(
+            f"{layout.sysctl_before}: cannot be read: not a record of settings",
+            hint="it holds the host's own values; mend or delete it",
+        )
     # Only settings of connection tracking are ever ours: a damaged file must not set others.
     return {
         name: value

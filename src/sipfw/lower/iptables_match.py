@@ -149,7 +149,9 @@ def _add_single(draft: Draft, match: Match, family: Family) -> Draft:
             return draft.with_match(
                 "set",
                 XParam("match-set", (name, match.direction.value)),
-                XParam("packets-gt", (str(match.count),)),
+                # The entry starts at one packet, and this look adds one before it compares
+                # (ip_set_init_counter, ip_set_match_extensions in net/netfilter/ipset).
+                XParam("packets-gt", (str(match.count + 1),)),
             )
         case ConntrackState():
             states = ",".join(state.upper() for state in match.states)
@@ -190,6 +192,8 @@ def _ports(draft: Draft, match: Ports) -> Iterator[Draft]:
         ("dport", "dports") if match.direction is Direction.DESTINATION else ("sport", "sports")
     )
     proto = match.proto.value
+    if not match.ranges:
+        return
     if len(match.ranges) == 1:
         yield draft.with_protocol(proto, XParam(short, (_colon(match.ranges[0]),)))
         return

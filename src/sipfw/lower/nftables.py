@@ -15,28 +15,17 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal, assert_never
 
 from sipfw.lower.naming import nft_comment
+from sipfw.lower.nftables_match import SUFFIX, address, address_type, end, masked, payload_at, plain
 from sipfw.ruleset.match import (
     Address,
     ConnectionsAbove,
-    ConntrackState,
     CountAbove,
     Direction,
-    Icmp,
-    InSet,
-    Interface,
-    L4Proto,
     Match,
     PayloadAt,
     PayloadContains,
-    PortRange,
-    Ports,
-    PrefixLengths,
-    Protocol,
     RateAbove,
-    RateWithin,
     SeenAtLeast,
-    ShorterThan,
-    TcpSyn,
 )
 from sipfw.ruleset.model import Chain, Priority, Ruleset
 from sipfw.ruleset.rule import (
@@ -64,14 +53,9 @@ TABLE = "sipfw"
 # Priorities by nft's names: raw is before connection tracking (-200), mangle right after it.
 _PRIORITIES = {Priority.RAW: -300, Priority.MANGLE: -150, Priority.FILTER: 0}
 
-_SUFFIX = {Family.IP: "4", Family.IP6: "6"}
-_BITS = {Family.IP: 32, Family.IP6: 128}
 _NFPROTO = {Family.IP: "ipv4", Family.IP6: "ipv6"}
 _IP_HEADER = {Family.IP: 20, Family.IP6: 40}
 _UDP_HEADER = 8
-
-# A raw payload expression compares at most 128 bits (NFT_REG_SIZE).
-_CHUNK = 16
 
 # A bucket that never refills within the life of its element counts events of one window.
 _NO_REFILL = "1/day"
@@ -152,7 +136,7 @@ class _Lowering:
     def plan(self) -> NftPlan:
         chains = [
             NftChain(
-                chain.name + _SUFFIX[family],
+                chain.name + SUFFIX[family],
                 chain.summary,
                 tuple(self._rules(chain, family)),
             )
@@ -182,7 +166,7 @@ class _Lowering:
             return
         texts = tuple(_text_rule(rule, family) for rule in rules)
         digest = hashlib.sha256(repr(texts).encode()).hexdigest()[:8]
-        name = f"{chain.name}{_SUFFIX[family]}_text_{digest}"
+        name = f"{chain.name}{SUFFIX[family]}_text_{digest}"
         self._texts.append(NftTextChain(name, texts))
         lead = f"text.{chain.name.lower().replace('_', '-')}"
         yield _commented(NftRule("", "", f"jump {name}"), lead)
@@ -204,24 +188,24 @@ class _Lowering:
         """Return the alternatives that together say the match; none if it never holds."""
         match match:
             case PayloadAt():
-                return _payload_at(match)
+                return payload_at(match)
             case Address():
-                return _address(match, family)
+                return address(match, family)
             case RateAbove() | SeenAtLeast() | ConnectionsAbove() | CountAbove():
                 return [self._bucket(match, family)]
             case _:
-                return [_plain(match, self._ruleset, family)]
+                return [plain(match, self._ruleset, family)]
 
     def _bucket(
         self, match: RateAbove | SeenAtLeast | ConnectionsAbove | CountAbove, family: Family
     ) -> str:
-        address = _end(Direction.SOURCE, family)
+        address = end(Direction.SOURCE, family)
         match match:
             case RateAbove():
-                key = _masked(address, match.prefix, family)
+                key = masked(address, match.prefix, family)
                 limit = f"limit rate over {match.rate} burst {match.burst} packets"
                 refill = match.burst * match.rate.unit.seconds // match.rate.amount + 1
-                kind = [_address_type(family)]
+                kind = [address_type(family)]
                 if match.with_port:
                     key, kind = f"{key} . th sport", [*kind, "inet_service"]
                 name = self._bucket_set(
@@ -235,19 +219,19 @@ class _Lowering:
                 return f"update @{name} {{ {key} {limit} }}"
             case SeenAtLeast():
                 limit = f"limit rate over {_NO_REFILL} burst {match.hits} packets"
-                kind = [_address_type(family)]
+                kind = [address_type(family)]
                 name = self._bucket_set(match.list, limit, family, kind, timeout=match.seconds)
                 return f"add @{name} {{ {address} {limit} }}"
             case ConnectionsAbove():
-                key = _masked(address, match.prefix, family)
-                kind = [_address_type(family)]
+                key = masked(address, match.prefix, family)
+                kind = [address_type(family)]
                 name = self._bucket_set(f"conn{match.prefix.ip}", key, family, kind, timeout=None)
                 return f"add @{name} {{ {key} ct count over {match.count} }}"
             case CountAbove():
                 # As in ipset: the element's window runs from the first failure.
-                key = _end(match.direction, family)
+                key = end(match.direction, family)
                 limit = f"limit rate over {_NO_REFILL} burst {match.count} packets"
-                return f"add @{match.set}{_SUFFIX[family]} {{ {key} {limit} }}"
+                return f"add @{match.set}{SUFFIX[family]} {{ {key} {limit} }}"
             case _:
                 assert_never(match)
 
@@ -263,7 +247,7 @@ class _Lowering:
     ) -> str:
         """Name a bucket set by its parameters: an element keeps the limit it was made with."""
         digest = hashlib.sha256(f"{name} {parameters} {timeout}".encode()).hexdigest()[:6]
-        full = f"{name}-{digest}-{_SUFFIX[family]}"
+        full = f"{name}-{digest}-{SUFFIX[family]}"
         flags = ("dynamic",) if timeout is None else ("dynamic", "timeout")
         self._buckets[full] = NftSet(
             full, f"buckets of {name}", " . ".join(kind), flags, timeout=timeout, size=size
@@ -280,18 +264,18 @@ class _Lowering:
             case Return():
                 return "return"
             case Jump():
-                return f"jump {action.chain}{_SUFFIX[family]}"
+                return f"jump {action.chain}{SUFFIX[family]}"
             case Goto():
-                return f"goto {action.chain}{_SUFFIX[family]}"
+                return f"goto {action.chain}{SUFFIX[family]}"
             case UpdateSet():
-                name = f"{action.set}{_SUFFIX[family]}"
-                return f"update @{name} {{ {_end(action.direction, family)} }}"
+                name = f"{action.set}{SUFFIX[family]}"
+                return f"update @{name} {{ {end(action.direction, family)} }}"
             case AddOnce():
                 # The counted set's element is made by the CountAbove that follows.
                 return ""
             case DeleteFromSet():
-                name = f"{action.set}{_SUFFIX[family]}"
-                return f"delete @{name} {{ {_end(action.direction, family)} }}"
+                name = f"{action.set}{SUFFIX[family]}"
+                return f"delete @{name} {{ {end(action.direction, family)} }}"
             case Record():
                 # The SeenAtLeast before it has counted already.
                 return ""
@@ -314,7 +298,7 @@ def _text_rule(rule: Rule, family: Family) -> NftTextRule:
         case Drop():
             verdict = "drop"
         case Goto():
-            verdict = Goto(f"{rule.action.chain}{_SUFFIX[family]}")
+            verdict = Goto(f"{rule.action.chain}{SUFFIX[family]}")
         case _:
             raise AssertionError(f"rule {rule.id}: a text search leads to drop or goto")
     offset = _IP_HEADER[family] + _UDP_HEADER
@@ -330,7 +314,7 @@ def _hook(chain: Chain) -> NftChain:
     base = chain.base
     if base is None:
         raise AssertionError(f"{chain.name} is no base chain")
-    families = ", ".join(f"{_NFPROTO[f]} : goto {chain.name}{_SUFFIX[f]}" for f in Family)
+    families = ", ".join(f"{_NFPROTO[f]} : goto {chain.name}{SUFFIX[f]}" for f in Family)
     line = f"type filter hook {base.hook} priority {_PRIORITIES[base.priority]}; policy accept;"
     lead = _commented(
         NftRule("", "", f"meta nfproto vmap {{ {families} }}"), f"hook.{base.priority}.{base.hook}"
@@ -338,96 +322,11 @@ def _hook(chain: Chain) -> NftChain:
     return NftChain(f"{base.priority}_{base.hook}", chain.summary, (lead,), line)
 
 
-def _address_type(family: Family) -> str:
-    return "ipv4_addr" if family is Family.IP else "ipv6_addr"
-
-
-def _end(direction: Direction, family: Family) -> str:
-    return f"{family.value} {'saddr' if direction is Direction.SOURCE else 'daddr'}"
-
-
-def _masked(address: str, prefix: PrefixLengths, family: Family) -> str:
-    bits = prefix.ip if family is Family.IP else prefix.ip6
-    if bits == _BITS[family]:
-        return address
-    if family is Family.IP:
-        mask = (0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF
-        return f"{address} and {'.'.join(str(mask >> shift & 255) for shift in (24, 16, 8, 0))}"
-    groups, rest = divmod(bits, 16)
-    parts = ["ffff"] * groups + ([f"{(0xFFFF << (16 - rest)) & 0xFFFF:x}"] if rest else [])
-    return f"{address} and {':'.join(parts)}{'::' if len(parts) < 8 else ''}"
-
-
-def _plain(match: Match, ruleset: Ruleset, family: Family) -> str:
-    match match:
-        case Protocol():
-            return f"meta l4proto {match.proto}"
-        case Ports():
-            side = "dport" if match.direction is Direction.DESTINATION else "sport"
-            return f"{match.proto} {side} {_port_set(match.ranges)}"
-        case InSet():
-            return _in_set(match, ruleset, family)
-        case Interface():
-            side = "iifname" if match.direction is Direction.SOURCE else "oifname"
-            return f'{side} "{match.name}"'
-        case ConntrackState():
-            return f"ct state {','.join(match.states)}"
-        case TcpSyn():
-            return "tcp flags & (fin | syn | rst | ack) == syn"
-        case Icmp():
-            return f"{'icmp' if family is Family.IP else 'icmpv6'} type {match.type}"
-        case ShorterThan():
-            return f"udp length < {_UDP_HEADER + match.payload_bytes}"
-        case RateWithin():
-            return f"limit rate {match.rate} burst {match.burst} packets"
-        case _:
-            raise AssertionError(f"{match} is handled elsewhere")
-
-
-def _in_set(match: InSet, ruleset: Ruleset, family: Family) -> str:
-    name = f"{match.set}{_SUFFIX[family]}"
-    address = _end(match.direction, family)
-    if match.set.endswith("-ports"):
-        side = "sport" if match.direction is Direction.SOURCE else "dport"
-        return f"{address} . meta l4proto . th {side} @{name}"
-    ruleset.set(match.set)
-    return f"{address} @{name}"
-
-
-def _port_set(ranges: tuple[PortRange, ...]) -> str:
-    texts = [str(item) for item in ranges]
-    return texts[0] if len(texts) == 1 else f"{{ {', '.join(texts)} }}"
-
-
-def _address(match: Address, family: Family) -> list[str]:
-    if (match.network.version == 4) != (family is Family.IP):
-        return []
-    return [f"{_end(match.direction, family)} {match.network}"]
-
-
-def _payload_at(match: PayloadAt) -> list[str]:
-    """Compare at a fixed offset. A packet that ends before it matches neither `==` nor `!=`."""
-    base, start = ("th", 8 * _UDP_HEADER) if match.proto is L4Proto.UDP else ("ih", 0)
-    operator = "!= " if match.negate else ""
-    chunks = [
-        match.pattern[index : index + _CHUNK] for index in range(0, len(match.pattern), _CHUNK)
-    ]
-    words = [f"meta l4proto {match.proto}"]
-    for number, chunk in enumerate(chunks):
-        offset = start + 8 * _CHUNK * number
-        words.append(f"@{base},{offset},{8 * len(chunk)} {operator}0x{chunk.hex()}")
-    if not match.negate:
-        return [" ".join(words)]
-    if len(chunks) > 1 or match.proto is not L4Proto.UDP:
-        raise AssertionError("only a short UDP pattern can be negated")
-    return [f"udp length < {_UDP_HEADER + len(match.pattern)}", " ".join(words)]
-
-
 def _address_set(ruleset: Ruleset, name: str, family: Family) -> NftSet | None:
     item = ruleset.set(name)
     version = 4 if family is Family.IP else 6
-    full = f"{name}{_SUFFIX[family]}"
-    kind = _address_type(family)
+    full = f"{name}{SUFFIX[family]}"
+    kind = address_type(family)
     if item.dynamic:
         flags = ("dynamic", "timeout")
         return NftSet(full, item.summary, kind, flags, timeout=item.timeout, size=item.size)

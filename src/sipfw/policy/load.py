@@ -62,14 +62,17 @@ class LoadedPolicy:
 
 def load(request: Request) -> LoadedPolicy:
     """Read, merge and check. Raises PolicyError with all faults found."""
-    layers = _layers(request)
+    layers, faults = _layers(request)
     data, origins = merge(layers)
     try:
         policy = Policy.model_validate(data)
     except ValidationError as error:
-        raise PolicyError(_all_faults(error, data, origins)) from error
+        # A value that could not be read or chosen needs no second complaint.
+        said = {fault.field for fault in faults}
+        faults += [f for f in _all_faults(error, data, origins) if f.field not in said]
+        raise PolicyError(sorted(faults, key=_place)) from error
     found = [_located(item, data, origins) for item in findings(policy)]
-    if errors := [item for item in found if item.severity is Severity.ERROR]:
+    if errors := faults + [item for item in found if item.severity is Severity.ERROR]:
         raise PolicyError(sorted(errors, key=_place))
     return LoadedPolicy(policy, origins, tuple(found), tuple(layer.name for layer in layers))
 
@@ -85,7 +88,7 @@ def _all_faults(error: ValidationError, data: dict[str, Any], origins: Origins) 
             for item in findings(rest)
             if item.severity is Severity.ERROR
         ]
-    return sorted(found, key=_place)
+    return found
 
 
 def _place(diagnostic: Diagnostic) -> tuple[str, int]:
@@ -119,15 +122,27 @@ def headline(name: str) -> str:
     return " ".join(lines).partition(": ")[2].partition(". ")[0].rstrip(".")
 
 
-def _layers(request: Request) -> list[Layer]:
-    file_layer = None if request.file is None else _file_layer(request.file)
+def _layers(request: Request) -> tuple[list[Layer], list[Diagnostic]]:
+    """Return the layers, lowest first, and faults that do not keep the rest from being checked."""
     options = _option_layer(request)
-    top = [layer for layer in (file_layer, options) if layer is not None]
-    profile, profile_at = _choice("profile", top, default="default")
-    profile_layer = _shipped_layer("profile", profile or "default", profile_at)
-    switch, switch_at = _choice("switch", [profile_layer, *top], default=None)
-    below = [] if switch is None else [_shipped_layer("switch", switch, switch_at)]
-    return [*below, profile_layer, *top]
+    top = [] if request.file is None else [_file_layer(request.file)]
+    top += [] if options is None else [options]
+    faults = [fault for layer in top for fault in layer.tree.faults]
+    profile = _chosen_layer("profile", top, "default", faults)
+    below = [] if profile is None else [profile]
+    switch = _chosen_layer("switch", [*below, *top], None, faults)
+    return [*([] if switch is None else [switch]), *below, *top], faults
+
+
+def _chosen_layer(
+    kind: str, layers: Sequence[Layer], default: str | None, faults: list[Diagnostic]
+) -> Layer | None:
+    try:
+        name, asked_at = _choice(kind, layers, default=default)
+        return None if name is None else _shipped_layer(kind, name, asked_at)
+    except PolicyError as error:
+        faults += error.diagnostics
+        return None
 
 
 def _choice(
@@ -191,7 +206,12 @@ def _apply_setting(data: dict[str, object], setting: str) -> None:
     if not equals or not all(steps):
         message = f"'{setting}' is not a setting; write --set limits.hashlimit.rate=5/second"
         raise PolicyError([Diagnostic(message, "--set", Location(COMMAND_LINE))])
-    value = read_tree(f"value: {text}".encode(), COMMAND_LINE).data["value"]
+    # The command line may hold bytes that are no text: they come back as what they were.
+    raw = f"value: {text}".encode("utf-8", "surrogateescape")
+    tree = read_tree(raw, COMMAND_LINE)
+    if tree.faults:
+        raise PolicyError(tree.faults)
+    value = tree.data["value"]
     place = data
     for step in steps[:-1]:
         inner = place.setdefault(step, {})
@@ -205,6 +225,8 @@ def _apply_setting(data: dict[str, object], setting: str) -> None:
 def _located(finding: Finding, data: object, origins: Origins) -> Diagnostic:
     tree = data if isinstance(data, dict) else {}
     location = origins.nearest(finding.path)
+    if location == BUILT_IN and finding.related:
+        location = origins.nearest(finding.related)
     return Diagnostic(
         finding.message,
         messages.field_name(finding.path, tree),

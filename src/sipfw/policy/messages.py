@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
 def diagnostics(error: ValidationError, data: dict[str, Any], origins: Origins) -> list[Diagnostic]:
     """Describe every finding with its place in the file."""
-    return [_one(item, data, origins) for item in error.errors(include_url=False)]
+    found = error.errors(include_url=False)
+    return [_one(item, data, origins) for item in found if not _is_consequence(item, found)]
+
+
+def _is_consequence(item: ErrorDetails, found: list[ErrorDetails]) -> bool:
+    """A list whose every entry is faulty counts as empty to pydantic: not worth saying too."""
+    path = item["loc"]
+    return item["type"] == "too_short" and any(
+        len(other["loc"]) > len(path) and other["loc"][: len(path)] == path for other in found
+    )
 
 
 def _one(item: ErrorDetails, data: dict[str, Any], origins: Origins) -> Diagnostic:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict
 
 from sipfw.policy.types import (
     Burst,
+    CallRate,
     Count,
     Duration,
     Identifier,
@@ -289,7 +290,7 @@ class Host(Section):
 class TierLimits(Section):
     """What one tier of peers is sold."""
 
-    calls_per_second: Count = Field(description="New INVITEs per second and address.")
+    calls_per_second: CallRate = Field(description="New INVITEs per second and address.")
     concurrent: Count = Field(description="Concurrent calls, for the switch's own limits.")
     longest_call: Duration = Field(description="Longest call, for the switch's own limits.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,18 @@ from sipfw.diagnostics import Severity
 from sipfw.policy.model import Bucket, Peer, Policy, Transport, UnknownSources
 from sipfw.policy.signatures import select, shipped_signatures
 from sipfw.policy.types import Hostname, Network
-from sipfw.ruleset.match import PortRange
+from sipfw.ruleset.match import PortRange, Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from sipfw.policy.yaml_tree import Path
 
 # A network wider than this holds a noticeable part of the Internet.
 _WIDEST_PEER = {4: 8, 6: 16}
+
+# "This network" and the reserved class with the broadcast address (RFC 6890, 2.2.2).
+_NEVER_A_SOURCE = (IPv4Network("0.0.0.0/8"), IPv4Network("240.0.0.0/4"))
 
 # hashlimit keeps burst * interval in 32 bits of jiffies * 32 (net/netfilter/xt_hashlimit.c,
 # user2credits); with HZ=1000 that is 134,217 seconds.
@@ -28,11 +32,15 @@ _LONGEST_REFILL = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A fault at a path of the policy; the caller knows which file and line that is."""
+    """A fault at a path of the policy; the caller knows which file and line that is.
+
+    `related` is the other value of a clash: where `path` is built in, it is the one to name.
+    """
 
     path: Path
     message: str
     severity: Severity = Severity.ERROR
+    related: Path = ()
 
 
 def findings(policy: Policy) -> list[Finding]:
@@ -98,6 +106,8 @@ def _unfit(network: Network, peer: Peer) -> str | None:
     for problem in ("loopback", "multicast", "unspecified"):
         if getattr(network, f"is_{problem}"):
             return f"'{network}' is a {problem} address and never a peer; remove it"
+    if any(network.version == 4 and network.subnet_of(other) for other in _NEVER_A_SOURCE):
+        return f"'{network}' is never the source of a packet; remove it"
     return None
 
 
@@ -183,33 +193,40 @@ def _media_ports(policy: Policy) -> Iterator[Finding]:
             )
             yield Finding(("media", "ports", other), message)
     for index, port in enumerate(policy.signalling.udp):
-        for media in policy.media.ports:
+        for place, media in enumerate(policy.media.ports):
             if media.overlaps(PortRange(port, port)):
                 message = (
                     f"port {port} lies inside the RTP range {media}; "
                     "move it or set media.ports to what the switch uses"
                 )
-                yield Finding(("signalling", "udp", index), message)
+                yield Finding(
+                    ("signalling", "udp", index), message, related=("media", "ports", place)
+                )
 
 
-def _all_buckets(policy: Policy) -> Iterable[tuple[Path, Bucket | None]]:
-    limits = policy.limits
-    yield ("limits", "hashlimit"), limits.hashlimit
-    yield ("limits", "per_source"), limits.per_source
-    yield ("limits", "per_subnet"), limits.per_subnet
-    for name in ("register", "invite", "options", "other"):
-        field = "register_" if name == "register" else name
-        yield ("limits", "methods", name), getattr(limits.methods, field)
+def _all_buckets(policy: Policy) -> Iterator[tuple[Path, Rate, int]]:
+    limits, learning = policy.limits, policy.learning
+    buckets: dict[Path, Bucket | None] = {
+        ("limits", "hashlimit"): limits.hashlimit,
+        ("limits", "per_source"): limits.per_source,
+        ("limits", "per_subnet"): limits.per_subnet,
+        ("limits", "methods", "register"): limits.methods.register_,
+        ("limits", "methods", "invite"): limits.methods.invite,
+        ("limits", "methods", "options"): limits.methods.options,
+        ("limits", "methods", "other"): limits.methods.other,
+    }
+    for path, bucket in buckets.items():
+        if bucket is not None:
+            yield path, bucket.rate, bucket.burst
+    yield ("learning",), learning.rate, learning.burst
 
 
 def _buckets(policy: Policy) -> Iterator[Finding]:
-    for path, bucket in _all_buckets(policy):
-        if bucket is None:
-            continue
-        refill = bucket.burst * bucket.rate.unit.seconds // bucket.rate.amount
+    for path, rate, burst in _all_buckets(policy):
+        refill = burst * rate.unit.seconds // rate.amount
         if refill > _LONGEST_REFILL:
             message = (
-                f"a burst of {bucket.burst} at {bucket.rate} takes {refill} seconds to refill, "
+                f"a burst of {burst} at {rate} takes {refill} seconds to refill, "
                 f"more than the kernel counts; raise the rate or lower the burst"
             )
             yield Finding((*path, "burst"), message)

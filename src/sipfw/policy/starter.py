@@ -68,13 +68,13 @@ def _signalling(udp_ports: Sequence[int], tcp_ports: Sequence[int]) -> list[str]
     if not udp_ports and not tcp_ports:
         return []
     udp = ", ".join(map(str, udp_ports))
-    tcp = ", ".join(str(port) for port in tcp_ports if port not in _TLS_PORTS)
-    tls = ", ".join(str(port) for port in tcp_ports if port in _TLS_PORTS)
-    return [
-        "# SIP sockets that listen on this host now.",
-        f"signalling: {{udp: [{udp}], tcp: [{tcp}], tls: [{tls}]}}",
-        "",
-    ]
+    others = {
+        name: ", ".join(str(port) for port in tcp_ports if _TRANSPORTS.get(port, "tcp") == name)
+        for name in ("tcp", "tls", "ws", "wss")
+    }
+    lists = ", ".join(f"{name}: [{ports}]" for name, ports in {"udp": udp, **others}.items())
+    return ["# SIP sockets that listen on this host now.", f"signalling: {{{lists}}}", ""]
 
 
-_TLS_PORTS = frozenset({5061, 5081, 5161, 7443})
+# What the usual TCP ports carry beside plain SIP.
+_TRANSPORTS = {5061: "tls", 5081: "tls", 5161: "tls", 5066: "ws", 7443: "wss"}

@@ -22,16 +22,23 @@ Network = IPv4Network | IPv6Network
 MAX_RATE_PER_SECOND = 10_000
 MAX_BURST = 10_000
 
+# Eight groups of four digits, seven colons, a prefix length.
+_LONGEST_NETWORK = 43
+
+# A tier's burst is twice its rate, and hashlimit's burst ends at MAX_BURST.
+MAX_CALLS = MAX_BURST // 2
+
 # ipset refuses a larger timeout: UINT_MAX / MSEC_PER_SEC, linux/netfilter/ipset/ip_set_timeout.h.
 MAX_DURATION = 4_294_967
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOSTNAME = re.compile(rf"^(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+\.?\Z")
-_LOOKS_NUMERIC = re.compile(r"^[0-9a-fA-F:.]*[:.][0-9a-fA-F:.]*(?:/.*)?$|^[0-9.]+(?:/.*)?$")
+_LOOKS_NUMERIC = re.compile(r":|^[0-9.]+(?:/|$)")
 _IDENTIFIER = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
 _INTERFACE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,14}\Z")
-_RATE = re.compile(r"^([0-9]+) */ *(s|sec|second|m|min|minute|h|hour)\Z")
-_DURATION = re.compile(r"^([0-9]+)(s|m|h|d)?\Z")
+_RATE = re.compile(r"^([0-9]{1,12}) */ *(s|sec|second|m|min|minute|h|hour)\Z")
+_PORT_RANGE = re.compile(r"^([0-9]{1,7}) ?- ?([0-9]{1,7})\Z")
+_DURATION = re.compile(r"^([0-9]{1,12})(s|m|h|d)?\Z")
 _DURATION_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _RATE_UNITS = {"s": TimeUnit.SECOND, "m": TimeUnit.MINUTE, "h": TimeUnit.HOUR}
 
@@ -46,9 +53,13 @@ class Hostname:
         return self.name
 
 
+# How YAML writes what Python calls otherwise.
+_YAML_WORDS = {"None": "null", "True": "true", "False": "false"}
+
+
 def shown(value: object) -> str:
     """Quote an operator's value for a message, shortened and with control characters visible."""
-    text = value if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else _YAML_WORDS.get(repr(value), repr(value))
     text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
     return f"'{text[:60]}…'" if len(text) > 60 else f"'{text}'"
 
@@ -74,10 +85,20 @@ def parse_network(value: object) -> Network:
     """Accept an address or a CIDR network without host bits."""
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not an address; write it as text, like 192.0.2.0/24")
+    # ip_network would keep an IPv6 scope (`fe80::1%eth0`), whatever characters it holds.
+    if "%" in value or len(value) > _LONGEST_NETWORK:
+        raise ValueError(f"{shown(value)} is not an address; write one like 2001:db8::10")
     try:
-        return ip_network(value)
+        network = ip_network(value)
     except ValueError as error:
         raise ValueError(_network_advice(value)) from error
+    mapped = network.network_address
+    if mapped.version == 6 and mapped.ipv4_mapped is not None:
+        raise ValueError(
+            f"{shown(value)} is an IPv4 address in IPv6 form, which no packet carries; "
+            f"write {mapped.ipv4_mapped}"
+        )
+    return network
 
 
 def _network_advice(value: str) -> str:
@@ -103,7 +124,7 @@ def _nearest_address(value: str) -> str:
 
 def parse_peer_address(value: object) -> Network | Hostname:
     """Accept an address, a network, or a fully qualified host name."""
-    if isinstance(value, str) and not _LOOKS_NUMERIC.match(value):
+    if isinstance(value, str) and not _LOOKS_NUMERIC.search(value):
         if _HOSTNAME.match(value):
             return Hostname(value.rstrip(".").lower())
         raise ValueError(
@@ -123,13 +144,13 @@ def parse_port(value: object) -> int:
 def parse_port_range(value: object) -> PortRange:
     """Accept one port or `first-last`."""
     if isinstance(value, str):
-        first, dash, last = value.partition("-")
-        if dash and first.strip().isdecimal() and last.strip().isdecimal():
-            low, high = parse_port(int(first)), parse_port(int(last))
-            if low > high:
-                raise ValueError(f"{shown(value)} is reversed; write {high}-{low}")
-            return PortRange(low, high)
-        raise ValueError(f"{shown(value)} is not a port range; write it like 10000-20000")
+        found = _PORT_RANGE.match(value.strip())
+        if found is None:
+            raise ValueError(f"{shown(value)} is not a port range; write it like 10000-20000")
+        low, high = parse_port(int(found[1])), parse_port(int(found[2]))
+        if low > high:
+            raise ValueError(f"{shown(value)} is reversed; write {high}-{low}")
+        return PortRange(low, high)
     port = parse_port(value)
     return PortRange(port, port)
 
@@ -164,7 +185,9 @@ def parse_duration(value: object) -> int:
 
 def parse_count(value: object) -> int:
     """Accept a whole number of at least 1."""
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 0x7FFFFFFF:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        if value > 0x7FFFFFFF:
+            raise ValueError(f"{shown(value)} is too large; write at most {0x7FFFFFFF}")
         return value
     raise ValueError(f"{shown(value)} is not a limit; write a whole number of at least 1")
 
@@ -173,6 +196,15 @@ def parse_burst(value: object) -> int:
     """Accept a bucket size in packets."""
     if parse_count(value) > MAX_BURST:
         raise ValueError(f"{shown(value)} is more than the kernel takes; write at most {MAX_BURST}")
+    return parse_count(value)
+
+
+def parse_calls(value: object) -> int:
+    """Accept new calls per second of one peer."""
+    if parse_count(value) > MAX_CALLS:
+        raise ValueError(
+            f"{shown(value)} is more than the kernel counts; write at most {MAX_CALLS}"
+        )
     return parse_count(value)
 
 
@@ -242,6 +274,11 @@ Burst = Annotated[
     BeforeValidator(parse_burst),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_BURST}),
 ]
+CallRate = Annotated[
+    int,
+    BeforeValidator(parse_calls),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_CALLS}),
+]
 SignatureText = Annotated[
     str,
     BeforeValidator(parse_text),
@@ -250,6 +287,7 @@ SignatureText = Annotated[
 
 __all__ = [
     "Burst",
+    "CallRate",
     "Count",
     "Duration",
     "Hostname",

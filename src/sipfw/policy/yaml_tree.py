@@ -33,16 +33,20 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Data of one file and where each path of it stands."""
+    """Data of one file and where each path of it stands.
+
+    `faults` do not keep the rest from being checked: an anchor, a tag, a field given twice.
+    """
 
     data: dict[str, Any]
     lines: dict[Path, int] = field(default_factory=dict)
+    faults: tuple[Diagnostic, ...] = ()
 
 
 def read_tree(raw: bytes, name: str) -> Tree:
     """Parse one YAML document whose top is a mapping.
 
-    Raises PolicyError with every fault that can be found in one pass.
+    Raises PolicyError where nothing can be read; lesser faults are in the tree.
     """
     text = _decode(raw, name)
     reader = _Reader(name)
@@ -53,12 +57,12 @@ def read_tree(raw: bytes, name: str) -> Tree:
     except yaml.YAMLError as error:
         message = f"not YAML: {str(error).splitlines()[0]}"
         raise PolicyError([Diagnostic(message, location=Location(name))]) from error
-    if not reader.faults and not isinstance(data, dict):
+    if not isinstance(data, dict):
         what = "empty" if data is None else "not a mapping of fields"
-        reader.fault(1, f"the policy is {what}; start it with `profile: default`")
-    if reader.faults:
+        if not reader.faults:
+            reader.fault(1, f"the policy is {what}; start it with `profile: default`")
         raise PolicyError(reader.faults)
-    return Tree(data, reader.lines)
+    return Tree(data, reader.lines, tuple(reader.faults))
 
 
 def _decode(raw: bytes, name: str) -> str:
@@ -145,10 +149,10 @@ class _Reader:
             line = _line(event)
             if not isinstance(event, yaml.ScalarEvent):
                 self.fault(line, "a field name must be a plain word", path)
-                key = f"?{len(items)}"
-                self.node(event, events, (*path, key))
-            else:
-                key = event.value
+                self.node(event, events, (*path, "?"))
+                self.node(next(events), events, (*path, "?"))
+                continue
+            key = event.value
             child = (*path, key)
             if key in items:
                 self.fault(line, f"given twice, first on line {self.lines[child]}; keep one", child)

@@ -31,7 +31,8 @@ def render_template(name: str, template_dir: Path | None = None, **values: objec
     )
     try:
         return environment.get_template(name).render(**values)
-    except TemplateError as error:
+    except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as error:
+        # The shipped templates raise none of these; an operator's own may raise any.
         line = getattr(error, "lineno", None)
         place = f"{name}:{line}" if line else name
         raise SipfwError(f"{place}: the template is broken: {error}") from error

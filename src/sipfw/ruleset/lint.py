@@ -55,10 +55,11 @@ def _references(ruleset: Ruleset) -> Iterator[str]:
 def _done_under_jump(ruleset: Ruleset) -> Iterator[str]:
     """`Done` is RETURN in iptables: under a jump it would come back to the middle of a chain."""
     under_jump: set[str] = set()
+    chains = {chain.name for chain in ruleset.chains}
     waiting = [r.action.chain for _, r in _rules(ruleset) if isinstance(r.action, Jump)]
     while waiting:
         name = waiting.pop()
-        if name in under_jump:
+        if name in under_jump or name not in chains:
             continue
         under_jump.add(name)
         waiting += [

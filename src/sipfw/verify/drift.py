@@ -183,7 +183,7 @@ def _takes_packets(line: str) -> bool:
     accepts = any(
         flag in {"-j", "-g"} and target in {"ACCEPT", "RETURN"} for flag, target in pairwise(words)
     )
-    return accepts and not any(flag == "-i" and name == "lo" for flag, name in pairwise(words))
+    return accepts and " -i lo " not in line.replace("! -i lo ", "")
 
 
 def _sets(expectation: Expectation, live: Live) -> Iterator[Drift]:

@@ -33,7 +33,7 @@ def _prerouting(context: Context) -> Chain:
             context.origin("signalling"),
         )
     ]
-    if context.policy.media.notrack:
+    if context.policy.media.notrack and context.policy.media.ports:
         rules.append(
             Rule(
                 "entry.media",

@@ -45,6 +45,8 @@ def host_chains(context: Context) -> list[Chain]:
         )
         for match in context.signalling()
     ]
+    if not rules and not host_guarded(context):
+        return []
     chains = []
     if host_guarded(context):
         rules.append(

@@ -26,8 +26,9 @@ ONE_ADDRESS = PrefixLengths(32, 128)
 # One IPv6 customer holds at least a /64 and may pick any address in it (RFC 6177).
 ONE_SOURCE = PrefixLengths(32, 64)
 
-# A framed customer's phone retries every few seconds and logs in; a guesser gets 6 a minute.
-_TRICKLE_PORT = (Rate(6, TimeUnit.MINUTE), 2)
+# A framed customer's phone retries every few seconds and logs in; a guesser gets 12 a minute.
+# The source comes first: what it drops must not use up the tokens of a port.
+_TRICKLE_PORT = (Rate(12, TimeUnit.MINUTE), 2)
 _TRICKLE_SOURCE = (Rate(1, TimeUnit.SECOND), 3)
 
 
@@ -127,17 +128,17 @@ def _probation(context: Context) -> list[Rule]:
             origin,
         ),
         Rule(
-            "banned.trickle-port",
-            (RateAbove("trickp", port_rate, port_burst, ONE_ADDRESS, with_port=True),),
-            Drop(),
-            "banned source, too many REGISTERs from one port",
-            origin,
-        ),
-        Rule(
             "banned.trickle-source",
             (RateAbove("tricks", source_rate, source_burst, ONE_SOURCE),),
             Drop(),
             "banned source, too many REGISTERs",
+            origin,
+        ),
+        Rule(
+            "banned.trickle-port",
+            (RateAbove("trickp", port_rate, port_burst, ONE_ADDRESS, with_port=True),),
+            Drop(),
+            "banned source, too many REGISTERs from one port",
             origin,
         ),
         Rule(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sipfw.compiler import names
 from sipfw.compiler.context import Context, join_ports
+from sipfw.compiler.layers.entry import trusted_sets
 from sipfw.policy.model import Transport
 from sipfw.ruleset.match import (
     CountAbove,
@@ -55,7 +56,7 @@ def _output(context: Context) -> Chain:
             context.origin("signalling"),
         )
     ]
-    if context.policy.media.notrack:
+    if context.policy.media.notrack and context.policy.media.ports:
         media = join_ports(context.policy.media.ports)
         rules.append(
             Rule(
@@ -210,7 +211,7 @@ def _failure(context: Context) -> Chain:
             f"{name} sources are not counted",
             origin,
         )
-        for name in (names.SET_TRUSTED, names.SET_LEARNED)
+        for name in (*sorted(trusted_sets(context)), names.SET_LEARNED)
     ]
     rules += [
         Rule(

@@ -1,0 +1,129 @@
+"""One IR match to nft's words, for matches that need no set of buckets.
+
+Syntax is that of nft 1.0.6; `@ih` needs kernel 5.16.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipfw.ruleset.match import (
+    Address,
+    ConntrackState,
+    Direction,
+    Icmp,
+    InSet,
+    Interface,
+    L4Proto,
+    Match,
+    PayloadAt,
+    PortRange,
+    Ports,
+    PrefixLengths,
+    Protocol,
+    RateWithin,
+    ShorterThan,
+    TcpSyn,
+)
+from sipfw.ruleset.rule import Family
+
+if TYPE_CHECKING:
+    from sipfw.ruleset.model import Ruleset
+
+SUFFIX = {Family.IP: "4", Family.IP6: "6"}
+
+_BITS = {Family.IP: 32, Family.IP6: 128}
+_UDP_HEADER = 8
+
+# A raw payload expression compares at most 128 bits (NFT_REG_SIZE).
+_CHUNK = 16
+
+
+def address_type(family: Family) -> str:
+    """Return nft's type of an address."""
+    return "ipv4_addr" if family is Family.IP else "ipv6_addr"
+
+
+def end(direction: Direction, family: Family) -> str:
+    """Return the expression of the source or destination address."""
+    return f"{family.value} {'saddr' if direction is Direction.SOURCE else 'daddr'}"
+
+
+def masked(address: str, prefix: PrefixLengths, family: Family) -> str:
+    """Return an address expression cut to a prefix: dynamic sets take no intervals."""
+    bits = prefix.ip if family is Family.IP else prefix.ip6
+    if bits == _BITS[family]:
+        return address
+    if family is Family.IP:
+        mask = (0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF
+        return f"{address} and {'.'.join(str(mask >> shift & 255) for shift in (24, 16, 8, 0))}"
+    groups, rest = divmod(bits, 16)
+    parts = ["ffff"] * groups + ([f"{(0xFFFF << (16 - rest)) & 0xFFFF:x}"] if rest else [])
+    return f"{address} and {':'.join(parts)}{'::' if len(parts) < 8 else ''}"
+
+
+def plain(match: Match, ruleset: Ruleset, family: Family) -> str:
+    """Return the words of a match that has one form only."""
+    match match:
+        case Protocol():
+            return f"meta l4proto {match.proto}"
+        case Ports():
+            side = "dport" if match.direction is Direction.DESTINATION else "sport"
+            return f"{match.proto} {side} {_port_set(match.ranges)}"
+        case InSet():
+            return _in_set(match, ruleset, family)
+        case Interface():
+            side = "iifname" if match.direction is Direction.SOURCE else "oifname"
+            return f'{side} "{match.name}"'
+        case ConntrackState():
+            return f"ct state {','.join(match.states)}"
+        case TcpSyn():
+            return "tcp flags & (fin | syn | rst | ack) == syn"
+        case Icmp():
+            return f"{'icmp' if family is Family.IP else 'icmpv6'} type {match.type}"
+        case ShorterThan():
+            return f"udp length < {_UDP_HEADER + match.payload_bytes}"
+        case RateWithin():
+            return f"limit rate {match.rate} burst {match.burst} packets"
+        case _:
+            raise AssertionError(f"{match} is handled elsewhere")
+
+
+def _in_set(match: InSet, ruleset: Ruleset, family: Family) -> str:
+    name = f"{match.set}{SUFFIX[family]}"
+    address = end(match.direction, family)
+    if match.set.endswith("-ports"):
+        side = "sport" if match.direction is Direction.SOURCE else "dport"
+        return f"{address} . meta l4proto . th {side} @{name}"
+    ruleset.set(match.set)
+    return f"{address} @{name}"
+
+
+def _port_set(ranges: tuple[PortRange, ...]) -> str:
+    texts = [str(item) for item in ranges]
+    return texts[0] if len(texts) == 1 else f"{{ {', '.join(texts)} }}"
+
+
+def address(match: Address, family: Family) -> list[str]:
+    """Return the words of an address match; nothing in the other family."""
+    if (match.network.version == 4) != (family is Family.IP):
+        return []
+    return [f"{end(match.direction, family)} {match.network}"]
+
+
+def payload_at(match: PayloadAt) -> list[str]:
+    """Compare at a fixed offset. A packet that ends before it matches neither `==` nor `!=`."""
+    base, start = ("th", 8 * _UDP_HEADER) if match.proto is L4Proto.UDP else ("ih", 0)
+    operator = "!= " if match.negate else ""
+    chunks = [
+        match.pattern[index : index + _CHUNK] for index in range(0, len(match.pattern), _CHUNK)
+    ]
+    words = [f"meta l4proto {match.proto}"]
+    for number, chunk in enumerate(chunks):
+        offset = start + 8 * _CHUNK * number
+        words.append(f"@{base},{offset},{8 * len(chunk)} {operator}0x{chunk.hex()}")
+    if not match.negate:
+        return [" ".join(words)]
+    if len(chunks) > 1 or match.proto is not L4Proto.UDP:
+        raise AssertionError("only a short UDP pattern can be negated")
+    return [f"udp length < {_UDP_HEADER + len(match.pattern)}", " ".join(words)]
