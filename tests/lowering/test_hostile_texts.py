@@ -26,7 +26,8 @@ HOSTILE = [
     '"', "'", "\\", "|", "!", "--", "$", "`", "|41|", "||", "|zz|", '\\"', "\\\\", "\\|", "!x",
     "! x", "--hex-string x", "-j ACCEPT", "$(reboot)", "`reboot`", "${IFS}x", "; reboot #x",
     "a && b", "a > /etc/x", "*filter", ":INPUT ACCEPT", "COMMIT", "# comment", "%s%n%x",
-    "{{ 7*7 }}", "{% raw %}", "'; DROP x", "a\\nb", "!!", "~/*?[a]", "it's |42| \"quoted\" \\ `x` $y !",
+    "{{ 7*7 }}", "{% raw %}", "'; DROP x", "a\\nb", "!!", "~/*?[a]",
+    "it's |42| \"quoted\" \\ `x` $y !",
     " leading", "trailing ", "  ", "=", "a=b", "|", "|6", "EOF", "sipfw:x#00000000",
 ]  # fmt: skip
 

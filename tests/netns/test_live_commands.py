@@ -227,8 +227,10 @@ TAMPERING = {
         ("extra", "rule", "SIP_TRUSTED"),
     ),
     "port edited under its comment": (
-        "iptables-legacy -t raw -R SIPFW_PREROUTING 2 -p udp --dport 5070 "
-        "-m comment --comment {comment} -g SIP_SIGNALLING",
+        (
+            "iptables-legacy -t raw -R SIPFW_PREROUTING 2 -p udp --dport 5070 "
+            "-m comment --comment {comment} -g SIP_SIGNALLING"
+        ),
         ("changed", "rule", "entry.udp"),
     ),
     "chain flushed": (
