@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 @click.option("--yes", is_flag=True, help="Never ask; for scripts.")
 def command(*, root: Path, yes: bool) -> int:
     """Remove sipfw's rules, chains, sets and sysctls; nothing else is touched."""
-    from sipfw.deploy.apply import Options, remove
+    from sipfw.deploy.apply import remove
     from sipfw.deploy.files import Layout
+    from sipfw.deploy.targets import Options
 
     outcome = remove(Layout(root), Options())
     for note in outcome.notes:

@@ -13,12 +13,20 @@ from sipfw.errors import Exit
 @policy_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--hits", is_flag=True, help="Only rules that counted a packet.")
+@click.option(
+    "--backend",
+    type=click.Choice(["iptables", "nftables"]),
+    default="iptables",
+    show_default=True,
+    help="With a policy: where to look for it.",
+)
 @click.option("--no-ipset", is_flag=True, help="With a policy: expect a host without ipset.")
 def command(
     *,
     choice: Choice,
     as_json: bool,
     hits: bool,
+    backend: str,
     no_ipset: bool,
 ) -> int:
     """Show every rule's counters and compare the kernel with the last apply.
@@ -31,20 +39,21 @@ def command(
     from sipfw.deploy.files import Layout
     from sipfw.deploy.inspect import inspect
     from sipfw.deploy.state import read_applied
-    from sipfw.lower.iptables import lower
-    from sipfw.verify.expectation import expect
+    from sipfw.deploy.targets import target
 
     applied = None if choice.explicit else read_applied(Layout(choice.root))
     if applied is not None:
         expectation, source = applied.expectation, applied.source
+        chosen = target(applied.backend)
     else:
         if not choice.explicit:
             complain("no apply is on record; comparing with the policy itself")
         loaded = load_policy(choice)
         wanted = compile_wanted(loaded)
-        expectation = expect(wanted.ruleset, lower(wanted.ruleset, ipset=not no_ipset))
+        chosen = target(backend, ipset=not no_ipset)
+        expectation = chosen.expectation(wanted.ruleset)
         source = ", ".join(loaded.sources)
-    report = inspect(expectation)
+    report = inspect(expectation, chosen)
     if as_json:
         say_json(as_data(report, source))
     else:

@@ -16,11 +16,16 @@ class Applied:
 
     expectation: Expectation
     source: str
+    backend: str = "iptables"
 
 
 def write_applied(layout: Layout, applied: Applied) -> None:
     """Remember an apply."""
-    data = {"source": applied.source, "expectation": to_json(applied.expectation)}
+    data = {
+        "source": applied.source,
+        "backend": applied.backend,
+        "expectation": to_json(applied.expectation),
+    }
     write_atomically(layout.applied, json.dumps(data, indent=1) + "\n")
 
 
@@ -28,7 +33,9 @@ def read_applied(layout: Layout) -> Applied | None:
     """Return the last apply, None when there was none. Raises BackendError for a damaged file."""
     try:
         data = json.loads(layout.applied.read_text(encoding="utf-8"))
-        return Applied(from_json(json.dumps(data["expectation"])), str(data["source"]))
+        return Applied(
+            from_json(json.dumps(data["expectation"])), str(data["source"]), str(data["backend"])
+        )
     except FileNotFoundError:
         return None
     except PermissionError as error:

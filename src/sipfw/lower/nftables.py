@@ -47,6 +47,7 @@ from sipfw.ruleset.rule import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from ipaddress import IPv4Network, IPv6Network
 
 TABLE = "sipfw"
 
@@ -333,10 +334,16 @@ def _address_set(ruleset: Ruleset, name: str, family: Family) -> NftSet | None:
     if name.endswith("-ports"):
         kind = f"{kind} . inet_proto . inet_service"
         elements = tuple(
-            f"{endpoint.network} . {endpoint.proto} . {endpoint.port}"
+            f"{_listed(endpoint.network)} . {endpoint.proto} . {endpoint.port}"
             for endpoint in item.endpoints
             if endpoint.network.version == version
         )
     else:
-        elements = tuple(str(n) for n in item.networks if n.version == version)
+        elements = tuple(_listed(n) for n in item.networks if n.version == version)
     return NftSet(full, item.summary, kind, ("interval",), elements, static=True)
+
+
+def _listed(network: IPv4Network | IPv6Network) -> str:
+    """Write a network as nft lists it: one address bare."""
+    whole = network.prefixlen == network.max_prefixlen
+    return str(network.network_address) if whole else str(network)

@@ -80,6 +80,14 @@ class Expectation:
     sets: tuple[ExpectedSet, ...]
     sysctls: tuple[ExpectedSysctl, ...]
 
+    def chain_names(self) -> frozenset[str]:
+        """Name the chains that should be live."""
+        return frozenset(chain.name for chain in self.chains)
+
+    def static_sets(self) -> frozenset[str]:
+        """Name the sets whose content the policy decides."""
+        return frozenset(item.name for item in self.sets if item.elements is not None)
+
     def families(self) -> list[Family]:
         """Return the families that are guarded."""
         return sorted({jump.family for jump in self.jumps})

@@ -121,7 +121,8 @@ def _sets(expectation: Expectation, live: Live) -> list[SetReport]:
     reports = []
     for wanted in expectation.sets:
         item = found.get(wanted.name)
-        size = int(wanted.options[wanted.options.index("maxelem") + 1])
+        options = wanted.options
+        size = int(options[options.index("maxelem") + 1]) if "maxelem" in options else None
         entries = None if item is None else item.entries
         reports.append(SetReport(wanted.name, wanted.summary, entries, size))
     return reports

@@ -1,0 +1,85 @@
+"""What should be live in nftables, in the same form as for iptables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipfw.backends.nftables_reader import split_chain
+from sipfw.lower.naming import base_id, split_comment
+from sipfw.ruleset.rule import Family
+from sipfw.verify.expectation import (
+    Expectation,
+    ExpectedChain,
+    ExpectedJump,
+    ExpectedRule,
+    ExpectedSet,
+    ExpectedSysctl,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sipfw.lower.nftables import NftPlan, NftSet
+    from sipfw.ruleset.model import Ruleset
+    from sipfw.ruleset.rule import Rule
+
+
+def expect_nft(ruleset: Ruleset, plan: NftPlan) -> Expectation:
+    """Describe what a plan will look like when it is live."""
+    rules = {rule.id: rule for chain in ruleset.chains for rule in chain.rules}
+    layers = {chain.name: chain.layer.value for chain in ruleset.chains}
+    comments = [
+        *((chain.name, [rule.comment for rule in chain.rules]) for chain in plan.chains),
+        *((chain.name, [rule.comment for rule in chain.rules]) for chain in plan.texts),
+    ]
+    bases = {chain.name for chain in plan.chains if chain.base is not None}
+    return Expectation(
+        chains=tuple(_chains(comments, bases, rules, layers)),
+        jumps=tuple(
+            ExpectedJump(family, "sipfw", name, _rule(found[0], rules))
+            for name, found in comments
+            if name in bases
+            for family in Family
+        ),
+        sets=tuple(_set(item) for item in plan.sets),
+        sysctls=tuple(
+            ExpectedSysctl(item.name, item.value, str(item.origin)) for item in ruleset.sysctls
+        ),
+    )
+
+
+def _chains(
+    comments: list[tuple[str, list[str]]],
+    bases: set[str],
+    rules: dict[str, Rule],
+    layers: dict[str, str],
+) -> Iterator[ExpectedChain]:
+    for name, found in comments:
+        place = None if name in bases else split_chain(name)
+        if place is None:
+            continue
+        chain, family = place
+        layer = layers[chain.removesuffix("_text")]
+        texts = tuple(_rule(comment, rules) for comment in found)
+        yield ExpectedChain(family, "sipfw", chain, layer, texts)
+
+
+def _rule(comment: str, rules: dict[str, Rule]) -> ExpectedRule:
+    parts = split_comment(comment)
+    if parts is None:
+        raise AssertionError(f"a lowered rule without our mark: {comment!r}")
+    rule_id, digest = parts
+    rule = rules.get(base_id(rule_id))
+    if rule is None:
+        return ExpectedRule(rule_id, digest, "way into sipfw's chains", "built-in: hook")
+    return ExpectedRule(rule_id, digest, rule.summary, str(rule.origin))
+
+
+def _set(item: NftSet) -> ExpectedSet:
+    options: tuple[str, ...] = ()
+    if item.size is not None:
+        options += ("maxelem", str(item.size))
+    if item.timeout is not None:
+        options += ("timeout", str(item.timeout))
+    elements = item.elements if item.static else None
+    return ExpectedSet(item.name, item.type, options, item.summary, elements)
