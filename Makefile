@@ -10,10 +10,13 @@ PACKAGES := python3-venv python3-dev gcc libc6-dev \
 	iptables ipset nftables iproute2 kmod procps util-linux conntrack \
 	sipsak sip-tester sipvicious nmap shellcheck dash
 
-.PHONY: demo test lint type unit netns wheel packages clean
+.PHONY: bench demo test lint type unit netns wheel packages clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo/demo.py
+
+bench: $(VENV)/.ready
+	$(BIN)/python bench/bench.py
 
 test: lint type unit netns
 

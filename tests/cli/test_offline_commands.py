@@ -310,7 +310,7 @@ def test_only_root_may_touch_the_firewall(
     chosen = [] if arguments[0] == "remove" else ["--policy", str(policy)]
     ran = _as_nobody(tmp_path, *arguments, *chosen, "--root", str(tmp_path))
     assert (ran.returncode, ran.stdout) == (Exit.BACKEND, "")
-    assert ran.stderr == "only root may change the firewall; use sudo\n"
+    assert ran.stderr == "only root may see or change the firewall; use sudo\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a folder that another user cannot read")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,11 +18,12 @@ from sipfw.errors import Exit
 from sipfw.resources import shipped_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from conftest import Sipfw
 
-_ANSWERS = {Exit.CLEAN, Exit.POLICY}
+_ANSWERS = {Exit.CLEAN, Exit.POLICY, Exit.INCOMPLETE}
 
 _VALID = """\
 profile: wholesale
@@ -165,6 +167,18 @@ def test_the_policy_that_the_mutations_start_from_is_valid(sipfw: Sipfw, tmp_pat
     assert _check(sipfw, tmp_path, _VALID.encode())[0] == Exit.CLEAN
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_dns() -> Iterator[None]:
+    """Damage makes host names, and a test must not ask the Internet about them."""
+
+    def unknown(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", unknown)
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("random")
@@ -249,7 +263,7 @@ def test_any_value_in_any_field(path: str, value: object, sipfw: Sipfw, folder: 
 )
 def test_any_peer(fields: dict[str, object], sipfw: Sipfw, folder: Path) -> None:
     ran = sipfw("check", "--root", str(folder), "--set", f"trusted_peers=[{_as_json(fields)}]")
-    assert ran.code in {*_ANSWERS, Exit.INCOMPLETE}, ran.stderr
+    assert ran.code in _ANSWERS, ran.stderr
 
 
 def _as_json(value: object) -> str:

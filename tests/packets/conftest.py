@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, TypeAlias, get_args
 import pytest
 
 from lab import Family, Lab, unavailable_reason
-from packets.firewall import Firewall, Iptables, SetlessIptables
+from packets.firewall import Backend, Firewall, Iptables, Nftables, SetlessIptables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 FLAVOURS = {"legacy": "legacy", "nft-flavour": "nft"}
+BACKENDS = (*FLAVOURS, "nftables")
 Request: TypeAlias = pytest.FixtureRequest
 
 
@@ -55,9 +56,15 @@ def lock_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.getbasetemp() / "xtables.lock"
 
 
-@pytest.fixture(params=FLAVOURS)
+@pytest.fixture(params=BACKENDS)
 def firewall(request: Request, lab: Lab, lock_file: Path) -> Iterator[Firewall]:
-    built = Firewall(lab.switch, Iptables(lab.switch, FLAVOURS[request.param], lock_file))
+    name: str = request.param
+    backend: Backend = (
+        Iptables(lab.switch, FLAVOURS[name], lock_file)
+        if name in FLAVOURS
+        else Nftables(lab.switch)
+    )
+    built = Firewall(lab.switch, backend)
     yield built
     built.clear()
 

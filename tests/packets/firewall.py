@@ -6,7 +6,11 @@ test needs from a kernel interface, so that every backend meets the same cases.
 
 from __future__ import annotations
 
+import base64
+import json
+import pickle
 import re
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -17,6 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import yaml
 
+from sipfw.backends.nft_tool import live_from_json
+from sipfw.backends.nftables_reader import nft_live
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.lower.iptables import lower
 from sipfw.lower.naming import base_id, set_name, split_comment
@@ -150,12 +156,60 @@ class SetlessIptables(Iptables):
         return f"/proc/net/xt_recent/{set_name(name, family_of(address))}"
 
 
+class Nftables:
+    """`table inet sipfw`, loaded by the backend that operators use."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def load(self, ruleset: Ruleset) -> None:
+        program = str(Path(__file__).with_name("nft_load.py"))
+        text = base64.b64encode(pickle.dumps(ruleset)).decode()
+        self._node.run([sys.executable, program], text)
+
+    def clear(self) -> None:
+        self._node.run(["nft", "flush", "ruleset"])
+
+    def counts(self, family: Family) -> dict[str, Count]:
+        shown = self._node.run(["nft", "-j", "list", "table", "inet", "sipfw"]).stdout
+        live = nft_live(live_from_json(json.loads(shown)["nftables"]))
+        packets: Counter[str] = Counter()
+        volume: Counter[str] = Counter()
+        rules = [rule for chain in live.chains if chain.family is family for rule in chain.rules]
+        # One rule leads both families into their chains, so it counts both.
+        rules += [jump.rule for jump in live.jumps if jump.family is family]
+        for rule in rules:
+            name = base_id(rule.rule_id or "")
+            packets[name] += rule.packets
+            volume[name] += rule.bytes
+        return {rule_id: Count(packets[rule_id], volume[rule_id]) for rule_id in packets}
+
+    def contains(self, name: str, address: str) -> bool:
+        return self._element("get", name, address) == 0
+
+    def add(self, name: str, address: str) -> None:
+        assert self._element("add", name, address) == 0, f"cannot add {address} to {name}"
+
+    def remove(self, name: str, address: str) -> None:
+        self._element("delete", name, address)
+
+    def _element(self, verb: str, name: str, address: str) -> int:
+        suffix = "4" if family_of(address) is Family.IP else "6"
+        place = ["nft", verb, "element", "inet", "sipfw", f"{name}{suffix}"]
+        return self._node.run([*place, f"{{ {address} }}"], check=False).returncode
+
+
 class Firewall:
     """A policy at work in the switch's namespace."""
 
     def __init__(self, node: Node, backend: Backend) -> None:
         self._node = node
         self._backend = backend
+
+    @property
+    def own_table(self) -> bool:
+        """Tell whether the rules live in a table of their own, which no other one can skip."""
+        return isinstance(self._backend, Nftables)
 
     def load(self, policy: Mapping[str, Any] | None = None) -> None:
         """Load what a policy file of this content means."""

@@ -106,6 +106,8 @@ def test_foreign_rules_behind_ours_see_what_we_pass(
 def test_a_foreign_rule_before_ours_has_the_first_word(
     foreigner: Foreigner, lab: Lab, firewall: Firewall, family: Family
 ) -> None:
+    if firewall.own_table:
+        pytest.skip("nothing that another table accepts keeps nftables from asking ours")
     firewall.load(trusting())
     lab.switch.run([foreigner.tool, "-t", "raw", "-I", "PREROUTING", "-p", "udp", "-j", "ACCEPT"])
     sink = lab.switch.udp_sink(5060)

@@ -128,7 +128,7 @@ def test_a_disguised_svcrack_is_limited_to_a_few_guesses(
     attack_side_by_side(lab, {"crack": command}, tmp_path, 3.0)
     reached = sink.settle()
     assert {each.source_port for each in sink.arrivals()} == {5099}
-    # The port's trickle grows by one REGISTER in ten seconds.
+    # The port's trickle grows by one REGISTER in five seconds.
     assert FAILURES <= reached <= FAILURES + PROBATION + 1
     assert firewall.counted("banned.trickle-port", "ip") >= 1
     assert firewall.contains("banned", lab.attacker.address4)

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from sipfw.backends.interface import Live, LiveChain, LiveJump, LiveSetState
+from sipfw.lower.naming import split_nft_chain
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
     from sipfw.backends.nft_tool import NftListing
-
-# `SIP_TRUSTED4`, `SIP_SCANNER_BLOCK6_text_0a1b2c3d`.
-_CHAIN = re.compile(r"^(?P<name>.*?)(?P<family>[46])(?P<text>_text)?(?:_[0-9a-f]{8})?$")
-_FAMILIES = {"4": Family.IP, "6": Family.IP6}
-
-
-def split_chain(name: str) -> tuple[str, Family] | None:
-    """Return a chain's name in the ruleset and its family; None for a base chain."""
-    found = _CHAIN.match(name)
-    if found is None:
-        return None
-    return f"{found['name']}{found['text'] or ''}", _FAMILIES[found["family"]]
 
 
 def nft_live(listing: NftListing | None) -> Live:
@@ -39,7 +27,7 @@ def nft_live(listing: NftListing | None) -> Live:
                 for family in Family
             ]
             continue
-        place = split_chain(chain.name)
+        place = split_nft_chain(chain.name)
         if place is not None:
             chains.append(LiveChain(place[1], "sipfw", place[0], chain.rules))
     sets = tuple(

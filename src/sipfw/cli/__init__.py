@@ -64,7 +64,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except click.Abort:
-        complain("interrupted, nothing was changed")
+        complain("interrupted; an apply that had begun was finished or taken back")
         sys.exit(130)
     except BrokenPipeError:
         # `sipfw verify | head`: the reader has gone; a second write would fail at exit again.

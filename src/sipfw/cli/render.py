@@ -48,6 +48,8 @@ def command(
     from sipfw.lower.setless import warnings
     from sipfw.render.text import rendered
 
+    if family is not None and form != "restore":
+        raise click.UsageError("--family goes with --format restore")
     wanted = compile_wanted(load_policy(choice))
     if no_ipset:
         remark(warnings(wanted.ruleset))

@@ -32,7 +32,7 @@ class Outcome:
 def require_root() -> None:
     """Raise BackendError for anybody but root: netfilter would refuse later and less clearly."""
     if os.geteuid() != 0:
-        raise BackendError("only root may change the firewall", hint="use sudo")
+        raise BackendError("only root may see or change the firewall", hint="use sudo")
 
 
 def apply(

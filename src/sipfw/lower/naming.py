@@ -12,6 +12,10 @@ MARK = "sipfw:"
 
 _COMMENT = re.compile(r"^sipfw:(?P<id>[^#]+)#(?P<digest>[0-9a-f]{8})$")
 
+# `SIP_TRUSTED4`, `SIP_SCANNER_BLOCK6_text_0a1b2c3d`.
+_NFT_CHAIN = re.compile(r"^(?P<name>.*?)(?P<family>[46])(?P<text>_text)?(?:_[0-9a-f]{8})?$")
+_NFT_FAMILIES = {"4": Family.IP, "6": Family.IP6}
+
 # IPSET_MAXNAMELEN is 32 with the NUL; the loader appends `-new` while it swaps.
 MAX_SET_NAME = 31
 
@@ -53,3 +57,11 @@ def split_comment(text: str) -> tuple[str, str] | None:
 def base_id(rule_id: str) -> str:
     """Return the ruleset's id of a rule that lowering had to split (`identity.trusted/2`)."""
     return rule_id.partition("/")[0]
+
+
+def split_nft_chain(name: str) -> tuple[str, Family] | None:
+    """Return an nftables chain's name in the ruleset and its family; None for a base chain."""
+    found = _NFT_CHAIN.match(name)
+    if found is None:
+        return None
+    return f"{found['name']}{found['text'] or ''}", _NFT_FAMILIES[found["family"]]

@@ -19,7 +19,7 @@ from sipfw.policy.model import Policy
 from sipfw.policy.rules import Finding, apply_blockers, findings
 from sipfw.policy.salvage import salvage
 from sipfw.policy.types import shown
-from sipfw.policy.yaml_tree import Path, Tree, read_tree
+from sipfw.policy.yaml_tree import MAX_BYTES, Path, Tree, read_tree
 from sipfw.resources import shipped_folder
 
 if TYPE_CHECKING:
@@ -179,7 +179,8 @@ def _shipped(kind: str, name: str, asked_at: Location) -> FilePath:
 
 def _file_layer(path: FilePath) -> Layer:
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         message = f"cannot be read: {reason}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 _WIDEST_PEER = {4: 8, 6: 16}
 
 # "This network" and the reserved class with the broadcast address (RFC 6890, 2.2.2).
-_NEVER_A_SOURCE = (IPv4Network("0.0.0.0/8"), IPv4Network("240.0.0.0/4"))
+_NEVER_A_SOURCE = frozenset({0, *range(240, 256)})
 
 # hashlimit keeps burst * interval in 32 bits of jiffies * 32 (net/netfilter/xt_hashlimit.c,
 # user2credits); with HZ=1000 that is 134,217 seconds.
@@ -106,7 +105,8 @@ def _unfit(network: Network, peer: Peer) -> str | None:
     for problem in ("loopback", "multicast", "unspecified"):
         if getattr(network, f"is_{problem}"):
             return f"'{network}' is a {problem} address and never a peer; remove it"
-    if any(network.version == 4 and network.subnet_of(other) for other in _NEVER_A_SOURCE):
+    # Integers: subnet_of costs more than all the rest of the checks for 100,000 peers.
+    if network.version == 4 and int(network.network_address) >> 24 in _NEVER_A_SOURCE:
         return f"'{network}' is never the source of a packet; remove it"
     return None
 

@@ -125,7 +125,8 @@ def _nearest_address(value: str) -> str:
 def parse_peer_address(value: object) -> Network | Hostname:
     """Accept an address, a network, or a fully qualified host name."""
     if isinstance(value, str) and not _LOOKS_NUMERIC.search(value):
-        if _HOSTNAME.match(value):
+        # A name whose last label is a number is an address with a slip (RFC 3696, 2).
+        if _HOSTNAME.match(value) and not value.rstrip(".").rpartition(".")[2].isdigit():
             return Hostname(value.rstrip(".").lower())
         raise ValueError(
             f"{shown(value)} is neither an address nor a host name; "

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sipfw.backends.nftables_reader import split_chain
-from sipfw.lower.naming import base_id, split_comment
+from sipfw.lower.naming import base_id, split_comment, split_nft_chain
 from sipfw.ruleset.rule import Family
 from sipfw.verify.expectation import (
     Expectation,
@@ -55,7 +54,7 @@ def _chains(
     layers: dict[str, str],
 ) -> Iterator[ExpectedChain]:
     for name, found in comments:
-        place = None if name in bases else split_chain(name)
+        place = None if name in bases else split_nft_chain(name)
         if place is None:
             continue
         chain, family = place

@@ -1,0 +1,125 @@
+"""The columns of the benchmark: each puts one firewall into a stage; knows no packet."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from guide import guide_script
+
+from packets import BANNED
+from sipfw.compiler.pipeline import compile_policy
+from sipfw.lower.iptables import lower
+from sipfw.lower.naming import set_name
+from sipfw.policy.load import Request, load
+from sipfw.render.restore import ipset_text, restore_text
+from sipfw.ruleset.rule import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from stage import Stage
+
+    from sipfw.ruleset.model import Ruleset
+
+TRUSTED = ("203.0.113.10/32", "203.0.113.20/32", "198.51.100.0/28")
+ADMIN = "192.0.2.0/28"
+MANY_BANS = 10_000
+
+POLICY = f"""\
+profile: wholesale
+admin: {{networks: [{ADMIN}]}}
+trusted_peers:
+  - {{name: carrier-a, signalling: [{TRUSTED[0]}, "2001:db8:5::/64"], media: [203.0.113.0/24]}}
+  - {{name: carrier-b, signalling: [{TRUSTED[1]}]}}
+  - {{name: carrier-c, signalling: [{TRUSTED[2]}], tier: large}}
+bans: {{size: 131072}}
+"""
+
+NOTHING = "no firewall"
+DROP_ALL = "drop all in raw"
+GUIDE = "guide's script"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A firewall by name."""
+
+    name: str
+    load: Callable[[Stage], None]
+
+
+def compiled(text: str = POLICY) -> Ruleset:
+    """Return what a policy file of this content means."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "policy.yaml")
+        file.write_text(text)
+        return compile_policy(load(Request(file=file)))
+
+
+def addresses(first: str, count: int) -> Iterator[str]:
+    """Yield consecutive addresses."""
+    start = ip_address(first)
+    return (str(start + number) for number in range(count))
+
+
+def ban(stage: Stage, sources: Iterator[str]) -> None:
+    """Ban addresses as the rules would."""
+    name = set_name("banned", Family.IP)
+    stage.run(["ipset", "restore", "-exist"], "".join(f"add {name} {each}\n" for each in sources))
+
+
+def _nothing(_stage: Stage) -> None:
+    return
+
+
+def _drop_all(stage: Stage) -> None:
+    stage.run(["iptables-legacy", "-t", "raw", "-A", "PREROUTING", "-j", "DROP"])
+
+
+def _guide(stage: Stage) -> None:
+    stage.run(["iptables-legacy-restore"], guide_script(TRUSTED, ADMIN))
+
+
+def load_iptables(stage: Stage, text: str = POLICY, bans: int = 0) -> None:
+    """Load sipfw's rules as its iptables backend would, with `bans` banned addresses."""
+    plan = lower(compiled(text))
+    stage.run(["ipset", "restore", "-exist"], ipset_text(plan))
+    for family, program in ((Family.IP, "iptables"), (Family.IP6, "ip6tables")):
+        stage.run([f"{program}-legacy-restore", "--noflush"], restore_text(plan, family))
+    ban(stage, iter([BANNED]))
+    ban(stage, addresses("198.19.64.0", bans))
+
+
+def _nftables() -> Setup | None:
+    """Return the nftables column, None while the checkout has no nftables backend."""
+    try:
+        nftables = importlib.import_module("sipfw.lower.nftables")
+        backend = importlib.import_module("sipfw.backends.nftables").NftablesBackend()
+    except ImportError:
+        return None
+
+    def fill(stage: Stage) -> None:
+        with stage.inside():
+            backend.apply(nftables.lower(compiled()))
+        stage.run(["nft", "add element", "inet", "sipfw", "banned4", f"{{ {BANNED} }}"])
+
+    return Setup("sipfw nftables", fill)
+
+
+def setups() -> tuple[Setup, ...]:
+    """Return every column that this checkout can load."""
+    found = (
+        Setup(NOTHING, _nothing),
+        Setup(DROP_ALL, _drop_all),
+        Setup(GUIDE, _guide),
+        Setup("sipfw iptables", load_iptables),
+        Setup("sipfw iptables, 10k bans", partial(load_iptables, bans=MANY_BANS)),
+        _nftables(),
+    )
+    return tuple(setup for setup in found if setup is not None)
