@@ -54,6 +54,7 @@ def command(
         raise PolicyError(blockers)
     wanted = compile_wanted(loaded)
     if no_ipset:
+        wanted.loaded.require_setless()
         remark(warnings(wanted.ruleset))
     chosen = target(backend, ipset=not no_ipset)
     options = Options(adopt=adopt, lock_seconds=lock_seconds)

@@ -38,6 +38,7 @@ def command(
             say(line)
     wanted = compile_wanted(loaded)
     if no_ipset:
+        wanted.loaded.require_setless()
         remark(warnings(wanted.ruleset))
     plan = lower(wanted.ruleset, ipset=not no_ipset)
     rules = sum(len(chain.rules) for tab in plan.tables for chain in tab.chains)

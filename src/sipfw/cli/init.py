@@ -49,7 +49,9 @@ def command(
     networks = list(found.admin_candidates)
     if networks and not yes and sys.stdin.isatty():
         question = f"Admin network (you are connected from {networks[0]})"
-        networks = [click.prompt(question, default=networks[0], err=True)]
+        networks = [
+            click.prompt(question, default=networks[0], err=True, value_proc=_checked_network)
+        ]
     text = starter_policy(
         profile=profile,
         switch=switch or found.switch,
@@ -71,3 +73,13 @@ def command(
     write_atomically(target, text)
     complain(f"wrote {target}; add your carriers, then: sipfw check --policy {target}")
     return Exit.CLEAN
+
+
+def _checked_network(text: str) -> str:
+    """Ask again for anything that is no network."""
+    from sipfw.policy.types import parse_network
+
+    try:
+        return str(parse_network(text.strip()))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error

@@ -52,6 +52,7 @@ def command(
         raise click.UsageError("--family goes with --format restore")
     wanted = compile_wanted(load_policy(choice))
     if no_ipset:
+        wanted.loaded.require_setless()
         remark(warnings(wanted.ruleset))
     plan = lower(wanted.ruleset, ipset=not no_ipset)
     say(rendered(wanted.ruleset, plan, form, family, template_dir).rstrip("\n"))

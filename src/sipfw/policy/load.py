@@ -16,7 +16,7 @@ from sipfw.errors import PolicyError
 from sipfw.policy import messages
 from sipfw.policy.merge import BUILT_IN, Layer, Origins, merge
 from sipfw.policy.model import Policy
-from sipfw.policy.rules import Finding, apply_blockers, findings
+from sipfw.policy.rules import Finding, apply_blockers, findings, setless_blockers
 from sipfw.policy.salvage import salvage
 from sipfw.policy.types import shown
 from sipfw.policy.yaml_tree import MAX_BYTES, Path, Tree, read_tree
@@ -58,6 +58,12 @@ class LoadedPolicy:
     def blockers(self) -> list[Diagnostic]:
         """Return what forbids to apply this policy although it is valid."""
         return [self.locate(item) for item in apply_blockers(self.policy)]
+
+    def require_setless(self) -> None:
+        """Raise PolicyError for what a host without ipset cannot do."""
+        found = [self.locate(item) for item in setless_blockers(self.policy)]
+        if found:
+            raise PolicyError(found)
 
 
 def load(request: Request) -> LoadedPolicy:

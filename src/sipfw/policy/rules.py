@@ -53,6 +53,8 @@ def findings(policy: Policy) -> list[Finding]:
         _buckets,
         _recent,
         _signatures,
+        _wide_admin,
+        _unheard_peers,
         _missing_parts,
     )
     return [finding for check in checks for finding in check(policy)]
@@ -66,6 +68,18 @@ def apply_blockers(policy: Policy) -> list[Finding]:
             "add trusted_peers first"
         )
         return [Finding(("limits", "unknown_sources"), message)]
+    return []
+
+
+def setless_blockers(policy: Policy) -> list[Finding]:
+    """Return what a host without ipset cannot do: failures are xt_recent hits there."""
+    failures, most = policy.learning.failures, policy.target.recent_hits
+    if policy.learning.enabled and policy.bans.enabled and failures > most:
+        message = (
+            f"'{failures}' is more than xt_recent counts on the target kernel ({most}), and "
+            "without ipset failures are counted there; lower it, or raise target.recent_hits"
+        )
+        return [Finding(("learning", "failures"), message, related=("target", "recent_hits"))]
     return []
 
 
@@ -250,6 +264,23 @@ def _signatures(policy: Policy) -> Iterator[Finding]:
         yield Finding(path, note.message, note.severity)
 
 
+def _wide_admin(policy: Policy) -> Iterator[Finding]:
+    for index, network in enumerate(policy.admin.networks):
+        if _too_wide(network):
+            message = f"'{network}' lets a large part of the Internet reach ssh; name your own"
+            yield Finding(("admin", "networks", index), message, Severity.WARNING)
+
+
+def _unheard_peers(policy: Policy) -> Iterator[Finding]:
+    for index, peer in enumerate(policy.trusted_peers):
+        if peer.transports and not any(
+            getattr(policy.signalling, transport.value) for transport in peer.transports
+        ):
+            names = ", ".join(peer.transports)
+            message = f"the switch has no port for {names}, so this peer is trusted nowhere"
+            yield Finding(("trusted_peers", index, "transports"), message, Severity.WARNING)
+
+
 def _missing_parts(policy: Policy) -> Iterator[Finding]:
     if not policy.trusted_peers:
         message = "no trusted peers: carriers are treated like strangers; add trusted_peers"
@@ -259,4 +290,4 @@ def _missing_parts(policy: Policy) -> Iterator[Finding]:
         yield Finding(("admin", "networks"), message, Severity.WARNING)
 
 
-__all__ = ["Finding", "apply_blockers", "findings"]
+__all__ = ["Finding", "apply_blockers", "findings", "setless_blockers"]

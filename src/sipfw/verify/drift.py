@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
@@ -128,21 +129,23 @@ def _order(wanted: ExpectedChain, found: LiveChain, place: str) -> Iterator[Drif
 
 
 def _longest_rise(order: list[int]) -> set[int]:
-    """Return the members of a longest increasing subsequence: the rules that kept their place."""
-    best: list[tuple[int, int | None]] = []
-    for position, value in enumerate(order):
-        length, before = 1, None
-        for earlier in range(position):
-            if order[earlier] < value and best[earlier][0] + 1 > length:
-                length, before = best[earlier][0] + 1, earlier
-        best.append((length, before))
-    if not best:
-        return set()
-    at: int | None = max(range(len(best)), key=lambda i: best[i][0])
-    kept = set()
+    """Return the members of a longest increasing subsequence: the rules that kept their place.
+
+    Patience sorting: a chain of a host without ipset may hold thousands of rules.
+    """
+    tails: list[int] = []
+    tops: list[int] = []
+    before: dict[int, int | None] = {}
+    for value in order:
+        place = bisect_left(tails, value)
+        before[value] = tops[place - 1] if place else None
+        tails[place : place + 1] = [value]
+        tops[place : place + 1] = [value]
+    kept: set[int] = set()
+    at = tops[-1] if tops else None
     while at is not None:
-        kept.add(order[at])
-        at = best[at][1]
+        kept.add(at)
+        at = before[at]
     return kept
 
 
