@@ -99,10 +99,29 @@ def test_a_text_is_searched_as_it_is(text: str) -> None:
 
 @given(st.binary(min_size=1, max_size=127))
 def test_any_bytes_are_searched_as_they_are(pattern: bytes) -> None:
-    [line] = lines(PayloadAt(L4Proto.UDP, pattern))
+    [line] = lines(PayloadContains(pattern))
     assert line.isascii()
     assert line.isprintable()
     assert _pattern(line) == pattern
+
+
+@given(st.binary(min_size=4, max_size=40))
+def test_any_bytes_are_compared_word_by_word(pattern: bytes) -> None:
+    [line] = lines(PayloadAt(L4Proto.UDP, pattern))
+    words = words_of(line)
+    found = bytearray(len(pattern))
+    tests = words[words.index("--u32") + 1].split("&&")
+    for test in tests:
+        offset, value = test.split("=")
+        found[int(offset) - 28 : int(offset) - 24] = int(value, 16).to_bytes(4, "big")
+    assert bytes(found) == pattern
+    assert len(tests) <= 10
+
+
+@pytest.mark.parametrize("size", [1, 3, 41, 127])
+def test_lengths_that_words_cannot_say_are_searched_in_a_window(size: int) -> None:
+    [line] = lines(PayloadAt(L4Proto.UDP, b"x" * size))
+    assert f"--from 28 --to {28 + size}" in line
 
 
 @given(st.binary(max_size=40))

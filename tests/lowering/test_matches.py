@@ -154,8 +154,8 @@ CASES = [
     # The window is exactly as long as the text: a fixed offset.
     case(
         PayloadAt(UDP, b"OPTIONS "),
-        '-p udp -m string --algo kmp --from 28 --to 36 --hex-string "OPTIONS "',
-        '-p udp -m string --algo kmp --from 48 --to 56 --hex-string "OPTIONS "',
+        '-p udp -m u32 --u32 "28=0x4f505449&&32=0x4f4e5320"',
+        '-p udp -m u32 --u32 "48=0x4f505449&&52=0x4f4e5320"',
     ),
     # A TCP header has 20 to 60 bytes.
     case(
@@ -165,8 +165,8 @@ CASES = [
     ),
     case(
         PayloadAt(UDP, b"REGISTER ", negate=True),
-        '-p udp -m string --algo kmp --from 28 --to 37 ! --hex-string "REGISTER "',
-        '-p udp -m string --algo kmp --from 48 --to 57 ! --hex-string "REGISTER "',
+        '-p udp -m u32 ! --u32 "28=0x52454749&&32=0x53544552&&33=0x54455220"',
+        '-p udp -m u32 ! --u32 "48=0x52454749&&52=0x53544552&&53=0x54455220"',
     ),
     case(
         PayloadContains(b"sipvicious"),

@@ -110,6 +110,9 @@ add("-m addrtype --dst-type LOCAL", m("addrtype", "dst-type LOCAL"))
 add("-m addrtype ! --src-type UNICAST", m("addrtype", "!src-type UNICAST"))
 add("-m mark --mark 0x51/0xff", m("mark", "mark 0x51/0xff"))
 add("-m mark ! --mark 7", m("mark", "!mark 7"))
+add(
+    '-m u32 --u32 "28=0x4f505449&&32=0x4f4e5320"', m("u32", ("u32", "28=0x4f505449&&32=0x4f4e5320"))
+)
 add("-m length --length 0:39", m("length", "length 0:39"))
 add("-m length ! --length 1500", m("length", "!length 1500"))
 add(

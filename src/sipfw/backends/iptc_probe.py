@@ -130,6 +130,7 @@ _SAMPLES: dict[str, tuple[str, XMatch | XTarget | None]] = {
     "multiport": ("raw", XMatch("multiport", _options(("dports", "5060,5061")))),
     "recent": ("raw", XMatch("recent", _options(("set",), ("name", "sipfw_probe")))),
     "set": ("raw", XMatch("set", _options(("match-set", "{set}", "src")))),
+    "u32": ("raw", XMatch("u32", _options(("u32", "28=0x4f505449")))),
     "string": ("raw", XMatch("string", _options(("algo", "kmp"), ("string", "sip")))),
     "tcp": ("raw", XMatch("tcp", _options(("dport", "5060")))),
     "udp": ("raw", XMatch("udp", _options(("dport", "5060")))),
