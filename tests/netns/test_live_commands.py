@@ -355,6 +355,27 @@ def test_files_stay_below_the_root_and_are_roots_alone(host: Host) -> None:
     assert not [path for path in host.root.rglob("*") if path.is_file()]
 
 
+def test_read_only_state_folder_changes_nothing(host: Host) -> None:
+    host.must("apply", "--policy", host.policy())
+    before = host.saved("-c"), host.sets()
+    sealed = f'mount -t tmpfs -o ro none {host.root} && exec "$@"'
+    words = ("--root", str(host.root), "--policy", host.policy(), "--set", "bans.duration=9m")
+    command = (sys.executable, "-m", "sipfw", "apply", *words)
+    done = host.run("unshare", "-m", "sh", "-c", sealed, "sh", *command)
+    assert done.returncode == 4, done.stderr
+    assert "is read-only" in done.stderr
+    assert (host.saved("-c"), host.sets()) == before
+
+
+def test_remove_without_a_record_finds_either_backend(host: Host) -> None:
+    for backend in ("iptables", "nftables"):
+        host.must("apply", "--policy", host.policy(), "--backend", backend)
+        (host.root / "var/lib/sipfw/applied.json").unlink()
+        host.must("remove")
+        assert not [line for line in host.rules() if "sipfw" in line]
+        assert host.run("nft", "list", "tables").stdout == ""
+
+
 def test_sysctls_are_set_and_taken_back(host: Host) -> None:
     name = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream"
     before = host.run("cat", name).stdout

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 OLDEST = (1, 0, 6)
 
+# One transaction loads all or nothing, so only another writer can cause this.
+_IN_FORCE = "the new table is in force and something changed it; see sipfw verify"
+
 
 @dataclass(frozen=True, slots=True)
 class NftResult:
@@ -146,10 +149,14 @@ class NftablesBackend:
             found = None if live is None else live.chains.get(chain.name)
             comments = [] if found is None else [_comment(rule) for rule in found.rules]
             if comments != [rule.comment for rule in chain.rules]:
-                raise ApplyError(f"read back: chain {chain.name} does not hold what was loaded")
+                raise ApplyError(
+                    f"read back: chain {chain.name} does not hold what was loaded", hint=_IN_FORCE
+                )
         for text in plan.texts:
             if not _same_texts(text, live):
-                raise ApplyError(f"read back: chain {text.name} does not hold its searches")
+                raise ApplyError(
+                    f"read back: chain {text.name} does not hold its searches", hint=_IN_FORCE
+                )
 
 
 def _same_texts(chain: NftTextChain, live: NftListing | None) -> bool:

@@ -48,7 +48,7 @@ def cli() -> None:
 
     \b
     Exit codes: 0 clean, 1 difference found, 2 usage, 3 invalid policy,
-    4 host refused (nothing changed), 5 applied and taken back,
+    4 host refused (nothing changed), 5 went live and failed (see the message),
     6 done, but a peer's host name has no address.
     """
 

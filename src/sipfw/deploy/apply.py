@@ -6,14 +6,15 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sipfw.deploy.files import require_writable
 from sipfw.deploy.state import Applied, read_applied, write_applied
 from sipfw.deploy.sysctls import apply_sysctls, remove_sysctls
-from sipfw.deploy.targets import Options, Target, target
+from sipfw.deploy.targets import Options, Target, installed_backends, target
+from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
 
 if TYPE_CHECKING:
     from sipfw.deploy.files import Layout
-    from sipfw.diagnostics import Diagnostic
     from sipfw.ruleset.model import Ruleset
     from sipfw.ruleset.rule import Family
 
@@ -46,14 +47,36 @@ def apply(
             f"sipfw is live in {before.backend} already",
             hint=f"apply with --backend {before.backend}, or sipfw remove first",
         )
+    require_writable(layout)
     change = chosen.apply(ruleset, options)
     expectation = change.expectation
-    write_applied(layout, Applied(expectation, source, chosen.name))
-    warnings = (*change.warnings, *apply_sysctls(ruleset.sysctls, layout))
+    warnings = (
+        *change.warnings,
+        *_recorded(layout, Applied(expectation, source, chosen.name)),
+        *_sysctls(ruleset, layout),
+    )
     rules = sum(len(chain.rules) for chain in expectation.chains) + len(expectation.jumps)
     return Outcome(
         rules, len(expectation.sets), tuple(expectation.families()), change.notes, warnings
     )
+
+
+def _recorded(layout: Layout, applied: Applied) -> list[Diagnostic]:
+    """Write the record; the firewall is live already, so a full disk is only a warning."""
+    try:
+        write_applied(layout, applied)
+    except BackendError as error:
+        message = f"the firewall is live, but verify will not know it: {error}"
+        return [Diagnostic(message, severity=Severity.WARNING)]
+    return []
+
+
+def _sysctls(ruleset: Ruleset, layout: Layout) -> list[Diagnostic]:
+    try:
+        return apply_sysctls(ruleset.sysctls, layout)
+    except BackendError as error:
+        message = f"the firewall is live, but the kernel settings are not kept: {error}"
+        return [Diagnostic(message, "conntrack", severity=Severity.WARNING)]
 
 
 def rehearse(ruleset: Ruleset, chosen: Target, options: Options) -> str:
@@ -72,8 +95,8 @@ def remove(layout: Layout, options: Options) -> Outcome:
     """Take out everything of ours: rules, sets, sysctls and the record."""
     require_root()
     before = read_applied(layout)
-    backend = "iptables" if before is None else before.backend
-    notes = target(backend).remove(options)
+    backends = installed_backends() if before is None else [before.backend]
+    notes = tuple(note for name in backends for note in target(name).remove(options))
     warnings = remove_sysctls(layout)
     layout.applied.unlink(missing_ok=True)
     return Outcome(0, 0, (), notes, tuple(warnings))

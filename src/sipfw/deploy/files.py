@@ -35,6 +35,17 @@ class Layout:
         return self.root / _SYSCTL
 
 
+def require_writable(layout: Layout) -> None:
+    """Raise BackendError where the record of an apply could not be written; create nothing."""
+    for path in (layout.applied, layout.sysctl_file):
+        folder = next(parent for parent in path.parents if parent.exists())
+        if not os.access(folder, os.W_OK):
+            raise BackendError(
+                f"{path}: cannot be written: {folder} is read-only",
+                hint="nothing was changed; use --root for another place",
+            )
+
+
 def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
     """Replace a file so that a reader sees the old text or the new one, also after a power cut.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,7 +10,7 @@ from sipfw.backends.iptables import IptablesBackend
 from sipfw.backends.iptables_reader import IptablesReader
 from sipfw.backends.nftables import NftablesBackend
 from sipfw.backends.nftables_reader import nft_live
-from sipfw.backends.runner import SubprocessRunner
+from sipfw.backends.runner import HOST_PATH, SubprocessRunner
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.lower import iptables, nftables
 from sipfw.ruleset.rule import Family
@@ -166,3 +167,9 @@ class NftablesTarget:
 def target(backend: str, *, ipset: bool = True) -> Target:
     """Return the backend of that name."""
     return NftablesTarget() if backend == "nftables" else IptablesTarget(ipset)
+
+
+def installed_backends() -> list[str]:
+    """Name the backends whose programs this host has: what a removal without a record looks at."""
+    programs = {"iptables": "iptables-legacy-save", "nftables": "nft"}
+    return [name for name, tool in programs.items() if shutil.which(tool, path=HOST_PATH)]
