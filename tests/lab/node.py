@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from itertools import count
@@ -21,6 +22,7 @@ from lab.handles import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from lab.replies import Reply
 
@@ -71,19 +73,29 @@ class Node:
         return done
 
     def popen(
-        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        output: Path | None = None,
     ) -> subprocess.Popen[str]:
-        """Start a program; the lab ends it on exit."""
-        program = subprocess.Popen(
-            self._inside(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-        )
+        """Start a program; the lab ends it on exit.
+
+        A program that prints all the time needs a file as `output`: it would stop at a full pipe.
+        """
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(output.open("w")) if output else None
+            program = subprocess.Popen(
+                self._inside(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=file or subprocess.PIPE,
+                stderr=subprocess.STDOUT if file else subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+                env={**os.environ, **(env or {})},
+                cwd=cwd,
+            )
         self._programs.append(program)
         return program
 

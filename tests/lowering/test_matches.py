@@ -33,6 +33,7 @@ from sipfw.ruleset.match import (
     RateWithin,
     SeenAtLeast,
     ShorterThan,
+    StartsWithOneOf,
     TcpSyn,
     TimeUnit,
 )
@@ -150,6 +151,11 @@ CASES = [
     case(TcpSyn(), "-p tcp -m tcp --syn", "-p tcp -m tcp --syn"),
     case(Icmp(8), "-p icmp -m icmp --icmp-type 8", "-p icmpv6 -m icmp6 --icmpv6-type 8"),
     # A UDP packet whose payload has 10 bytes or less: headers of 20 or 40 and 8 bytes.
+    case(
+        StartsWithOneOf((b"REGI", b"ACK ")),
+        "-p udp -m u32 --u32 28=0x52454749,0x41434b20",
+        "-p udp -m u32 --u32 48=0x52454749,0x41434b20",
+    ),
     case(ShorterThan(11), "-m length --length 0:38", "-m length --length 0:58"),
     # The window is exactly as long as the text: a fixed offset.
     case(
@@ -284,6 +290,37 @@ def test_more_ports_than_multiport_takes(ranges: tuple[PortRange, ...], slots: l
     joined = ",".join(ports).replace(":", "-").split(",")
     assert joined == [str(item) for item in ranges]
     assert ("multiport" in found[-1]) == ("," in ports[-1])
+
+
+def test_a_long_list_of_words_makes_several_rules() -> None:
+    """One u32 comparison takes ten values (XT_U32_MAXSIZE)."""
+    words = tuple(f"W{number:03}".encode() for number in range(23))
+    found = [line.split()[5].split("=")[1].split(",") for line in lines(StartsWithOneOf(words))]
+    assert [len(values) for values in found] == [10, 10, 3]
+    assert [bytes.fromhex(value[2:]) for values in found for value in values] == list(words)
+
+
+def test_a_short_list_that_every_packet_meets_is_written_out() -> None:
+    assert lines(InSet("trusted", hot=True), sets=SETS) == ["-s 192.0.2.0/24 -j DROP"]
+    assert lines(InSet("trusted-ports", hot=True), sets=SETS) == [
+        "-s 192.0.2.0/24 -p udp -m udp --sport 5060 -j DROP",
+        "-s 192.0.2.0/24 -p tcp -m tcp --sport 5060 -j DROP",
+    ]
+    assert lines(InSet("nobody", hot=True), sets=SETS) == []
+
+
+def test_a_long_list_and_one_with_host_names_stay_sets() -> None:
+    many = tuple(ip_network(f"192.0.2.{number}/32") for number in range(25))
+    looked_up = ["-m set --match-set sipfw-peers4 src -j DROP"]
+    for item, expected in (
+        (AddressSet("peers", SetKind.NETWORK, "peers", ORIGIN, networks=many), looked_up),
+        (
+            AddressSet("peers", SetKind.NETWORK, "peers", ORIGIN, networks=many[:1], resolved=True),
+            looked_up,
+        ),
+        (AddressSet("peers", SetKind.HOST, "peers", ORIGIN, timeout=60), looked_up),
+    ):
+        assert lines(InSet("peers", hot=True), sets=(item,)) == expected
 
 
 def test_endpoints_without_ipset_are_one_rule_each() -> None:

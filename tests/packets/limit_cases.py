@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from packets.cases import Case, limited, request
 
+LOGIN = request("REGISTER", extra_headers=[("Authorization", "Digest nonce=0")])
+
 LIMIT_CASES = [
     Case(
         "two-hundred-registers-from-one-port",
@@ -47,20 +49,39 @@ LIMIT_CASES = [
     Case(
         "a-banned-source-has-a-trickle-of-registers",
         (request("REGISTER"),),
+        delivered=(20, 24),
+        rule="banned.trickle",
+        counted=(36, 40),
+        repeat=60,
+        ports=range(6000, 6020),
+        members=("banned",),
+    ),
+    Case(
+        "a-banned-source-has-fewer-logins",
+        (LOGIN,),
         delivered=2,
-        rule="banned.trickle-source",
+        rule="guesses.source",
         counted=(16, 17),
         repeat=20,
         members=("banned",),
     ),
     Case(
-        "a-banned-source-over-many-ports-has-the-same-trickle",
-        (request("REGISTER"),),
+        "a-banned-source-over-many-ports-has-hardly-more-logins",
+        (LOGIN,),
         delivered=(3, 4),
-        rule="banned.trickle-source",
+        rule="guesses.source",
         counted=(16, 17),
         repeat=20,
         ports=range(6000, 6020),
+        members=("banned",),
+    ),
+    Case(
+        "a-blank-before-the-colon-hides-no-login",
+        (request("REGISTER", extra_headers=[("authorization ", "Digest nonce=0")]),),
+        delivered=2,
+        rule="guesses.source",
+        counted=(16, 17),
+        repeat=20,
         members=("banned",),
     ),
     Case(

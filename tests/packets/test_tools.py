@@ -98,7 +98,7 @@ def test_nmap_gets_nothing_through(
         tmp_path,
     )
     assert "INVITE" not in "".join(printed.values())
-    for rule in ("options-udp", "options-tcp", "ua.nmap-nse", "short"):
+    for rule in ("options-udp", "options-tcp", "ua.nmap-nse", "not-sip"):
         assert firewall.counted(f"scanner.{rule}", family) >= 1, rule
 
 
@@ -128,9 +128,13 @@ def test_a_disguised_svcrack_is_limited_to_a_few_guesses(
     attack_side_by_side(lab, {"crack": command}, tmp_path, 3.0)
     reached = sink.settle()
     assert {each.source_port for each in sink.arrivals()} == {5099}
-    # The port's trickle grows by one REGISTER in five seconds.
-    assert FAILURES <= reached <= FAILURES + PROBATION + 1
-    assert firewall.counted("banned.trickle-port", "ip") >= 1
+    # The port's trickle grows by one login in five seconds.
+    guesses = firewall.counted("guesses.probation", "ip")
+    assert guesses <= PROBATION + 1
+    assert reached == firewall.counted("rate.accept", "ip") + guesses + firewall.counted(
+        "banned.probation", "ip"
+    )
+    assert firewall.counted("rate.accept", "ip") <= FAILURES + 1
     assert firewall.contains("banned", lab.attacker.address4)
 
 
@@ -155,7 +159,7 @@ def test_calls_of_a_carrier_complete_beside_a_flood(
     # A starved sink may answer after sipp has repeated a request.
     assert min(kinds["INVITE"], kinds["ACK"], kinds["BYE"]) == 20
     of_the_carrier = kinds["INVITE"] + kinds["ACK"] + kinds["BYE"]
-    assert firewall.counted("trusted.accept", family) == of_the_carrier
+    assert firewall.counted("trusted.within-tier", family) == of_the_carrier
     assert firewall.counted("scanner.options-udp", family) == 5000
     # Its REGISTERs brought the flood a ban, and what is left of them is a trickle.
     assert firewall.contains("banned", attacker)

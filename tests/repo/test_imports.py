@@ -21,11 +21,12 @@ _ALLOWED = {
     "ruleset": set(),
     "policy": {"ruleset"},
     "compiler": {"policy", "ruleset"},
+    "walk": {"ruleset"},
     "lower": {"ruleset"},
     "render": {"lower", "ruleset"},
     "backends": {"lower", "render", "ruleset"},
     "verify": {"backends", "lower", "ruleset"},
-    "deploy": {"backends", "lower", "policy", "render", "ruleset", "verify"},
+    "deploy": {"backends", "lower", "policy", "render", "ruleset", "verify", "walk"},
     "cli": {"backends", "compiler", "deploy", "lower", "policy", "render", "ruleset", "verify"},
 }
 

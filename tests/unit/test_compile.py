@@ -18,7 +18,8 @@ from sipfw.lower.naming import MAX_SET_NAME
 from sipfw.policy.load import Request, load, shipped_profiles, shipped_switches
 from sipfw.ruleset.lint import lint
 from sipfw.ruleset.match import Direction, InSet, L4Proto, Match, PayloadAt, PayloadContains, Ports
-from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Drop, Goto, Jump, Rule, UpdateSet
+from sipfw.ruleset.model import Layer
+from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Done, Drop, Goto, Jump, Rule, UpdateSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _TRUSTED_SETS = {
     names.SET_TRUSTED,
+    names.SET_TRUSTED_TIERS,
     names.SET_TRUSTED_UDP,
     names.SET_TRUSTED_TCP,
     names.SET_TRUSTED_TLS,
@@ -110,13 +112,13 @@ def test_every_profile_on_every_switch(profile: str, switch: str | None, tmp_pat
 
 def test_a_trusted_peer_is_known_before_anything_can_drop_it(profile: str, tmp_path: Path) -> None:
     ruleset = _compiled(tmp_path, _PEERS, profile, "asterisk")
-    for name in (names.SIGNALLING, names.ENCRYPTED):
+    for name in (names.TRUSTED, names.ENCRYPTED):
         rules = ruleset.chain(name).rules
         lookups = [index for index, rule in enumerate(rules) if _asks_for_trust(rule)]
         others = [index for index, rule in enumerate(rules) if not _asks_for_trust(rule)]
         assert lookups
         assert max(lookups) < min(others)
-        assert all(rules[i].action == Goto(names.TRUSTED) for i in lookups)
+        assert {rules[i].action for i in lookups} <= {Done(), Goto(names.TIERS)}
     prerouting = ruleset.chain(names.PREROUTING).rules
     assert not [rule for rule in prerouting if isinstance(rule.action, Drop)]
 
@@ -127,12 +129,15 @@ def _asks_for_trust(rule: Rule) -> bool:
 
 def test_a_trusted_peer_meets_nothing_but_its_tier(profile: str, tmp_path: Path) -> None:
     ruleset = _compiled(tmp_path, _PEERS, profile)
-    chains = _reached(ruleset, names.TRUSTED)
-    assert [chain.name for chain in chains] == [names.TRUSTED]
+    lookups = [rule for rule in ruleset.chain(names.TRUSTED).rules if _asks_for_trust(rule)]
+    assert {rule.action for rule in lookups} == {Done(), Goto(names.TIERS)}
+    chains = _reached(ruleset, names.TIERS)
+    assert [chain.name for chain in chains] == [names.TIERS]
     drops = [rule for rule in chains[0].rules if isinstance(rule.action, Drop)]
     assert [rule.id for rule in drops] == ["trusted.tier-large", "trusted.tier-small"]
     without = _compiled(tmp_path, _PEERS.replace(", tier: large", "").replace(", tier: small", ""))
-    assert not [r for r in without.chain(names.TRUSTED).rules if isinstance(r.action, Drop)]
+    lookups = [rule for rule in without.chain(names.TRUSTED).rules if _asks_for_trust(rule)]
+    assert {rule.action for rule in lookups} == {Done()}
 
 
 def test_every_kind_of_peer_is_looked_up_where_its_packets_come(tmp_path: Path) -> None:
@@ -140,18 +145,25 @@ def test_every_kind_of_peer_is_looked_up_where_its_packets_come(tmp_path: Path) 
     asked = {
         name: [match.set for rule in ruleset.chain(name).rules for match in rule.matches
                if isinstance(match, InSet) and match.set in _TRUSTED_SETS]
-        for name in (names.SIGNALLING, names.ENCRYPTED)
+        for name in (names.TRUSTED, names.ENCRYPTED)
     }  # fmt: skip
     assert asked == {
-        names.SIGNALLING: ["trusted", "trusted-udp", "trusted-tcp", "trusted-ports"],
-        names.ENCRYPTED: ["trusted", "trusted-tls", "trusted-tls-ports"],
+        names.TRUSTED: [
+            "trusted-tiers",
+            "trusted",
+            "trusted-udp",
+            "trusted-tcp",
+            "trusted-ports",
+        ],  # fmt: skip
+        names.ENCRYPTED: ["trusted", "trusted-tiers", "trusted-tls", "trusted-tls-ports"],
     }
     members = {
         item.name: [str(x) for x in (*item.networks, *item.endpoints)]
         for item in ruleset.sets
         if item.name in _TRUSTED_SETS
     }
-    assert members["trusted"] == ["203.0.113.10/32", "2001:db8:5::/64"]
+    assert members["trusted"] == []
+    assert members["trusted-tiers"] == ["203.0.113.10/32", "2001:db8:5::/64"]
     assert members["trusted-udp"] == ["203.0.113.20/32"]
     assert members["trusted-tcp"] == members["trusted-tls"] == ["203.0.113.30/32"]
     assert len(members["trusted-ports"]) == 2
@@ -180,9 +192,9 @@ def test_where_unknown_sources_are_denied_nothing_is_learned(tmp_path: Path) -> 
     chains = {chain.name for chain in ruleset.chains}
     assert not chains & {
         names.LEARNED, names.BANNED, names.SCANNER_BLOCK, names.RATE_LIMIT, names.RECENT,
-        names.BAN, names.REPLIES, names.SUCCESS, names.LEARN, names.FAILURE, names.CONNLIMIT,
+        names.BAN, names.REPLIES, names.SUCCESS, names.LEARN, names.FAILURE,
     }  # fmt: skip
-    for name in (names.SIGNALLING, names.ENCRYPTED):
+    for name in (names.TRUSTED, names.ENCRYPTED):
         last = ruleset.chain(name).rules[-1]
         assert (last.matches, last.action) == ((), Drop())
 
@@ -201,20 +213,29 @@ def test_ciphertext_is_never_searched(profile: str) -> None:
 
 
 def test_the_costly_searches_stand_behind_the_aggregate_cap() -> None:
-    rules = _compiled().chain(names.SCANNER_BLOCK).rules
-    cap = next(i for i, rule in enumerate(rules) if rule.id == "scanner.aggregate")
-    searches = [
-        i
-        for i, rule in enumerate(rules)
-        if any(isinstance(m, PayloadContains) for m in rule.matches)
+    ruleset = _compiled()
+    searching = {
+        chain.name
+        for chain in _reached(ruleset, names.TRUSTED)
+        if any(isinstance(m, PayloadContains) for rule in chain.rules for m in rule.matches)
+    }
+    assert searching == {names.SIGNATURES, names.BANNED}
+    banned = [rule.id for rule in ruleset.chain(names.BANNED).rules]
+    assert banned.index("banned.trickle") < banned.index("banned.login")
+    ways = [
+        rule
+        for rule in _rules(ruleset)
+        if isinstance(rule.action, Jump | Goto) and rule.action.chain == names.SIGNATURES
     ]
-    assert searches
-    assert cap < min(searches)
+    assert [rule.id for rule in ways] == ["aggregate.within"]
 
 
 def test_scanner_rules_never_ban() -> None:
     """A spoofer could write a customer's address into a scanner's packet."""
-    for chain in _reached(_compiled(), names.SCANNER_BLOCK):
+    ruleset = _compiled()
+    scanners = [chain for chain in ruleset.chains if chain.layer is Layer.SCANNER]
+    assert len(scanners) == 4
+    for chain in scanners:
         assert not [rule for rule in chain.rules if isinstance(rule.action, UpdateSet)]
 
 
@@ -244,7 +265,7 @@ def test_every_origin_names_a_field_of_the_policy(tmp_path: Path) -> None:
     for rule in _rules(ruleset):
         assert rule.origin.field, rule.id
         assert rule.origin.file
-    peers = next(rule for rule in _rules(ruleset) if rule.id == "identity.trusted")
+    peers = next(rule for rule in _rules(ruleset) if rule.id == "trusted.accept")
     assert str(peers.origin) == f"{tmp_path}/policy.yaml:2: trusted_peers"
 
 

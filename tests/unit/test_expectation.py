@@ -152,7 +152,7 @@ def test_a_report_adds_up_rules_that_lowering_split(tmp_path: Path) -> None:
     ruleset = compile_policy(load(Request(policy)))
     wanted = expect(ruleset, lower(ruleset, ipset=False))
     report = make_report(wanted, live_of(wanted), {}, Conntrack(1, 2))
-    [trusted] = [rule for rule in report.rules if rule.id == "identity.trusted"]
+    [trusted] = [rule for rule in report.rules if rule.id == "trusted.accept"]
     counts = {family: count.packets for family, count in trusted.counts.items() if count}
     assert counts == {Family.IP: 6, Family.IP6: 3}
     assert trusted.packets == 9

@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sipfw.lower.ipset import lower_sets
-from sipfw.lower.iptables_match import Draft, add_match
+from sipfw.lower.iptables_match import Draft, add_alternatives, add_match
 from sipfw.lower.naming import comment, set_name
 from sipfw.lower.setless import Setless
+from sipfw.lower.shortlist import short_list
 from sipfw.lower.xtables import (
     Family,
     XChain,
@@ -43,7 +44,12 @@ from sipfw.ruleset.rule import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sipfw.ruleset.match import Match
+
 FAMILIES = (Family.IP, Family.IP6)
+
+# Comparing an address costs some 5 ns, asking a hash:net 150 to 300 (docs/performance.md).
+_SHORT_LIST = 24
 
 
 def lower(ruleset: Ruleset, *, ipset: bool = True) -> XPlan:
@@ -91,9 +97,7 @@ class _Lowering:
         drafts = [Draft()]
         for match in rule.matches:
             drafts = [
-                following
-                for draft in drafts
-                for following in add_match(draft, match, family, self._setless)
+                following for draft in drafts for following in self._add(draft, match, family)
             ]
         finished = [self._finish(draft, rule.action, family) for draft in drafts]
         if len(finished) == 1:
@@ -102,6 +106,12 @@ class _Lowering:
             _commented(item, f"{rule.id}/{number}", family)
             for number, item in enumerate(finished, start=1)
         ]
+
+    def _add(self, draft: Draft, match: Match, family: Family) -> list[Draft]:
+        short = short_list(self._ruleset, match, family, _SHORT_LIST)
+        if short is not None:
+            return add_alternatives(draft, short, family)
+        return add_match(draft, match, family, self._setless)
 
     def _finish(self, draft: Draft, action: Action, family: Family) -> XRule:
         extra, target = self._action(action, family)

@@ -29,6 +29,7 @@ from sipfw.ruleset.match import (
     RateWithin,
     SeenAtLeast,
     ShorterThan,
+    StartsWithOneOf,
     TcpSyn,
 )
 
@@ -47,8 +48,9 @@ _MULTIPORT_SLOTS = 15
 
 _LONGEST_HEX_STRING = 127
 
-# XT_U32_MAXSIZE: at most ten comparisons in one match.
-_U32_BYTES = 40
+# XT_U32_MAXSIZE: at most ten comparisons in one match, and ten values in one comparison.
+_U32_VALUES = 10
+_U32_BYTES = 4 * _U32_VALUES
 
 # Characters of a search text that need no hex in any of shell, iptables-restore and hex-string.
 _PLAIN = re.compile(rb"[A-Za-z0-9 ./:@<>_=;+-]+")
@@ -95,6 +97,13 @@ def _module(protocol: str) -> str:
     return "icmp6" if protocol == "icmpv6" else protocol
 
 
+def add_alternatives(
+    draft: Draft, alternatives: list[tuple[Match, ...]], family: Family
+) -> list[Draft]:
+    """Add conditions of which one has to hold: a draft for each."""
+    return [following for each in alternatives for following in _all(draft, each, family)]
+
+
 def add_match(draft: Draft, match: Match, family: Family, setless: Setless | None) -> list[Draft]:
     """Add one condition. Several drafts come back where iptables needs several rules for it."""
     match match:
@@ -104,6 +113,8 @@ def add_match(draft: Draft, match: Match, family: Family, setless: Setless | Non
             return list(_ports(draft, match))
         case Address():
             return _address(draft, match, family)
+        case StartsWithOneOf():
+            return _starts_with_one_of(draft, match, family)
         case _:
             return [_add_single(draft, match, family)]
 
@@ -114,11 +125,7 @@ def _add_setless(
     recent = setless.question(match, family)
     if recent is not None:
         return [replace(draft, matches=(*draft.matches, recent))]
-    return [
-        following
-        for alternative in setless.alternatives(match, family)
-        for following in _all(draft, alternative, family)
-    ]
+    return add_alternatives(draft, setless.alternatives(match, family), family)
 
 
 def _all(draft: Draft, matches: tuple[Match, ...], family: Family) -> list[Draft]:
@@ -170,7 +177,7 @@ def _add_single(draft: Draft, match: Match, family: Family) -> Draft:
             return _payload(draft, match, family)
         case RateAbove() | RateWithin() | SeenAtLeast() | ConnectionsAbove():
             return _limit(draft, match, family)
-        case Ports() | Address():
+        case Ports() | Address() | StartsWithOneOf():
             raise AssertionError("handled by add_match")
         case _:
             assert_never(match)
@@ -249,6 +256,23 @@ def _payload(draft: Draft, match: PayloadAt | PayloadContains, family: Family) -
 def _kmp(window: tuple[XParam, ...], pattern: bytes, *, negate: bool = False) -> tuple[XParam, ...]:
     text = XParam("hex-string", (hex_string(pattern),), negate=negate)
     return (XParam("algo", ("kmp",)), *window, text)
+
+
+def _starts_with_one_of(draft: Draft, match: StartsWithOneOf, family: Family) -> list[Draft]:
+    """Compare the first word with lists of values, as many as one u32 takes to a rule."""
+    start = _IP_HEADER[family] + _UDP_HEADER
+    draft = draft.with_protocol(L4Proto.UDP.value)
+    return [
+        draft.with_match(
+            "u32",
+            XParam(
+                "u32",
+                (f"{start}={','.join(f'0x{word.hex()}' for word in words)}",),
+            ),
+        )
+        for at in range(0, len(match.words), _U32_VALUES)
+        if (words := match.words[at : at + _U32_VALUES])
+    ]
 
 
 def _u32(start: int, pattern: bytes) -> str:

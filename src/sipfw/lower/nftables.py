@@ -15,19 +15,32 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal, assert_never
 
 from sipfw.lower.naming import nft_comment
-from sipfw.lower.nftables_match import SUFFIX, address, address_type, end, masked, payload_at, plain
+from sipfw.lower.nftables_match import (
+    NETS,
+    SUFFIX,
+    address,
+    address_type,
+    end,
+    in_set,
+    masked,
+    parts,
+    payload_at,
+    plain,
+)
+from sipfw.lower.shortlist import short_list
 from sipfw.ruleset.match import (
     Address,
     ConnectionsAbove,
     CountAbove,
     Direction,
+    InSet,
     Match,
     PayloadAt,
     PayloadContains,
     RateAbove,
     SeenAtLeast,
 )
-from sipfw.ruleset.model import Chain, Priority, Ruleset
+from sipfw.ruleset.model import AddressSet, Chain, Priority, Ruleset
 from sipfw.ruleset.rule import (
     Accept,
     Action,
@@ -51,12 +64,15 @@ if TYPE_CHECKING:
 
 TABLE = "sipfw"
 
-# Priorities by nft's names: raw is before connection tracking (-200), mangle right after it.
-_PRIORITIES = {Priority.RAW: -300, Priority.MANGLE: -150, Priority.FILTER: 0}
+# Priorities by nft's names: raw is before connection tracking (-200), filter after it.
+_PRIORITIES = {Priority.RAW: -300, Priority.FILTER: 0}
 
 _NFPROTO = {Family.IP: "ipv4", Family.IP6: "ipv6"}
 _IP_HEADER = {Family.IP: 20, Family.IP6: 40}
 _UDP_HEADER = 8
+
+# Comparing an address costs some 8 ns, a lookup 80 to 150 (docs/performance.md).
+_SHORT_LIST = 8
 
 # A bucket that never refills within the life of its element counts events of one window.
 _NO_REFILL = "1/day"
@@ -149,7 +165,7 @@ class _Lowering:
             lowered
             for item in self._ruleset.sets
             for family in Family
-            if (lowered := _address_set(self._ruleset, item.name, family)) is not None
+            for lowered in _address_sets(item, family)
         ]
         return NftPlan((*sets, *self._buckets.values()), (*hooks, *chains), tuple(self._texts))
 
@@ -175,7 +191,7 @@ class _Lowering:
     def _rule(self, rule: Rule, family: Family) -> list[NftRule]:
         alternatives: list[list[str]] = [[]]
         for match in rule.matches:
-            options = self._match(match, family)
+            options = self._options(match, family)
             alternatives = [[*words, option] for words in alternatives for option in options]
         action = self._action(rule.action, family)
         finished = [NftRule("", " ".join(words), action) for words in alternatives]
@@ -185,17 +201,27 @@ class _Lowering:
             _commented(item, f"{rule.id}/{number}") for number, item in enumerate(finished, start=1)
         ]
 
+    def _options(self, match: Match, family: Family) -> list[str]:
+        short = short_list(self._ruleset, match, family, _SHORT_LIST)
+        if short is None:
+            return self._match(match, family)
+        return [
+            " ".join(word for part in each for word in self._match(part, family)) for each in short
+        ]
+
     def _match(self, match: Match, family: Family) -> list[str]:
         """Return the alternatives that together say the match; none if it never holds."""
         match match:
             case PayloadAt():
                 return payload_at(match)
+            case InSet():
+                return in_set(match, self._ruleset, family)
             case Address():
                 return address(match, family)
             case RateAbove() | SeenAtLeast() | ConnectionsAbove() | CountAbove():
                 return [self._bucket(match, family)]
             case _:
-                return [plain(match, self._ruleset, family)]
+                return [plain(match, family)]
 
     def _bucket(
         self, match: RateAbove | SeenAtLeast | ConnectionsAbove | CountAbove, family: Family
@@ -315,32 +341,43 @@ def _hook(chain: Chain) -> NftChain:
     base = chain.base
     if base is None:
         raise AssertionError(f"{chain.name} is no base chain")
-    families = ", ".join(f"{_NFPROTO[f]} : goto {chain.name}{SUFFIX[f]}" for f in Family)
+    rules = [
+        _commented(
+            NftRule("", f"meta nfproto {_NFPROTO[family]}", f"goto {chain.name}{SUFFIX[family]}"),
+            f"hook.{base.priority}.{base.hook}/{number}",
+        )
+        for number, family in enumerate(Family, start=1)
+    ]
     line = f"type filter hook {base.hook} priority {_PRIORITIES[base.priority]}; policy accept;"
-    lead = _commented(
-        NftRule("", "", f"meta nfproto vmap {{ {families} }}"), f"hook.{base.priority}.{base.hook}"
-    )
-    return NftChain(f"{base.priority}_{base.hook}", chain.summary, (lead,), line)
+    return NftChain(f"{base.priority}_{base.hook}", chain.summary, tuple(rules), line)
 
 
-def _address_set(ruleset: Ruleset, name: str, family: Family) -> NftSet | None:
-    item = ruleset.set(name)
+def _address_sets(item: AddressSet, family: Family) -> list[NftSet]:
     version = 4 if family is Family.IP else 6
-    full = f"{name}{SUFFIX[family]}"
     kind = address_type(family)
+    name = f"{item.name}{SUFFIX[family]}"
     if item.dynamic:
         flags = ("dynamic", "timeout")
-        return NftSet(full, item.summary, kind, flags, timeout=item.timeout, size=item.size)
-    if name.endswith("-ports"):
+        return [NftSet(name, item.summary, kind, flags, timeout=item.timeout, size=item.size)]
+    if item.name.endswith("-ports"):
         kind = f"{kind} . inet_proto . inet_service"
         elements = tuple(
             f"{_listed(endpoint.network)} . {endpoint.proto} . {endpoint.port}"
             for endpoint in item.endpoints
             if endpoint.network.version == version
         )
-    else:
-        elements = tuple(_listed(n) for n in item.networks if n.version == version)
-    return NftSet(full, item.summary, kind, ("interval",), elements, static=True)
+        return [NftSet(name, item.summary, kind, ("interval",), elements, static=True)]
+    return [
+        NftSet(
+            f"{part}{SUFFIX[family]}",
+            item.summary,
+            kind,
+            ("interval",) if part.endswith(NETS) else (),
+            tuple(_listed(network) for network in members),
+            static=True,
+        )
+        for part, members in parts(item, family)
+    ]
 
 
 def _listed(network: IPv4Network | IPv6Network) -> str:

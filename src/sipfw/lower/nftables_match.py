@@ -23,14 +23,20 @@ from sipfw.ruleset.match import (
     Protocol,
     RateWithin,
     ShorterThan,
+    StartsWithOneOf,
     TcpSyn,
 )
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
-    from sipfw.ruleset.model import Ruleset
+    from ipaddress import IPv4Network, IPv6Network
+
+    from sipfw.ruleset.model import AddressSet, Ruleset
 
 SUFFIX = {Family.IP: "4", Family.IP6: "6"}
+
+# What a set's networks are called beside its single addresses.
+NETS = "-nets"
 
 _BITS = {Family.IP: 32, Family.IP6: 128}
 _UDP_HEADER = 8
@@ -62,7 +68,7 @@ def masked(address: str, prefix: PrefixLengths, family: Family) -> str:
     return f"{address} and {':'.join(parts)}{'::' if len(parts) < 8 else ''}"
 
 
-def plain(match: Match, ruleset: Ruleset, family: Family) -> str:
+def plain(match: Match, family: Family) -> str:
     """Return the words of a match that has one form only."""
     match match:
         case Protocol():
@@ -70,17 +76,17 @@ def plain(match: Match, ruleset: Ruleset, family: Family) -> str:
         case Ports():
             side = "dport" if match.direction is Direction.DESTINATION else "sport"
             return f"{match.proto} {side} {_port_set(match.ranges)}"
-        case InSet():
-            return _in_set(match, ruleset, family)
         case Interface():
-            side = "iifname" if match.direction is Direction.SOURCE else "oifname"
-            return f'{side} "{match.name}"'
+            return _interface(match)
         case ConntrackState():
             return f"ct state {','.join(match.states)}"
         case TcpSyn():
             return "tcp flags & (fin | syn | rst | ack) == syn"
         case Icmp():
             return f"{'icmp' if family is Family.IP else 'icmpv6'} type {match.type}"
+        case StartsWithOneOf():
+            words = ", ".join(f"0x{word.hex()}" for word in match.words)
+            return f"meta l4proto udp @th,{8 * _UDP_HEADER},32 {{ {words} }}"
         case ShorterThan():
             return f"udp length < {_UDP_HEADER + match.payload_bytes}"
         case RateWithin():
@@ -89,14 +95,41 @@ def plain(match: Match, ruleset: Ruleset, family: Family) -> str:
             raise AssertionError(f"{match} is handled elsewhere")
 
 
-def _in_set(match: InSet, ruleset: Ruleset, family: Family) -> str:
-    name = f"{match.set}{SUFFIX[family]}"
+def _interface(match: Interface) -> str:
+    """Compare an index where the name can have one only: one word instead of sixteen bytes.
+
+    The loopback device is the first of every network namespace (loopback_net_init).
+    """
+    side = "iif" if match.direction is Direction.SOURCE else "oif"
+    return f'{side} "lo"' if match.name == "lo" else f'{side}name "{match.name}"'
+
+
+def in_set(match: InSet, ruleset: Ruleset, family: Family) -> list[str]:
+    """Return a lookup for each of the sets that hold one policy set's elements."""
     address = end(match.direction, family)
     if match.set.endswith("-ports"):
         side = "sport" if match.direction is Direction.SOURCE else "dport"
-        return f"{address} . meta l4proto . th {side} @{name}"
-    ruleset.set(match.set)
-    return f"{address} @{name}"
+        return [f"{address} . meta l4proto . th {side} @{match.set}{SUFFIX[family]}"]
+    return [
+        f"{address} @{name}{SUFFIX[family]}" for name, _ in parts(ruleset.set(match.set), family)
+    ]
+
+
+def parts(item: AddressSet, family: Family) -> list[tuple[str, list[IPv4Network | IPv6Network]]]:
+    """Split a set into single addresses and networks: names and members, without the suffix.
+
+    A hash finds an address in one step; networks need a tree whose price grows with its size.
+    """
+    version = 4 if family is Family.IP else 6
+    mine = [network for network in item.networks if network.version == version]
+    networks = [network for network in mine if network.prefixlen < network.max_prefixlen]
+    if not networks:
+        return [(item.name, mine)]
+    hosts = [network for network in mine if network.prefixlen == network.max_prefixlen]
+    found = [(f"{item.name}{NETS}", networks)]
+    if hosts or item.resolved:
+        found.insert(0, (item.name, hosts))
+    return found
 
 
 def _port_set(ranges: tuple[PortRange, ...]) -> str:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.lower.naming import set_name
+from sipfw.lower.shortlist import written_out
 from sipfw.lower.xtables import Family, XMatch, XParam
-from sipfw.ruleset.match import Address, CountAbove, Direction, InSet, Match, PortRange, Ports
+from sipfw.ruleset.match import CountAbove, Direction, InSet, Match
 from sipfw.ruleset.rule import AddOnce, DeleteFromSet, UpdateSet
 
 if TYPE_CHECKING:
-    from sipfw.ruleset.model import AddressSet, Ruleset
+    from sipfw.ruleset.model import Ruleset
 
 # Above this, walking the networks one by one costs more than the rest of the firewall.
 _MANY_NETWORKS = 200
@@ -66,22 +67,7 @@ class Setless:
 
     def alternatives(self, match: InSet | CountAbove, family: Family) -> list[tuple[Match, ...]]:
         """Return one tuple of matches for each element of a static set in this family."""
-        item: AddressSet = self._ruleset.set(match.set)
-        version = 4 if family is Family.IP else 6
-        found: list[tuple[Match, ...]] = [
-            (Address(network, match.direction),)
-            for network in item.networks
-            if network.version == version
-        ]
-        found += [
-            (
-                Address(endpoint.network, match.direction),
-                Ports(endpoint.proto, (PortRange(endpoint.port, endpoint.port),), match.direction),
-            )
-            for endpoint in item.endpoints
-            if endpoint.network.version == version
-        ]
-        return found
+        return written_out(self._ruleset.set(match.set), match.direction, family)
 
 
 def _end(direction: Direction) -> XParam:

@@ -69,7 +69,8 @@ def _body(plan: NftPlan, existing: Existing) -> list[str]:
 
 def _set_lines(item: NftSet, carried: tuple[str, ...]) -> list[str]:
     lines = [f"\tset {item.name} {{ # {item.summary}", f"\t\ttype {item.type}"]
-    lines.append(f"\t\tflags {','.join(item.flags)}")
+    if item.flags:
+        lines.append(f"\t\tflags {','.join(item.flags)}")
     if item.size is not None:
         lines.append(f"\t\tsize {item.size}")
     if item.timeout is not None:

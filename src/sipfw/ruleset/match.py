@@ -111,10 +111,15 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class InSet:
-    """The address (with the source port where the set's key has one) is in the named set."""
+    """The address (with the source port where the set's key has one) is in the named set.
+
+    `hot`: asked for every SIP packet, so a backend may write a short list of networks out as
+    comparisons: a lookup costs as much as ten of them (docs/performance.md).
+    """
 
     set: str
     direction: Direction = Direction.SOURCE
+    hot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +167,16 @@ class PayloadAt:
     proto: L4Proto
     pattern: bytes
     negate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartsWithOneOf:
+    """A UDP datagram whose first four bytes are one of these words (case-sensitive).
+
+    Four bytes are one comparison in each backend, whatever the number of words.
+    """
+
+    words: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +251,7 @@ Match = (
     | Icmp
     | ShorterThan
     | PayloadAt
+    | StartsWithOneOf
     | PayloadContains
     | RateAbove
     | RateWithin

@@ -22,10 +22,9 @@ class Hook(StrEnum):
 
 
 class Priority(StrEnum):
-    """When, within a hook: `raw` is before connection tracking, `mangle` and `filter` after."""
+    """When, within a hook: `raw` is before connection tracking, `filter` after it."""
 
     RAW = "raw"
-    MANGLE = "mangle"
     FILTER = "filter"
 
 
@@ -38,7 +37,6 @@ class Layer(StrEnum):
     BANNED = "banned"
     SCANNER = "scanner-block"
     RATE = "rate-limit"
-    CONNECTIONS = "connections"
     REPLIES = "replies"
     HOST = "host"
 
@@ -86,7 +84,8 @@ class AddressSet:
 
     Static sets (`NETWORK`, `PEER_ENDPOINT`) hold what the policy says. `HOST` sets are dynamic:
     the packet path fills them, `timeout` is in seconds, `size` in entries, `counted` gives each
-    entry a packet counter.
+    entry a packet counter. `resolved` says that host names are among a static set's sources, so
+    its members change without a new policy.
     """
 
     name: str
@@ -98,6 +97,7 @@ class AddressSet:
     timeout: int | None = None
     size: int = 65536
     counted: bool = False
+    resolved: bool = False
 
     @property
     def dynamic(self) -> bool:

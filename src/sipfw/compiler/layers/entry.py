@@ -1,18 +1,21 @@
-"""Entry layer: finds SIP among all packets before connection tracking and identifies its source."""
+"""Entry layer: finds SIP among all packets, before connection tracking."""
 
 from __future__ import annotations
 
 from sipfw.compiler import names
 from sipfw.compiler.context import Context, join_ports
+from sipfw.compiler.layers.known import trusted_sets
 from sipfw.policy.model import Transport
-from sipfw.ruleset.match import InSet, Interface, L4Proto, Match, Ports, Protocol, TcpSyn
+from sipfw.ruleset.match import InSet, Interface, L4Proto, Ports, TcpSyn
 from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority
-from sipfw.ruleset.rule import Action, Done, Drop, Goto, Jump, NoTrack, Rule
+from sipfw.ruleset.rule import Done, Drop, Goto, NoTrack, Rule
+
+_READABLE = ((Transport.UDP, L4Proto.UDP), (Transport.TCP, L4Proto.TCP))
 
 
 def entry_chains(context: Context) -> list[Chain]:
-    """Return the prerouting chain and the chains that sort sources into layers."""
-    chains = [_prerouting(context), _signalling(context)]
+    """Return the prerouting chain, and the one for ports where nothing can be read."""
+    chains = [_prerouting(context)]
     if _encrypted_ports(context).ranges:
         chains.append(_encrypted(context))
     return chains
@@ -43,18 +46,17 @@ def _prerouting(context: Context) -> Chain:
                 context.origin("media", "notrack"),
             )
         )
-    for transport, proto in ((Transport.UDP, L4Proto.UDP), (Transport.TCP, L4Proto.TCP)):
-        ports = context.signalling_ports(transport)
-        if ports:
-            rules.append(
-                Rule(
-                    f"entry.{transport}",
-                    (Ports(proto, ports),),
-                    Goto(names.SIGNALLING),
-                    f"SIP over {transport.upper()}",
-                    context.origin("signalling", transport.value),
-                )
-            )
+    rules += [
+        Rule(
+            f"entry.{transport}",
+            (Ports(proto, ports),),
+            Goto(names.TRUSTED),
+            f"SIP over {transport.upper()}",
+            context.origin("signalling", transport.value),
+        )
+        for transport, proto in _READABLE
+        if (ports := context.signalling_ports(transport))
+    ]
     encrypted = _encrypted_ports(context)
     if encrypted.ranges:
         rules.append(
@@ -76,164 +78,80 @@ def _prerouting(context: Context) -> Chain:
     )
 
 
-def _trusted_lookups(
-    context: Context, places: tuple[tuple[str, tuple[Match, ...]], ...]
-) -> list[Rule]:
-    """Ask the peers' sets; the plain one first because it holds nearly all of them."""
-    return [
+def _encrypted(context: Context) -> Chain:
+    """TLS and WebSocket: nothing to read, so only who connects and how often."""
+    needed = trusted_sets(context)
+    immune = (
+        names.SET_TRUSTED,
+        names.SET_TRUSTED_TIERS,
+        names.SET_TRUSTED_TLS,
+        names.SET_TRUSTED_TLS_PORTS,
+    )
+    rules = [
         Rule(
-            f"identity.{name}",
-            (*matches, InSet(name)),
-            Goto(names.TRUSTED),
-            "source is a trusted peer",
+            f"encrypted.{name}",
+            (InSet(name, hot=True),),
+            Done(),
+            "trusted peer, delivered untouched",
             context.origin("trusted_peers"),
         )
-        for name, matches in places
+        for name in immune
+        if name in needed
     ]
-
-
-def _known_sources(context: Context, prefix: str, learned: Action) -> list[Rule]:
-    rules = []
+    if context.bans:
+        rules.append(
+            Rule(
+                "encrypted.banned",
+                (InSet(names.SET_BANNED),),
+                # As in SIP_BANNED: a TCP source cannot be spoofed, so nobody is framed here.
+                Drop(),
+                "banned source over TLS or WebSocket",
+                context.origin("bans"),
+            )
+        )
     if context.learning:
         rules.append(
             Rule(
-                f"{prefix}.learned",
+                "encrypted.learned",
                 (InSet(names.SET_LEARNED),),
-                learned,
+                Goto(names.LEARNED),
                 "the switch accepted a request from here before",
                 context.origin("learning"),
             )
         )
-    if context.bans:
-        rules.append(
-            Rule(
-                f"{prefix}.banned",
-                (InSet(names.SET_BANNED),),
-                Goto(names.BANNED),
-                "source is banned",
-                context.origin("bans"),
-            )
-        )
-    return rules
-
-
-def _signalling(context: Context) -> Chain:
-    sets = trusted_sets(context)
-    places: list[tuple[str, tuple[Match, ...]]] = [(names.SET_TRUSTED, ())]
-    for name, proto in (
-        (names.SET_TRUSTED_UDP, L4Proto.UDP),
-        (names.SET_TRUSTED_TCP, L4Proto.TCP),
-    ):
-        if name in sets:
-            places.append((name, (Protocol(proto),)))
-    if names.SET_TRUSTED_PORTS in sets:
-        places.append((names.SET_TRUSTED_PORTS, ()))
-    rules = _trusted_lookups(context, tuple(places))
-    rules += _known_sources(context, "identity", Goto(names.LEARNED))
-    rules += _unknown(context)
-    return Chain(
-        names.SIGNALLING,
-        Layer.ENTRY,
-        "who sends: trusted, learned, banned or unknown",
-        tuple(rules),
-        Priority.RAW,
-    )
-
-
-def _unknown(context: Context) -> list[Rule]:
-    if context.denied:
-        return [_denied(context, "unknown.denied")]
-    origin = context.origin("limits", "unknown_sources")
-    return [
-        Rule(
-            "unknown.scanners",
-            (),
-            Jump(names.SCANNER_BLOCK),
-            "unknown source: look for scanners",
-            context.origin("scanners"),
-        ),
-        Rule(
-            "unknown.limits",
-            (),
-            Goto(names.RATE_LIMIT),
-            "unknown source, no scanner: limit it",
-            origin,
-        ),
-    ]
-
-
-def _denied(context: Context, rule_id: str) -> Rule:
-    return Rule(
-        rule_id,
-        (),
-        Drop(),
-        "unknown sources are denied",
-        context.origin("limits", "unknown_sources"),
-    )
-
-
-def _encrypted(context: Context) -> Chain:
-    """TLS and WebSocket: nothing to read, so only who connects and how often."""
-    sets = trusted_sets(context)
-    places: list[tuple[str, tuple[Match, ...]]] = [(names.SET_TRUSTED, ())]
-    places += [
-        (name, ()) for name in (names.SET_TRUSTED_TLS, names.SET_TRUSTED_TLS_PORTS) if name in sets
-    ]
-    rules = [
-        Rule(
-            f"encrypted.{name}",
-            (*matches, InSet(name)),
-            Goto(names.TRUSTED),
-            "source is a trusted peer",
-            context.origin("trusted_peers"),
-        )
-        for name, matches in places
-    ]
-    rules += _known_sources(context, "encrypted", Goto(names.LEARNED))
-    if context.denied:
-        rules.append(_denied(context, "encrypted.denied"))
-    else:
-        rules += [
-            Rule(
-                "encrypted.connect",
-                (TcpSyn(),),
-                Goto(names.RATE_LIMIT),
-                "unknown source opens a connection: limit it",
-                context.origin("limits"),
-            ),
-            Rule(
-                "encrypted.accept",
-                (),
-                Done(),
-                "unknown source on a connection it has opened",
-                context.origin("limits"),
-            ),
-        ]
     return Chain(
         names.ENCRYPTED,
         Layer.ENTRY,
         "TLS and WebSocket: no text to search, only who and how often",
-        tuple(rules),
+        (*rules, *_encrypted_unknown(context)),
         Priority.RAW,
     )
 
 
-def trusted_sets(context: Context) -> set[str]:
-    """Name the peers' sets that this policy needs; see `sets.trusted`."""
-    needed = {names.SET_TRUSTED}
-    for peer in context.policy.trusted_peers:
-        transports = set(peer.transports)
-        encrypted = {Transport.TLS, Transport.WS, Transport.WSS}
-        if peer.source_ports:
-            if not transports or transports & {Transport.UDP, Transport.TCP}:
-                needed.add(names.SET_TRUSTED_PORTS)
-            if not transports or transports & encrypted:
-                needed.add(names.SET_TRUSTED_TLS_PORTS)
-        elif transports:
-            if Transport.UDP in transports:
-                needed.add(names.SET_TRUSTED_UDP)
-            if Transport.TCP in transports:
-                needed.add(names.SET_TRUSTED_TCP)
-            if transports & encrypted:
-                needed.add(names.SET_TRUSTED_TLS)
-    return needed
+def _encrypted_unknown(context: Context) -> list[Rule]:
+    if context.denied:
+        return [
+            Rule(
+                "encrypted.denied",
+                (),
+                Drop(),
+                "unknown sources are denied",
+                context.origin("limits", "unknown_sources"),
+            )
+        ]
+    return [
+        Rule(
+            "encrypted.connect",
+            (TcpSyn(),),
+            Goto(names.RATE_LIMIT),
+            "unknown source opens a connection: limit it",
+            context.origin("limits"),
+        ),
+        Rule(
+            "encrypted.accept",
+            (),
+            Done(),
+            "unknown source on a connection it has opened",
+            context.origin("limits"),
+        ),
+    ]

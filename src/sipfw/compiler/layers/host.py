@@ -18,9 +18,10 @@ from sipfw.ruleset.match import (
     Match,
     PortRange,
     Ports,
+    Protocol,
 )
 from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority
-from sipfw.ruleset.rule import Accept, Drop, Family, Goto, Rule
+from sipfw.ruleset.rule import Accept, Done, Drop, Family, Goto, Rule
 
 # Echo, unreachable (path MTU), time exceeded, parameter problem.
 _ICMP = (8, 3, 11, 12)
@@ -49,6 +50,7 @@ def host_chains(context: Context) -> list[Chain]:
         return []
     chains = []
     if host_guarded(context):
+        rules[:0] = _media(context)
         rules.append(
             Rule(
                 "host.guard",
@@ -59,6 +61,8 @@ def host_chains(context: Context) -> list[Chain]:
             )
         )
         chains.append(_host(context))
+    else:
+        rules.append(_tracking(context))
     entry = Chain(
         names.INPUT,
         Layer.HOST,
@@ -70,9 +74,24 @@ def host_chains(context: Context) -> list[Chain]:
     return [entry, *chains]
 
 
+def _tracking(context: Context) -> Rule:
+    """Keep defragmentation on where no other rule names connection tracking.
+
+    Any rule that does makes the kernel put packets together at priority -400 (nf_ct_netns_get
+    enables nf_defrag_ipv4/6); without it the payload tests in raw would see single fragments and
+    miss a text in the second one.
+    """
+    return Rule(
+        "host.tracking",
+        (Protocol(L4Proto.TCP), ConntrackState((CtState.UNTRACKED,))),
+        Done(),
+        "keeps connection tracking and defragmentation on",
+        context.origin("signalling"),
+    )
+
+
 def _host(context: Context) -> Chain:
     rules = [
-        *_media(context),
         Rule(
             "host.established",
             (ConntrackState((CtState.ESTABLISHED, CtState.RELATED)),),

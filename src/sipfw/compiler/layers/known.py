@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
+from sipfw.policy.model import Transport
 from sipfw.ruleset.match import (
     InSet,
     L4Proto,
+    Match,
     PayloadAt,
+    PayloadContains,
     PrefixLengths,
     Protocol,
     Rate,
@@ -16,37 +19,123 @@ from sipfw.ruleset.match import (
     TimeUnit,
 )
 from sipfw.ruleset.model import Chain, Layer, Priority
-from sipfw.ruleset.rule import Done, Drop, Rule, UpdateSet
+from sipfw.ruleset.rule import Done, Drop, Goto, Rule, UpdateSet
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
+    from sipfw.policy.model import Tier
 
 ONE_ADDRESS = PrefixLengths(32, 128)
 
 # One IPv6 customer holds at least a /64 and may pick any address in it (RFC 6177).
 ONE_SOURCE = PrefixLengths(32, 64)
 
-# A framed customer's phone retries every few seconds and logs in; a guesser gets 12 a minute.
-# The source comes first: what it drops must not use up the tokens of a port.
-_TRICKLE_PORT = (Rate(12, TimeUnit.MINUTE), 2)
-_TRICKLE_SOURCE = (Rate(1, TimeUnit.SECOND), 3)
+# What a banned source may still send, so that a framed customer logs in and is free. A REGISTER
+# without credentials guesses nothing, and a spoofer's flood of them must leave the tokens of a
+# login alone: it gets a bucket of its own (docs/decisions/0009-probation-in-two-steps.md). The
+# source comes before the port: what it drops must not use up the tokens of a port.
+_CALLS = (Rate(10, TimeUnit.SECOND), 20)
+_LOGINS_OF_SOURCE = (Rate(1, TimeUnit.SECOND), 3)
+_LOGINS_OF_PORT = (Rate(12, TimeUnit.MINUTE), 2)
+
+# Part of both headers that carry a digest (RFC 3261, 20.7 and 20.28); blanks may precede the colon.
+_CREDENTIALS = b"Authorization"
+
+# The rule that every peer without restrictions meets; operators read its counter first.
+_ACCEPT = "trusted.accept"
 
 
 def known_chains(context: Context) -> list[Chain]:
     """Return the chains of the layers that this policy uses."""
     chains = [_trusted(context)]
+    if _tiered(context):
+        chains.append(_tiers(context))
     if context.learning:
         chains.append(_learned(context))
     if context.bans:
         chains.append(_banned(context))
+        if _probation(context):
+            chains.append(_guesses(context))
     return chains
 
 
+def trusted_sets(context: Context) -> set[str]:
+    """Name the peers' sets that this policy needs; see `sets.trusted`."""
+    needed = {names.SET_TRUSTED}
+    encrypted = {Transport.TLS, Transport.WS, Transport.WSS}
+    for peer in context.policy.trusted_peers:
+        transports = set(peer.transports)
+        if peer.source_ports:
+            if not transports or transports & {Transport.UDP, Transport.TCP}:
+                needed.add(names.SET_TRUSTED_PORTS)
+            if not transports or transports & encrypted:
+                needed.add(names.SET_TRUSTED_TLS_PORTS)
+        elif transports:
+            if Transport.UDP in transports:
+                needed.add(names.SET_TRUSTED_UDP)
+            if Transport.TCP in transports:
+                needed.add(names.SET_TRUSTED_TCP)
+            if transports & encrypted:
+                needed.add(names.SET_TRUSTED_TLS)
+        elif peer.tier is not None:
+            needed.add(names.SET_TRUSTED_TIERS)
+    return needed
+
+
+# Peers with a tier come first: a network of theirs may lie inside another peer's.
+_PLACES: tuple[tuple[str, tuple[Match, ...]], ...] = (
+    (names.SET_TRUSTED_TIERS, ()),
+    (names.SET_TRUSTED, ()),
+    (names.SET_TRUSTED_UDP, (Protocol(L4Proto.UDP),)),
+    (names.SET_TRUSTED_TCP, (Protocol(L4Proto.TCP),)),
+    (names.SET_TRUSTED_PORTS, ()),
+)
+
+
 def _trusted(context: Context) -> Chain:
-    policy = context.policy
+    needed = trusted_sets(context)
+    tiered = bool(_tiered(context))
+    rules = [
+        Rule(
+            f"trusted.{name.removeprefix('trusted-')}" if name != names.SET_TRUSTED else _ACCEPT,
+            (*matches, InSet(name, hot=True)),
+            Goto(names.TIERS) if tiered and name != names.SET_TRUSTED else Done(),
+            "trusted peer, delivered untouched",
+            context.origin("trusted_peers"),
+        )
+        for name, matches in _PLACES
+        if name in needed
+    ]
+    if context.denied:
+        denied = context.origin("limits", "unknown_sources")
+        rules.append(Rule("unknown.denied", (), Drop(), "unknown sources are denied", denied))
+    else:
+        rules.append(
+            Rule(
+                "trusted.others",
+                (),
+                Goto(names.SCANNER_BLOCK),
+                "no trusted peer: look closer",
+                context.origin("scanners"),
+            )
+        )
+    return Chain(
+        names.TRUSTED,
+        Layer.TRUSTED,
+        "carriers and customers: never limited, never banned",
+        tuple(rules),
+        Priority.RAW,
+    )
+
+
+def _tiered(context: Context) -> list[Tier]:
+    return sorted({peer.tier for peer in context.policy.trusted_peers if peer.tier is not None})
+
+
+def _tiers(context: Context) -> Chain:
     rules = []
-    for tier in sorted({peer.tier for peer in policy.trusted_peers if peer.tier is not None}):
-        calls = getattr(policy.tiers, tier).calls_per_second
+    for tier in _tiered(context):
+        calls = getattr(context.policy.tiers, tier).calls_per_second
         rules.append(
             Rule(
                 f"trusted.tier-{tier}",
@@ -62,7 +151,7 @@ def _trusted(context: Context) -> Chain:
         )
     rules.append(
         Rule(
-            "trusted.accept",
+            "trusted.within-tier",
             (),
             Done(),
             "trusted peer, delivered untouched",
@@ -70,9 +159,9 @@ def _trusted(context: Context) -> Chain:
         )
     )
     return Chain(
-        names.TRUSTED,
+        names.TIERS,
         Layer.TRUSTED,
-        "carriers and customers: never limited, never banned",
+        "new calls per second of peers with a tier",
         tuple(rules),
         Priority.RAW,
     )
@@ -99,12 +188,15 @@ def _learned(context: Context) -> Chain:
     )
 
 
+def _probation(context: Context) -> bool:
+    return context.policy.bans.probation and context.learning
+
+
 def _banned(context: Context) -> Chain:
-    origin = context.origin("bans")
-    if not (context.policy.bans.probation and context.learning):
-        rules = [Rule("banned.drop", (), Drop(), "banned source", origin)]
+    if _probation(context):
+        rules = _on_probation(context)
     else:
-        rules = _probation(context)
+        rules = [Rule("banned.drop", (), Drop(), "banned source", context.origin("bans"))]
     return Chain(
         names.BANNED,
         Layer.BANNED,
@@ -114,9 +206,9 @@ def _banned(context: Context) -> Chain:
     )
 
 
-def _probation(context: Context) -> list[Rule]:
+def _on_probation(context: Context) -> list[Rule]:
     origin = context.origin("bans", "probation")
-    (port_rate, port_burst), (source_rate, source_burst) = _TRICKLE_PORT, _TRICKLE_SOURCE
+    rate, burst = _CALLS
     return [
         # A TCP source cannot be spoofed, so nobody is framed over TCP.
         Rule("banned.tcp", (Protocol(L4Proto.TCP),), Drop(), "banned source over TCP", origin),
@@ -128,25 +220,66 @@ def _probation(context: Context) -> list[Rule]:
             origin,
         ),
         Rule(
-            "banned.trickle-source",
-            (RateAbove("tricks", source_rate, source_burst, ONE_SOURCE),),
+            "banned.trickle",
+            (RateAbove("trickle", rate, burst, ONE_SOURCE),),
             Drop(),
             "banned source, too many REGISTERs",
             origin,
         ),
         Rule(
-            "banned.trickle-port",
-            (RateAbove("trickp", port_rate, port_burst, ONE_ADDRESS, with_port=True),),
-            Drop(),
-            "banned source, too many REGISTERs from one port",
+            "banned.login",
+            (PayloadContains(_CREDENTIALS),),
+            Goto(names.GUESSES),
+            "banned source, a login",
             origin,
         ),
+        *_judged(context, "banned"),
+    ]
+
+
+def _guesses(context: Context) -> Chain:
+    origin = context.origin("bans", "probation")
+    (source_rate, source_burst), (port_rate, port_burst) = _LOGINS_OF_SOURCE, _LOGINS_OF_PORT
+    return Chain(
+        names.GUESSES,
+        Layer.BANNED,
+        "logins of banned sources: a password a second at most",
+        (
+            Rule(
+                "guesses.source",
+                (RateAbove("logins", source_rate, source_burst, ONE_SOURCE),),
+                Drop(),
+                "banned source, too many logins",
+                origin,
+            ),
+            Rule(
+                "guesses.port",
+                (RateAbove("loginp", port_rate, port_burst, ONE_ADDRESS, with_port=True),),
+                Drop(),
+                "banned source, too many logins from one port",
+                origin,
+            ),
+            *_judged(context, "guesses"),
+        ),
+        Priority.RAW,
+    )
+
+
+def _judged(context: Context, prefix: str) -> list[Rule]:
+    origin = context.origin("bans", "probation")
+    return [
         Rule(
-            "banned.pending",
+            f"{prefix}.pending",
             (),
             UpdateSet(names.SET_PENDING),
             "banned source whose REGISTER the switch will judge",
             origin,
         ),
-        Rule("banned.probation", (), Done(), "banned source, one REGISTER on probation", origin),
+        Rule(
+            f"{prefix}.probation",
+            (),
+            Done(),
+            "banned source, one REGISTER on probation",
+            origin,
+        ),
     ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sipfw.compiler import names
 from sipfw.compiler.layers.known import ONE_ADDRESS, ONE_SOURCE
 from sipfw.ruleset.match import (
+    ConnectionsAbove,
     L4Proto,
     PayloadAt,
     PrefixLengths,
@@ -92,6 +93,7 @@ def _rate_limit(context: Context) -> Chain:
         )
     rules += _recent_calls(context)
     rules += _methods(context)
+    rules += _connections(context)
     rules += _pending(context)
     rules.append(
         Rule(
@@ -166,6 +168,29 @@ def _methods(context: Context) -> list[Rule]:
             )
         )
     return rules
+
+
+def _connections(context: Context) -> list[Rule]:
+    """Count TCP connections at their SYN.
+
+    connlimit makes its own tuple of a packet that has no connection yet (connlimit_mt in
+    net/netfilter/xt_connlimit.c), so it need not stand behind connection tracking; that saves
+    every packet of the host a table.
+    """
+    limits = context.policy.limits.connlimit
+    if limits is None:
+        return []
+    return [
+        Rule(
+            f"connlimit.{field.replace('_', '-')}",
+            (TcpSyn(), ConnectionsAbove(count, prefix)),
+            Drop(),
+            f"more than {count} connections {field.replace('_', ' ')}",
+            context.origin("limits", "connlimit", field),
+        )
+        for field, prefix in (("per_source", ONE_SOURCE), ("per_subnet", NEIGHBOURS))
+        if (count := getattr(limits, field)) is not None
+    ]
 
 
 def _pending(context: Context) -> list[Rule]:

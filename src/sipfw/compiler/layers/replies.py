@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sipfw.compiler import names
 from sipfw.compiler.context import Context, join_ports
-from sipfw.compiler.layers.entry import trusted_sets
+from sipfw.compiler.layers.known import trusted_sets
 from sipfw.policy.model import Transport
 from sipfw.ruleset.match import (
     CountAbove,

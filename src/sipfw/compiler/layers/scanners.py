@@ -1,4 +1,4 @@
-"""Scanner layer: what no ordinary phone sends, cheapest test first; only drops, never bans.
+"""Scanner layer: sorts out who is no trusted peer, cheapest test first; drops, never bans.
 
 A blind spoofer can write a customer's address into a scanner packet, so a ban here would be a
 weapon against customers.
@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 from sipfw.compiler import names
 from sipfw.policy.signatures import Signature, select, shipped_signatures
 from sipfw.ruleset.match import (
+    InSet,
     L4Proto,
+    Match,
     PayloadAt,
     PayloadContains,
     Protocol,
     RateWithin,
     ShorterThan,
+    StartsWithOneOf,
     TimeUnit,
 )
 from sipfw.ruleset.model import Chain, Layer, Priority
-from sipfw.ruleset.rule import Drop, Jump, Return, Rule
+from sipfw.ruleset.rule import Drop, Goto, Rule
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
@@ -28,87 +31,67 @@ if TYPE_CHECKING:
 # "SIP/2.0 200" and "BYE sip:a@b" have 11 bytes; less is no SIP message (RFC 3261, 7.1 and 7.2).
 _SHORTEST_MESSAGE = 11
 
-# Methods of RFC 3261, 3262, 3265, 3311, 3428, 3515, 3903, 6086, commonest first, and the
-# beginning of a response.
+# How the methods of RFC 3261, 3262, 3265, 3311, 3428, 3515, 3903 and 6086 and a response begin,
+# commonest first. Four bytes are one comparison; what a longer one would find more is no attack.
 _KNOWN_STARTS = (
-    b"REGISTER ",
-    b"SIP/2.0 ",
-    b"INVITE ",
+    b"REGI",
+    b"SIP/",
+    b"INVI",
     b"ACK ",
     b"BYE ",
-    b"CANCEL ",
-    b"SUBSCRIBE ",
-    b"NOTIFY ",
-    b"OPTIONS ",
-    b"MESSAGE ",
-    b"PUBLISH ",
-    b"INFO ",
-    b"PRACK ",
-    b"UPDATE ",
-    b"REFER ",
+    b"CANC",
+    b"SUBS",
+    b"NOTI",
+    b"MESS",
+    b"PUBL",
+    b"INFO",
+    b"PRAC",
+    b"UPDA",
+    b"REFE",
 )
+_OPTIONS = b"OPTIONS "
 
 
 def scanner_chains(context: Context) -> list[Chain]:
-    """Return the scanner chain and its two helpers; none where unknown sources are denied."""
+    """Return the scanner chain and its helpers; none where unknown sources are denied."""
     if context.denied:
         return []
-    chains = [_scanner_block(context)]
-    if context.policy.scanners.block_unknown_methods:
-        chains.append(_methods(context))
-    if context.policy.limits.aggregate is not None:
-        chains.append(_aggregate(context))
+    chains = [_scanner_block(context), _sources(context), _signature_chain(context)]
+    scanners = context.policy.scanners
+    if scanners.block_options or scanners.block_unknown_methods:
+        chains.insert(1, _probes(context))
     return chains
 
 
 def _scanner_block(context: Context) -> Chain:
+    """One comparison of the first word comes before every lookup of the source."""
     scanners = context.policy.scanners
-    rules = [
-        Rule(
-            "scanner.short",
-            (Protocol(L4Proto.UDP), ShorterThan(_SHORTEST_MESSAGE)),
-            Drop(),
-            "datagram too short to be SIP",
-            context.origin("scanners"),
-        )
-    ]
-    if scanners.block_options:
-        rules += [
-            Rule(
-                f"scanner.options-{proto}",
-                (PayloadAt(proto, b"OPTIONS "),),
-                Drop(),
-                f"OPTIONS from an unknown source over {proto.upper()}",
-                context.origin("scanners", "block_options"),
-            )
-            for proto in (L4Proto.UDP, L4Proto.TCP)
-        ]
+    summary = "OPTIONS or no SIP: only of sources that the switch knows"
+    rules = []
     if scanners.block_unknown_methods:
-        rules.append(
+        origin = context.origin("scanners", "block_unknown_methods")
+        words = _KNOWN_STARTS if scanners.block_options else (*_KNOWN_STARTS, _OPTIONS[:4])
+        rules = [
             Rule(
-                "scanner.methods",
-                (Protocol(L4Proto.UDP),),
-                Jump(names.METHODS),
-                "is it a SIP message at all?",
-                context.origin("scanners", "block_unknown_methods"),
-            )
-        )
-    chosen = _signatures(context)
-    rules += _at_start(context, [s for s in chosen if s.offset_zero])
-    if context.policy.limits.aggregate is not None:
-        rules.append(
-            Rule(
-                "scanner.aggregate",
-                (),
-                Jump(names.AGGREGATE),
-                "all unknown sources together",
-                context.origin("limits", "aggregate"),
-            )
-        )
-    rules += _anywhere(context, [s for s in chosen if not s.offset_zero])
+                "scanner.request",
+                (StartsWithOneOf(words),),
+                Goto(names.SOURCES),
+                "starts like a request or a response",
+                origin,
+            ),
+            Rule("scanner.probe", (Protocol(L4Proto.UDP),), Goto(names.PROBES), summary, origin),
+        ]
+    elif scanners.block_options:
+        origin = context.origin("scanners", "block_options")
+        options = (PayloadAt(L4Proto.UDP, _OPTIONS),)
+        rules = [Rule("scanner.probe", options, Goto(names.PROBES), summary, origin)]
     rules.append(
         Rule(
-            "scanner.clean", (), Return(), "nothing of a scanner found", context.origin("scanners")
+            "scanner.others",
+            (),
+            Goto(names.SOURCES),
+            "everything else, TCP among it",
+            context.origin("scanners"),
         )
     )
     return Chain(
@@ -116,6 +99,132 @@ def _scanner_block(context: Context) -> Chain:
         Layer.SCANNER,
         "what only scanners send; dropped without an answer",
         tuple(rules),
+        Priority.RAW,
+    )
+
+
+def _probes(context: Context) -> Chain:
+    scanners = context.policy.scanners
+    rules = [_learned(context, "scanner.learned")] if context.learning else []
+    if scanners.block_options:
+        matches = (PayloadAt(L4Proto.UDP, _OPTIONS),) if scanners.block_unknown_methods else ()
+        rules.append(_drop_options(context, L4Proto.UDP, matches))
+    if scanners.block_unknown_methods:
+        rules.append(
+            Rule(
+                "scanner.not-sip",
+                (),
+                Drop(),
+                "starts with no SIP method",
+                context.origin("scanners", "block_unknown_methods"),
+            )
+        )
+    return Chain(
+        names.PROBES,
+        Layer.SCANNER,
+        "OPTIONS and what is no SIP: a keep-alive of a known phone, or a scan",
+        tuple(rules),
+        Priority.RAW,
+    )
+
+
+def _learned(context: Context, rule_id: str) -> Rule:
+    return Rule(
+        rule_id,
+        (InSet(names.SET_LEARNED),),
+        Goto(names.LEARNED),
+        "the switch accepted a request from here before",
+        context.origin("learning"),
+    )
+
+
+def _drop_options(context: Context, proto: L4Proto, matches: tuple[Match, ...]) -> Rule:
+    return Rule(
+        f"scanner.options-{proto}",
+        matches,
+        Drop(),
+        f"OPTIONS from an unknown source over {proto.upper()}",
+        context.origin("scanners", "block_options"),
+    )
+
+
+def _sources(context: Context) -> Chain:
+    """Banned before learned; nobody is both, success takes a source off the bans."""
+    rules = []
+    if context.bans:
+        rules.append(
+            Rule(
+                "identity.banned",
+                (InSet(names.SET_BANNED),),
+                Goto(names.BANNED),
+                "source is banned",
+                context.origin("bans"),
+            )
+        )
+    if context.learning:
+        rules.append(_learned(context, "identity.learned"))
+    if context.policy.scanners.block_options:
+        rules.append(_drop_options(context, L4Proto.TCP, (PayloadAt(L4Proto.TCP, _OPTIONS),)))
+    rules += _at_start(context, [s for s in _signatures(context) if s.offset_zero])
+    return Chain(
+        names.SOURCES,
+        Layer.SCANNER,
+        "whose request it is: banned, learned, or one of the many",
+        (*rules, *_aggregate(context)),
+        Priority.RAW,
+    )
+
+
+def _aggregate(context: Context) -> list[Rule]:
+    """A cap before the costly tests: a flood from a million spoofed addresses stops here."""
+    rate = context.policy.limits.aggregate
+    if rate is None:
+        return [
+            Rule(
+                "scanner.uncapped",
+                (),
+                Goto(names.SIGNATURES),
+                "no cap on unknown sources together",
+                context.origin("limits", "aggregate"),
+            )
+        ]
+    burst = max(
+        1, rate.amount if rate.unit is TimeUnit.SECOND else rate.amount // rate.unit.seconds
+    )
+    origin = context.origin("limits", "aggregate")
+    return [
+        Rule(
+            "aggregate.within",
+            (RateWithin(rate, burst),),
+            Goto(names.SIGNATURES),
+            f"unknown sources together within {rate}",
+            origin,
+        ),
+        Rule("aggregate.above", (), Drop(), f"unknown sources together above {rate}", origin),
+    ]
+
+
+def _signature_chain(context: Context) -> Chain:
+    short = Rule(
+        "scanner.short",
+        (Protocol(L4Proto.UDP), ShorterThan(_SHORTEST_MESSAGE)),
+        Drop(),
+        "datagram too short to be SIP",
+        context.origin("scanners"),
+    )
+    clean = Rule(
+        "scanner.clean",
+        (),
+        Goto(names.RATE_LIMIT),
+        "nothing of a scanner found: limit it",
+        context.origin("limits", "unknown_sources"),
+    )
+    texts = _anywhere(context, [s for s in _signatures(context) if not s.offset_zero])
+    return Chain(
+        names.SIGNATURES,
+        Layer.SCANNER,
+        "texts that only scanners send; dropped without an answer",
+        (short, *texts, clean),
         Priority.RAW,
     )
 
@@ -155,49 +264,3 @@ def _anywhere(context: Context, signatures: list[Signature]) -> list[Rule]:
         )
         for signature in signatures
     ]
-
-
-def _methods(context: Context) -> Chain:
-    origin = context.origin("scanners", "block_unknown_methods")
-    rules = [
-        Rule(
-            f"methods.{start.decode().strip().lower().replace('/', '-')}",
-            (PayloadAt(L4Proto.UDP, start),),
-            Return(),
-            f"starts with {start.decode().strip()}",
-            origin,
-        )
-        for start in _KNOWN_STARTS
-        if not (start == b"OPTIONS " and context.policy.scanners.block_options)
-    ]
-    rules.append(Rule("methods.unknown", (), Drop(), "not a SIP message", origin))
-    return Chain(
-        names.METHODS,
-        Layer.SCANNER,
-        "the methods that exist",
-        tuple(rules),
-        Priority.RAW,
-    )
-
-
-def _aggregate(context: Context) -> Chain:
-    """A cap before the costly tests: a flood from a million spoofed addresses stops here."""
-    rate = context.policy.limits.aggregate
-    if rate is None:
-        raise AssertionError("the caller checks limits.aggregate")
-    burst = max(
-        1, rate.amount if rate.unit is TimeUnit.SECOND else rate.amount // rate.unit.seconds
-    )
-    origin = context.origin("limits", "aggregate")
-    return Chain(
-        names.AGGREGATE,
-        Layer.SCANNER,
-        "a cap on all unknown sources together, before the costly tests",
-        (
-            Rule(
-                "aggregate.within", (RateWithin(rate, burst),), Return(), f"within {rate}", origin
-            ),
-            Rule("aggregate.above", (), Drop(), f"unknown sources together above {rate}", origin),
-        ),
-        Priority.RAW,
-    )

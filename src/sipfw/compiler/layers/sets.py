@@ -7,8 +7,9 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING, cast
 
 from sipfw.compiler import names
-from sipfw.compiler.layers.entry import trusted_sets
+from sipfw.compiler.layers.known import trusted_sets
 from sipfw.policy.model import MediaFrom, Peer, Transport
+from sipfw.policy.types import Hostname
 from sipfw.ruleset.match import L4Proto
 from sipfw.ruleset.model import AddressSet, Endpoint, SetKind
 
@@ -42,8 +43,15 @@ def _trusted(context: Context) -> list[AddressSet]:
         else:
             for name in _network_sets(peer):
                 networks[name] += addresses
+    resolved = {
+        name
+        for peer in context.policy.trusted_peers
+        if any(isinstance(entry, Hostname) for entry in peer.signalling)
+        for name in (_endpoints(peer, []) if peer.source_ports else _network_sets(peer))
+    }
     origin = context.origin("trusted_peers")
     summaries = {
+        names.SET_TRUSTED_TIERS: "trusted peers with a tier",
         names.SET_TRUSTED: "trusted peers",
         names.SET_TRUSTED_UDP: "peers trusted over UDP only",
         names.SET_TRUSTED_TCP: "peers trusted over TCP only",
@@ -60,6 +68,7 @@ def _trusted(context: Context) -> list[AddressSet]:
             origin,
             networks=collapsed(networks[name]),
             endpoints=tuple(sorted(set(endpoints[name]), key=str)),
+            resolved=name in resolved,
         )
         for name, summary in summaries.items()
         if name in needed
@@ -69,7 +78,7 @@ def _trusted(context: Context) -> list[AddressSet]:
 def _network_sets(peer: Peer) -> list[str]:
     transports = set(peer.transports)
     if not transports:
-        return [names.SET_TRUSTED]
+        return [names.SET_TRUSTED if peer.tier is None else names.SET_TRUSTED_TIERS]
     found = []
     if Transport.UDP in transports:
         found.append(names.SET_TRUSTED_UDP)

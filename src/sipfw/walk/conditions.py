@@ -1,0 +1,290 @@
+"""One match asked about one packet: does it hold, why, and what had to be assumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+from sipfw.ruleset.match import (
+    Address,
+    ConnectionsAbove,
+    ConntrackState,
+    CountAbove,
+    CtState,
+    Direction,
+    Icmp,
+    InSet,
+    Interface,
+    L4Proto,
+    Match,
+    PayloadAt,
+    PayloadContains,
+    Ports,
+    Protocol,
+    RateAbove,
+    RateWithin,
+    SeenAtLeast,
+    ShorterThan,
+    StartsWithOneOf,
+    TcpSyn,
+)
+from sipfw.ruleset.model import AddressSet, Base, Hook, Priority, Ruleset
+from sipfw.walk.packet import IpProto, Packet, TcpFlag
+from sipfw.walk.state import Limit, LiveState, Membership
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sipfw.walk.packet import IpAddress
+
+_ENDS = {Direction.SOURCE: "source", Direction.DESTINATION: "destination"}
+
+_OPENING = frozenset({TcpFlag.SYN})
+_SYN_MASK = frozenset(TcpFlag)
+
+# linux/ctype.h: the kernel's toupper() knows Latin-1, not only ASCII.
+_FOLD = bytes(
+    code - 32 if 0x61 <= code <= 0x7A or (0xE0 <= code <= 0xFE and code != 0xF7) else code
+    for code in range(256)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Whether a match holds. `unless` names what was assumed, None where all was known."""
+
+    holds: bool
+    why: str
+    unless: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All that a match may look at.
+
+    `written` are the changes that this packet itself has made to dynamic sets; `untracked` tells
+    whether a rule took it out of connection tracking; `assume` stands in for unknown limits.
+    """
+
+    ruleset: Ruleset
+    packet: Packet
+    live: LiveState
+    base: Base
+    written: Mapping[tuple[str, IpAddress], bool]
+    untracked: bool
+    assume: Limit
+
+
+def ask(match: Match, rule_id: str, scene: Scene) -> Answer:
+    """Answer one match of one rule."""
+    packet = scene.packet
+    match match:
+        case Protocol():
+            return _protocol(match.proto, packet)
+        case Ports():
+            return _ports(match, packet)
+        case Address():
+            return _address(match, packet)
+        case InSet():
+            return _in_set(match, scene)
+        case Interface():
+            return _interface(match, scene)
+        case ConntrackState():
+            return _conntrack(match, scene)
+        case TcpSyn():
+            opens = packet.protocol is IpProto.TCP and packet.flags & _SYN_MASK == _OPENING
+            return Answer(opens, "opens a TCP connection" if opens else "opens no TCP connection")
+        case Icmp():
+            return _icmp(match, packet)
+        case ShorterThan():
+            return _shorter(match, packet)
+        case PayloadAt():
+            return _payload_at(match, packet)
+        case StartsWithOneOf():
+            return _starts_with_one_of(match, packet)
+        case PayloadContains():
+            return _payload_contains(match, packet)
+        case RateAbove() | RateWithin() | SeenAtLeast() | ConnectionsAbove() | CountAbove():
+            return _limit(match, rule_id, scene)
+        case _:
+            assert_never(match)
+
+
+def _protocol(proto: L4Proto, packet: Packet) -> Answer:
+    if packet.protocol == proto.value:
+        return Answer(holds=True, why=f"is {packet.protocol}")
+    return Answer(holds=False, why=f"is {packet.protocol}, not {proto}")
+
+
+def _ports(match: Ports, packet: Packet) -> Answer:
+    proto = _protocol(match.proto, packet)
+    if not proto.holds:
+        return proto
+    port, end = packet.port(match.direction), _ENDS[match.direction]
+    if any(item.first <= port <= item.last for item in match.ranges):
+        return Answer(holds=True, why=f"{end} port {port}/{match.proto}")
+    wanted = ", ".join(str(item) for item in match.ranges)
+    return Answer(holds=False, why=f"{end} port {port} is not among {wanted}")
+
+
+def _nobody_knows(thing: str, unless: str) -> Answer:
+    return Answer(holds=False, why=f"{thing} is not known, taken as different", unless=unless)
+
+
+def _address(match: Address, packet: Packet) -> Answer:
+    end, address = _ENDS[match.direction], packet.address(match.direction)
+    if address is None:
+        return _nobody_knows(f"the {end} address", f"its {end} lies in {match.network}")
+    holds = address in match.network
+    return Answer(holds, f"{end} {address} is {'' if holds else 'not '}in {match.network}")
+
+
+def _in_set(match: InSet, scene: Scene) -> Answer:
+    end, address = _ENDS[match.direction], scene.packet.address(match.direction)
+    if address is None:
+        return _nobody_knows(f"the {end} address", f"its {end} is in {match.set}")
+    item = scene.ruleset.set(match.set)
+    if not item.dynamic:
+        holds = _in_static(item, address, match.direction, scene.packet)
+        return Answer(holds, f"{end} {address} is {'' if holds else 'not '}in {match.set}")
+    found = _in_dynamic(match.set, address, scene)
+    if found.present is None:
+        text = f"{address} is in {match.set}"
+        return Answer(holds=False, why=f"{match.set} was not read, taken as empty", unless=text)
+    left = "" if found.left is None else f" for another {found.left} s"
+    holds = found.present
+    return Answer(holds, f"{end} {address} is {'' if holds else 'not '}in {match.set}{left}")
+
+
+def _in_static(item: AddressSet, address: IpAddress, end: Direction, packet: Packet) -> bool:
+    return any(address in network for network in item.networks) or any(
+        address in endpoint.network
+        and packet.protocol == endpoint.proto.value
+        and packet.port(end) == endpoint.port
+        for endpoint in item.endpoints
+    )
+
+
+def _in_dynamic(name: str, address: IpAddress, scene: Scene) -> Membership:
+    written = scene.written.get((name, address))
+    return scene.live.ask(name, address) if written is None else Membership(written)
+
+
+def _interface(match: Interface, scene: Scene) -> Answer:
+    incoming = match.direction is Direction.SOURCE
+    verb = "came in through" if incoming else "leaves through"
+    if incoming == (scene.base.hook is Hook.OUTPUT):
+        return Answer(holds=False, why=f"no packet of this hook {verb} an interface")
+    name = scene.packet.interface(match.direction)
+    if name is None:
+        return _nobody_knows("the interface", f"it {verb} {match.name}")
+    holds = name == match.name
+    return Answer(holds, f"{verb} {name}" if holds else f"{verb} {name}, not {match.name}")
+
+
+def _conntrack(match: ConntrackState, scene: Scene) -> Answer:
+    wanted = " or ".join(match.states)
+    state = CtState.UNTRACKED if scene.untracked else scene.packet.state
+    if scene.base.priority is Priority.RAW and not scene.untracked:
+        # nf_ct_get() finds no connection yet, which xt_conntrack and nft both call invalid.
+        state = CtState.INVALID
+    if state is None:
+        return _nobody_knows("the conntrack state", f"connection tracking calls it {wanted}")
+    holds = state in match.states
+    return Answer(holds, f"state {state}" if holds else f"state {state}, not {wanted}")
+
+
+def _icmp(match: Icmp, packet: Packet) -> Answer:
+    if packet.protocol is not IpProto.ICMP:
+        return Answer(holds=False, why=f"is {packet.protocol}, not icmp")
+    if packet.icmp_type is None:
+        return _nobody_knows("the ICMP type", f"it is of ICMP type {match.type}")
+    holds = packet.icmp_type == match.type
+    more = "" if holds else f", not {match.type}"
+    return Answer(holds, f"is of ICMP type {packet.icmp_type}{more}")
+
+
+def _shorter(match: ShorterThan, packet: Packet) -> Answer:
+    if packet.protocol is not IpProto.UDP:
+        return Answer(holds=False, why=f"is {packet.protocol}, not udp")
+    if packet.payload is None:
+        return _nobody_knows("the length", f"it has fewer than {match.payload_bytes} bytes")
+    size = len(packet.payload)
+    holds = size < match.payload_bytes
+    than = "fewer than" if holds else "not fewer than"
+    return Answer(holds, f"has {size} bytes, {than} {match.payload_bytes}")
+
+
+def _payload_at(match: PayloadAt, packet: Packet) -> Answer:
+    proto = _protocol(match.proto, packet)
+    if not proto.holds:
+        return proto
+    text = shown(match.pattern)
+    if packet.payload is None:
+        why = f"the payload is not known, taken as not starting with {text}"
+        return Answer(match.negate, why, unless=f"it starts with {text}")
+    starts = packet.payload.startswith(match.pattern)
+    return Answer(starts != match.negate, f"{'starts' if starts else 'does not start'} with {text}")
+
+
+def _starts_with_one_of(match: StartsWithOneOf, packet: Packet) -> Answer:
+    proto = _protocol(L4Proto.UDP, packet)
+    if not proto.holds:
+        return proto
+    words = " or ".join(shown(word) for word in match.words)
+    if packet.payload is None:
+        return _nobody_knows("the payload", f"it starts with {words}")
+    found = next((word for word in match.words if packet.payload.startswith(word)), None)
+    if found is None:
+        return Answer(holds=False, why=f"does not start with {words}")
+    return Answer(holds=True, why=f"starts with {shown(found)}")
+
+
+def _payload_contains(match: PayloadContains, packet: Packet) -> Answer:
+    text = shown(match.pattern)
+    if packet.payload is None:
+        return _nobody_knows("the payload", f"it contains {text}")
+    holds = match.pattern.translate(_FOLD) in packet.payload.translate(_FOLD)
+    return Answer(holds, f"{'contains' if holds else 'does not contain'} {text}")
+
+
+def _limit(
+    match: RateAbove | RateWithin | SeenAtLeast | ConnectionsAbove | CountAbove,
+    rule_id: str,
+    scene: Scene,
+) -> Answer:
+    text = _limit_text(match)
+    common = isinstance(match, RateWithin)
+    limits = scene.live.common if common else scene.live.limits
+    known = limits.get(rule_id, Limit.UNKNOWN)
+    exceeded = (scene.assume if known is Limit.UNKNOWN else known) is Limit.EXCEEDED
+    holds = exceeded != common
+    words = f"exceeds {text}" if exceeded else f"stays within {text}"
+    if known is not Limit.UNKNOWN:
+        return Answer(holds, words)
+    other = f"it stays within {text}" if exceeded else f"it exceeds {text}"
+    return Answer(holds, f"assumed: {words}", unless=other)
+
+
+def _limit_text(
+    match: RateAbove | RateWithin | SeenAtLeast | ConnectionsAbove | CountAbove,
+) -> str:
+    match match:
+        case RateAbove():
+            return f"{match.rate} with a burst of {match.burst}"
+        case RateWithin():
+            return f"{match.rate} with a burst of {match.burst}, all sources together"
+        case SeenAtLeast():
+            return f"{match.hits} requests in {match.seconds} s"
+        case ConnectionsAbove():
+            return f"{match.count} connections"
+        case CountAbove():
+            return f"a count of {match.count} in {match.set}"
+        case _:
+            assert_never(match)
+
+
+def shown(pattern: bytes) -> str:
+    """Write bytes for an operator, in quotes, whatever they hold."""
+    text = "".join(chr(code) if 32 <= code < 127 else f"\\x{code:02x}" for code in pattern)
+    return f"'{text}'"

@@ -1,0 +1,194 @@
+"""The walk itself: chains in the order of the hooks, rules in the order of the chain.
+
+What `Done` and `Accept` mean is in docs/decisions/0002: both end our chains of one hook, and the
+packet goes on to the next hook. Only a drop ends the walk.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING, assert_never
+
+from sipfw.ruleset.match import CtState, Direction
+from sipfw.ruleset.model import Base, Hook, Priority
+from sipfw.ruleset.rule import (
+    Accept,
+    AddOnce,
+    DeleteFromSet,
+    Done,
+    Drop,
+    Goto,
+    Jump,
+    NoTrack,
+    Record,
+    Return,
+    UpdateSet,
+)
+from sipfw.walk.conditions import Scene, ask
+from sipfw.walk.state import Limit, LiveState
+from sipfw.walk.trace import Assumption, Stage, Step, Trace, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sipfw.ruleset.model import Chain, Ruleset
+    from sipfw.ruleset.rule import Rule
+    from sipfw.walk.packet import IpAddress, Packet
+
+# Priorities stand in the order in which the kernel calls them.
+INCOMING = tuple(Base(hook, when) for hook in (Hook.PREROUTING, Hook.INPUT) for when in Priority)
+OUTGOING = tuple(Base(Hook.OUTPUT, when) for when in Priority)
+
+
+def evaluate(
+    ruleset: Ruleset,
+    packet: Packet,
+    live: LiveState | None = None,
+    *,
+    assume: Limit = Limit.WITHIN,
+    path: Sequence[Base] = INCOMING,
+) -> Trace:
+    """Walk a packet through the hooks of `path`.
+
+    Limits that `live` does not know count as `assume`. Whatever was not known is in the trace's
+    assumptions.
+    """
+    if assume is Limit.UNKNOWN:
+        raise ValueError("an unknown limit cannot be assumed to be unknown")
+    return _Walk(ruleset, packet, live or LiveState(), assume).along(path)
+
+
+class _End(Enum):
+    """How a chain was left."""
+
+    FELL_OFF = auto()
+    DONE = auto()
+    ACCEPTED = auto()
+    DROPPED = auto()
+
+
+class _Walk:
+    def __init__(self, ruleset: Ruleset, packet: Packet, live: LiveState, assume: Limit) -> None:
+        self._ruleset = ruleset
+        self._packet = packet
+        self._live = live
+        self._assume = assume
+        self._written: dict[tuple[str, IpAddress], bool] = {}
+        self._assumptions: list[Assumption] = []
+        self._changes: list[str] = []
+        self._untracked = packet.state is CtState.UNTRACKED
+        self._steps: list[Step] = []
+        self._decider: Rule | None = None
+
+    def along(self, path: Sequence[Base]) -> Trace:
+        used = {chain.base for chain in self._ruleset.chains}
+        stages, verdict = [], Verdict.PASSED
+        for base in path:
+            if base not in used:
+                continue
+            end = self._hook(base)
+            stages.append(Stage(base, tuple(self._steps), self._decider))
+            if end is _End.DROPPED:
+                verdict = Verdict.DROPPED
+                break
+            if end is _End.ACCEPTED and base.priority is Priority.FILTER:
+                verdict = Verdict.ACCEPTED
+        return Trace(
+            self._packet,
+            tuple(stages),
+            verdict,
+            tuple(dict.fromkeys(self._assumptions)),
+            tuple(self._changes),
+        )
+
+    def _hook(self, base: Base) -> _End:
+        self._steps, self._decider = [], None
+        end = _End.FELL_OFF
+        for chain in self._ruleset.chains:
+            if chain.base == base:
+                end = self._chain(chain, base, ())
+                if end is not _End.FELL_OFF:
+                    break
+        return end
+
+    def _chain(self, chain: Chain, base: Base, above: tuple[str, ...]) -> _End:
+        """Walk one chain. `above` are the chains that led here; the kernel refuses a circle."""
+        if chain.name in above:
+            raise ValueError(f"chain {chain.name} leads back to itself")
+        for rule in chain.rules:
+            if rule.family not in (None, self._packet.family) or not self._matches(
+                chain, rule, base
+            ):
+                continue
+            action = rule.action
+            match action:
+                case Accept() | Done() | Drop():
+                    return self._decide(rule, action)
+                case Return():
+                    return _End.FELL_OFF
+                case Jump():
+                    end = self._chain(self._ruleset.chain(action.chain), base, (*above, chain.name))
+                    if end is not _End.FELL_OFF:
+                        return end
+                case Goto():
+                    return self._chain(
+                        self._ruleset.chain(action.chain), base, (*above, chain.name)
+                    )
+                case UpdateSet() | AddOnce() | DeleteFromSet():
+                    self._write(action)
+                case Record():
+                    self._changes.append(f"notes {self._packet.source} in {action.list}")
+                case NoTrack():
+                    self._untracked = True
+                    self._changes.append("keeps the packet out of connection tracking")
+                case _:
+                    assert_never(action)
+        return _End.FELL_OFF
+
+    def _decide(self, rule: Rule, action: Accept | Done | Drop) -> _End:
+        self._decider = rule
+        match action:
+            case Accept():
+                return _End.ACCEPTED
+            case Done():
+                return _End.DONE
+            case Drop():
+                return _End.DROPPED
+            case _:
+                assert_never(action)
+
+    def _matches(self, chain: Chain, rule: Rule, base: Base) -> bool:
+        scene = Scene(
+            self._ruleset,
+            self._packet,
+            self._live,
+            base,
+            self._written,
+            untracked=self._untracked,
+            assume=self._assume,
+        )
+        reasons = []
+        for match in rule.matches:
+            answer = ask(match, rule.id, scene)
+            if answer.unless is not None:
+                self._assumptions.append(Assumption(rule.id, answer.unless))
+            if not answer.holds:
+                self._steps.append(Step(chain.name, rule, matched=False, why=answer.why))
+                return False
+            reasons.append(answer.why)
+        why = ", ".join(reasons) or "asks nothing"
+        self._steps.append(Step(chain.name, rule, matched=True, why=why))
+        return True
+
+    def _write(self, action: UpdateSet | AddOnce | DeleteFromSet) -> None:
+        address = self._packet.address(action.direction)
+        adds = not isinstance(action, DeleteFromSet)
+        if address is None:
+            end = "source" if action.direction is Direction.SOURCE else "destination"
+            who = f"the {end}, which is not known,"
+        else:
+            who = str(address)
+            self._written[action.set, address] = adds
+        self._changes.append(
+            f"adds {who} to {action.set}" if adds else f"takes {who} out of {action.set}"
+        )

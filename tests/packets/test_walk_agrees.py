@@ -1,0 +1,117 @@
+"""The walk gives every packet case the verdict and the rule that the kernel gives it.
+
+The kernel meets the same table in `test_cases`, so nothing is loaded here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from lab.laboratory import LINKS, SWITCH_NUMBER
+from packets.test_cases import CASES
+from sipfw.compiler.pipeline import compile_policy
+from sipfw.policy.load import Request, load
+from sipfw.ruleset.match import CtState
+from sipfw.ruleset.rule import Accept, Done, Drop
+from sipfw.walk.evaluate import evaluate
+from sipfw.walk.packet import IpProto, Packet, TcpFlag
+from sipfw.walk.state import Elements, Limit, LiveState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from lab import Family
+    from packets.cases import Case
+    from sipfw.ruleset.model import Ruleset
+    from sipfw.walk.trace import Trace
+
+SIP = 5060
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("policies")
+
+
+@cache
+def compiled(text: str, folder: Path) -> Ruleset:
+    file = folder / "policy.yaml"
+    file.write_text(text)
+    return compile_policy(load(Request(file=file)))
+
+
+def packets(case: Case, family: Family) -> list[Packet]:
+    """Return one packet for each message of the case, over TCP with the SYN before them."""
+    link = LINKS[case.role]
+    own, switch = link.address(link.host_number, family), link.address(SWITCH_NUMBER, family)
+    packet = Packet(
+        ip_address(own),
+        ip_address(switch),
+        IpProto(case.transport),
+        case.ports[0],
+        SIP,
+        in_interface=case.role,
+        state=CtState.NEW,
+    )
+    messages = [replace(packet, payload=build(own, switch)) for build in case.messages]
+    if case.transport == "udp":
+        return messages
+    segment = {"flags": frozenset({TcpFlag.ACK}), "state": CtState.ESTABLISHED}
+    return [
+        replace(packet, flags=frozenset({TcpFlag.SYN}), payload=b""),
+        *(replace(message, **segment) for message in messages),
+    ]
+
+
+def walked(
+    case: Case, family: Family, folder: Path, limits: Mapping[str, Limit] | None = None
+) -> list[Trace]:
+    ruleset = compiled(yaml.safe_dump(dict(case.policy)), folder)
+    sent = packets(case, family)
+    elements: dict[str, Elements] = {item.name: {} for item in ruleset.sets if item.dynamic}
+    elements |= {name: {sent[0].source: None} for name in case.members}
+    return [evaluate(ruleset, packet, LiveState(elements, limits or {})) for packet in sent]
+
+
+def by_the_rule(case: Case, traces: list[Trace]) -> list[Trace]:
+    """Return the walks that the case's rule decided, or led to what decided them."""
+    found = []
+    for trace in traces:
+        step = next((s for s in trace.steps if s.matched and s.rule_id == case.rule), None)
+        if step is None:
+            continue
+        if isinstance(step.rule.action, Drop):
+            assert trace.decider is step.rule
+        if isinstance(step.rule.action, Accept | Done):
+            assert step.rule in trace.deciders
+        found.append(trace)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_walk_agrees_with_the_case_table(case: Case, family: Family, folder: Path) -> None:
+    sent = case.repeat * len(case.messages)
+    most = case.delivered if isinstance(case.delivered, int) else case.delivered[1]
+    traces = walked(case, family, folder)
+    if most == 0:
+        assert any(trace.dropped for trace in by_the_rule(case, traces))
+    elif most == sent:
+        assert not any(trace.dropped for trace in traces)
+        assert by_the_rule(case, traces)
+    else:
+        # The limit lets the first packets through and stops the rest.
+        assert not any(trace.dropped for trace in traces)
+        assert by_the_rule(case, traces) == []
+        assert case.rule in {item.rule_id for trace in traces for item in trace.assumptions}
+        traces = walked(case, family, folder, {case.rule: Limit.EXCEEDED})
+        assert any(trace.dropped for trace in by_the_rule(case, traces))
+    for name in case.then_in:
+        change = f"adds {packets(case, family)[0].source} to {name}"
+        assert any(change in trace.changes for trace in traces)
