@@ -89,10 +89,8 @@ def _packets(effort: Effort, folder: Path) -> None:
 def _growth(effort: Effort, folder: Path) -> None:
     found = growth.measure_growth(effort.sizes, effort.rounds, effort.packets, folder, _complain)
     _print("CPU ns per packet by entries in the trusted and in the banned set (best round)")
-    headings = [f"{size:,} of each" for size in effort.sizes]
-    _print(
-        table(["packet", *headings], [[name, *map(_cell, cells)] for name, cells in found.items()])
-    )
+    rows = [[name, *map(_cell, cells)] for name, cells in found.items()]
+    _print(table(["packet", *growth.headings(effort.sizes)], rows))
 
 
 def _cell(cell: Cell) -> str:

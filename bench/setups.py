@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING
 from guide import guide_script
 
 from packets import BANNED
+from sipfw.backends.nftables import NftablesBackend
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.lower.iptables import lower
 from sipfw.lower.naming import set_name
+from sipfw.lower.nftables import lower as lower_nft
 from sipfw.policy.load import Request, load
 from sipfw.render.restore import ipset_text, restore_text
 from sipfw.ruleset.rule import Family
@@ -40,6 +41,8 @@ trusted_peers:
   - {{name: carrier-c, signalling: [{TRUSTED[2]}], tier: large}}
 bans: {{size: 131072}}
 """
+
+NOTRACK = f"{POLICY}media: {{notrack: true}}\n"
 
 NOTHING = "no firewall"
 DROP_ALL = "drop all in raw"
@@ -96,30 +99,23 @@ def load_iptables(stage: Stage, text: str = POLICY, bans: int = 0) -> None:
     ban(stage, addresses("198.19.64.0", bans))
 
 
-def _nftables() -> Setup | None:
-    """Return the nftables column, None while the checkout has no nftables backend."""
-    try:
-        nftables = importlib.import_module("sipfw.lower.nftables")
-        backend = importlib.import_module("sipfw.backends.nftables").NftablesBackend()
-    except ImportError:
-        return None
-
-    def fill(stage: Stage) -> None:
-        with stage.inside():
-            backend.apply(nftables.lower(compiled()))
-        stage.run(["nft", "add element", "inet", "sipfw", "banned4", f"{{ {BANNED} }}"])
-
-    return Setup("sipfw nftables", fill)
+def load_nftables(stage: Stage, text: str = POLICY, bans: int = 0) -> None:
+    """Load sipfw's table as its nftables backend does, with `bans` banned addresses."""
+    with stage.inside():
+        NftablesBackend().apply(lower_nft(compiled(text)))
+    banned = ", ".join((BANNED, *addresses("198.19.64.0", bans)))
+    stage.run(["nft", "-f", "-"], f"add element inet sipfw banned4 {{ {banned} }}\n")
 
 
 def setups() -> tuple[Setup, ...]:
-    """Return every column that this checkout can load."""
-    found = (
+    """Return every column."""
+    return (
         Setup(NOTHING, _nothing),
         Setup(DROP_ALL, _drop_all),
         Setup(GUIDE, _guide),
         Setup("sipfw iptables", load_iptables),
-        Setup("sipfw iptables, 10k bans", partial(load_iptables, bans=MANY_BANS)),
-        _nftables(),
+        Setup("iptables, 10k bans", partial(load_iptables, bans=MANY_BANS)),
+        Setup("iptables, notrack", partial(load_iptables, text=NOTRACK)),
+        Setup("sipfw nftables", load_nftables),
+        Setup("nftables, notrack", partial(load_nftables, text=NOTRACK)),
     )
-    return tuple(setup for setup in found if setup is not None)

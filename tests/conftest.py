@@ -49,5 +49,11 @@ def sipfw() -> Sipfw:
 
 @pytest.fixture(autouse=True)
 def _no_operator_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SIPFW_ROOT", "SIPFW_DEBUG", "SSH_CONNECTION"):
+    for name in (
+        "SIPFW_ROOT",
+        "SIPFW_BACKEND",
+        "SIPFW_DEBUG",
+        "SSH_CLIENT",
+        "SSH_CONNECTION",
+    ):
         monkeypatch.delenv(name, raising=False)

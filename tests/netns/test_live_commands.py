@@ -386,3 +386,26 @@ def test_sysctls_are_set_and_taken_back(host: Host) -> None:
     host.must("apply", "--policy", policy, "--set", "conntrack.udp_timeout_stream=88")
     host.must("remove")
     assert host.run("cat", name).stdout == before
+
+
+@pytest.mark.parametrize("command", ["apply", "rollback"])
+def test_who_is_logged_in_by_ssh_is_not_locked_out(host: Host, command: str) -> None:
+    policy = host.policy()
+    words = ["apply", "--policy", policy]
+    if command == "rollback":
+        host.must(*words)
+        host.must(*words, "--set", "admin.networks=[198.51.100.0/24]")
+        words = ["rollback"]
+    before = host.rules(), host.sets()
+    session = {"SSH_CONNECTION": "198.51.100.7 50022 192.0.2.1 22"}
+    refused = host.sipfw(*words, env=session)
+    assert refused.returncode == 4
+    assert "admin.networks: add 198.51.100.7/32" in refused.stderr
+    assert "--force" in refused.stderr
+    assert (host.rules(), host.sets()) == before
+    if command == "apply":
+        assert host.sipfw(*words, "--dry-run", env=session).returncode == 4
+    forced = host.sipfw(*words, "--force", env=session)
+    assert forced.returncode == 0, forced.stderr
+    assert "FORCED: " in forced.stderr
+    assert (host.rules(), host.sets()) != before

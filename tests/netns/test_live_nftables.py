@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import sys
 import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 from test_live_commands import EXAMPLES, Host
 
+from sipfw.backends.nft_return import parse_listing
 from sipfw.policy.load import shipped_profiles
 
 if TYPE_CHECKING:
@@ -27,6 +30,53 @@ table ip other {
 \t}
 }
 """
+
+# Applies the same policy with another ban and another list of signatures, while somebody else
+# changes the table right after the transaction (and, where asked, keeps nft from loading again).
+MEDDLE = """\
+import json, sys
+from pathlib import Path
+from sipfw.backends.nftables import NftablesBackend
+from sipfw.backends.runner import Completed, SubprocessRunner
+from sipfw.compiler.pipeline import compile_policy
+from sipfw.errors import BackendError
+from sipfw.lower import nftables
+from sipfw.backends.nft_return import parse_listing
+from sipfw.policy.load import Request, load
+
+policy, then, refuse = sys.argv[1:]
+changes = ("bans.duration=2h", "limits.aggregate=9/second", "scanners.user_agents.add=[EvilDialer]")
+
+class Meddler:
+    loaded = False
+    def run(self, argv, *, stdin="", timeout=30.0, env=None):
+        load = argv[:3] == ["nft", "-f", "-"]
+        if load and self.loaded and refuse:
+            return Completed(1, "", "Error: refused")
+        done = SubprocessRunner().run(argv, stdin=stdin, timeout=timeout, env=env)
+        # The first text that nft loads prepares the chains of the searches; this one is the rest.
+        if load and "set banned4" in stdin and not self.loaded:
+            self.loaded = True
+            other = SubprocessRunner().run(["nft", "-f", "-"], stdin=then)
+            assert other.returncode == 0, other.stderr
+        return done
+
+plan = nftables.lower(compile_policy(load(Request(file=Path(policy), settings=changes))))
+try:
+    NftablesBackend(Meddler()).apply(plan)
+except BackendError as error:
+    print(json.dumps([type(error).__name__, error.restored, str(error)]))
+"""
+MEDDLING = {
+    "chain emptied": "flush chain inet sipfw SIP_TRUSTED4",
+    "rule let in": "add rule inet sipfw SIP_TRUSTED6 accept",
+    "hook emptied": "flush chain inet sipfw raw_prerouting",
+    "table gone": "delete table inet sipfw",
+    "set and chain added": (
+        "add set inet sipfw mine { type ipv4_addr; }\nadd chain inet sipfw more\n"
+        "flush chain inet sipfw SIP_TRUSTED4"
+    ),
+}
 
 
 @pytest.fixture
@@ -116,3 +166,64 @@ def test_dry_run_changes_nothing(host: Host) -> None:
     done = host.must("apply", *BACKEND, "--policy", host.policy(), "--dry-run")
     assert "into nftables" in done.stdout
     assert nft(host, "list", "tables") == ""
+
+
+def content(host: Host) -> dict[tuple[str, str], str]:
+    """Return the table by object, without what only time changes; searches by pattern as well."""
+    shown = nft(host, "list", "table", "inet", "sipfw")
+    found = {
+        (block.kind, block.name): re.sub(r" expires \w+", "", "\n".join(block.lines))
+        for block in parse_listing(shown)
+    }
+    names = sorted(name for _, name in found if "_text_" in name)
+    found["patterns", ""] = host.run(sys.executable, "-c", PATTERNS, *names).stdout
+    assert found["patterns", ""].count("[(b'") == len(names)
+    return found
+
+
+PATTERNS = """\
+import sys
+from sipfw.backends.nft_text_rules import read_chain
+for name in sys.argv[1:]:
+    print([(rule.pattern, rule.from_offset, rule.verdict) for rule in read_chain(name)])
+"""
+
+
+def meddled(host: Host, then: str, refuse: str = "") -> tuple[str, bool, str]:
+    done = host.run(sys.executable, "-c", MEDDLE, host.policy(), then, refuse)
+    assert done.returncode == 0, done.stderr
+    kind, restored, message = json.loads(done.stdout)
+    return kind, restored, message
+
+
+@pytest.mark.parametrize("name", MEDDLING)
+def test_a_read_back_that_fails_brings_the_old_table_back(host: Host, name: str) -> None:
+    host.must("apply", *BACKEND, "--policy", host.policy())
+    nft(host, "add element inet sipfw banned4 { 198.51.100.9 timeout 30m }")
+    nft(host, "add element inet sipfw learned6 { 2001:db8::9 }")
+    before = content(host)
+    assert "198.51.100.9 timeout 30m" in before["set", "banned4"]
+    kind, restored, message = meddled(host, MEDDLING[name])
+    assert (kind, restored) == ("ApplyError", True)
+    assert "somebody else changed" in message
+    assert message.endswith("the table from before is in force again")
+    assert content(host) == before
+    host.must("apply", *BACKEND, "--policy", host.policy())
+
+
+def test_a_first_apply_that_is_meddled_with_leaves_no_table(host: Host) -> None:
+    nft(host, "-f", "-", stdin=FOREIGN)
+    kind, restored, message = meddled(host, MEDDLING["chain emptied"])
+    assert (kind, restored) == ("ApplyError", True)
+    assert message.endswith("there is no table of sipfw, as before")
+    assert nft(host, "list", "tables") == "table ip other\n"
+
+
+def test_a_way_back_that_fails_says_what_is_in_force(host: Host) -> None:
+    host.must("apply", *BACKEND, "--policy", host.policy())
+    kind, restored, message = meddled(host, MEDDLING["chain emptied"], "refuse")
+    assert (kind, restored) == ("ApplyError", False)
+    assert "going back failed: nft: Error: refused" in message
+    assert "in force is the new table but for chain SIP_TRUSTED4" in message
+    *_, gone = meddled(host, MEDDLING["table gone"], "refuse")
+    assert "no table of sipfw is in force: SIP is unguarded" in gone

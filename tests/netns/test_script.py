@@ -82,8 +82,8 @@ def test_status_notices_what_was_changed(host: Host) -> None:
         before = host.listing(counters=True)
         assert expected in host.must(text, "status", status=1)
         assert host.listing(counters=True) == before
-    host.ok("ipset", "add", "sipfw-trusted4", "192.0.2.200")
-    assert "set sipfw-trusted4: 2 elements instead of 1" in host.must(text, "status", status=1)
+    host.ok("ipset", "add", "sipfw-trusted-tiers4", "192.0.2.200")
+    assert "set sipfw-trusted-tiers4: 2 elements instead of 1" in host.must(text, "status", status=1)
     host.must(text, "apply", "--adopt")
     assert host.must(text, "status") == ""
 

@@ -26,8 +26,19 @@ _ALLOWED = {
     "render": {"lower", "ruleset"},
     "backends": {"lower", "render", "ruleset"},
     "verify": {"backends", "lower", "ruleset"},
-    "deploy": {"backends", "lower", "policy", "render", "ruleset", "verify", "walk"},
-    "cli": {"backends", "compiler", "deploy", "lower", "policy", "render", "ruleset", "verify"},
+    "deploy": {"backends", "compiler", "lower", "policy", "render", "ruleset", "verify", "walk"},
+    "doctor": {"backends", "deploy", "lower", "ruleset", "verify"},
+    "cli": {
+        "backends",
+        "compiler",
+        "deploy",
+        "doctor",
+        "lower",
+        "policy",
+        "render",
+        "ruleset",
+        "verify",
+    },
 }
 
 _HOME = {

@@ -191,27 +191,27 @@ LIMITS: list[Match] = [
 ]
 
 
-@pytest.mark.parametrize(("match", "packet"), HOLD, ids=repr)
+@pytest.mark.parametrize(("match", "packet"), HOLD, ids=lambda value: type(value).__name__)
 def test_a_match_that_holds(match: Match, packet: Packet) -> None:
     found = answer(match, packet)
     assert found.holds
     assert found.unless is None
 
 
-@pytest.mark.parametrize(("match", "packet"), MISS, ids=repr)
+@pytest.mark.parametrize(("match", "packet"), MISS, ids=lambda value: type(value).__name__)
 def test_a_match_that_does_not_hold(match: Match, packet: Packet) -> None:
     found = answer(match, packet)
     assert not found.holds
     assert found.unless is None
 
 
-@pytest.mark.parametrize(("match", "packet", "holds", "unless"), UNKNOWN, ids=repr)
+@pytest.mark.parametrize(("match", "packet", "holds", "unless"), UNKNOWN, ids=lambda value: type(value).__name__)
 def test_what_nobody_knows_is_named(match: Match, packet: Packet, holds: bool, unless: str) -> None:
     found = answer(match, packet)
     assert (found.holds, found.unless) == (holds, unless)
 
 
-@pytest.mark.parametrize("match", LIMITS, ids=repr)
+@pytest.mark.parametrize("match", LIMITS, ids=lambda value: type(value).__name__)
 def test_a_limit_is_assumed_to_be_kept(match: Match) -> None:
     within, beyond = answer(match, SYN), answer(match, SYN, assume=Limit.EXCEEDED)
     assert (within.holds, beyond.holds) == (False, True)
@@ -219,7 +219,7 @@ def test_a_limit_is_assumed_to_be_kept(match: Match) -> None:
     assert (beyond.unless or "").startswith("it stays within ")
 
 
-@pytest.mark.parametrize("match", LIMITS, ids=repr)
+@pytest.mark.parametrize("match", LIMITS, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("known", [Limit.WITHIN, Limit.EXCEEDED])
 def test_a_limit_that_is_known_needs_no_assumption(match: Match, known: Limit) -> None:
     for assume in (Limit.WITHIN, Limit.EXCEEDED):

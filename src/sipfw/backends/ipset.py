@@ -7,6 +7,7 @@ that rules see the old contents or the new ones. Names outside `sipfw-` are only
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from sipfw.backends.ipset_text import (
     renamed_save,
     temporary_name,
 )
+from sipfw.backends.runner import MissingProgramError
 from sipfw.errors import BackendError
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ _OUR_NAME = re.compile(r"sipfw-[A-Za-z0-9_.-]{1,25}")  # 31 in all: IPSET_MAXNAM
 _FAILED_LINE = re.compile(r"Error in line (\d+): (.*)")
 # Building 100,000 elements takes about half a second; the deadline is for a hung kernel.
 _TIMEOUT = 60.0
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,15 @@ class LoadResult:
 
 
 class Ipsets:
-    """The ipsets of one network namespace, through the `ipset` program."""
+    """The ipsets of one network namespace, through the `ipset` program.
 
-    def __init__(self, runner: Runner) -> None:
+    `patience` is how long a set that is to be destroyed may stay in use: nf_tables lets go of the
+    sets of a deleted rule only some time after its transaction, in a work queue.
+    """
+
+    def __init__(self, runner: Runner, patience: float = 0.0) -> None:
         self._runner = runner
+        self._patience = patience
 
     def list_sets(self) -> tuple[LiveSet, ...]:
         """Return all sets, foreign ones too; cost does not depend on the number of elements."""
@@ -72,17 +80,27 @@ class Ipsets:
         _require(done, "cannot list sets")
         return tuple(_live_set(block) for block in done.stdout.split("\n\n") if block.strip())
 
+    def list_if_installed(self) -> tuple[LiveSet, ...]:
+        """Return all sets; none where the program is missing, which alone could have made some."""
+        try:
+            return self.list_sets()
+        except MissingProgramError:
+            return ()
+
     def snapshot(self, names: Iterable[str]) -> SetSnapshot:
         """Return the present contents of the named sets of ours."""
-        existing = {item.name for item in self.list_sets()}
-        return SetSnapshot({name: self._save(name, existing) for name in _ours(names)})
+        wanted = _ours(names)
+        # Without a set there is nothing to ask, and a host without ipset could not answer.
+        existing = {item.name for item in self.list_sets()} if wanted else set()
+        return SetSnapshot({name: self._save(name, existing) for name in wanted})
 
     def load(self, sets: Sequence[XSet]) -> LoadResult:
         """Make the sets as wanted.
 
         When building fails, no set was replaced; a kept one may have got new elements.
         """
-        _ours(item.name for item in sets)
+        if not _ours(item.name for item in sets):
+            return LoadResult((), ())
         live = {item.name: item for item in self.list_sets()}
         _refuse_conflicts(sets, live)
         kept = [item for item in sets if _keeps_contents(item, live)]
@@ -98,6 +116,8 @@ class Ipsets:
 
     def restore(self, snapshot: SetSnapshot) -> None:
         """Bring the sets back to the snapshot; rules that use new sets must be gone before."""
+        if not snapshot.saved:
+            return
         existing = {item.name for item in self.list_sets()}
         texts = {name: text for name, text in snapshot.saved.items() if text is not None}
         lines: list[str] = []
@@ -106,11 +126,21 @@ class Ipsets:
         self._build_and_switch(list(texts), lines, existing)
         self.destroy(name for name in snapshot.saved if name not in texts and name in existing)
 
-    def destroy(self, names: Iterable[str]) -> None:
+    def destroy(self, names: Iterable[str], *, patient: bool = True) -> None:
         """Destroy sets of ours that exist; BackendError when a rule still uses one."""
-        lines = [f"destroy {name}" for name in _ours(names)]
-        if lines:
-            self._restore(lines)
+        pending = _ours(names)
+        deadline = time.monotonic() + (self._patience if patient else 0.0)
+        while pending:
+            try:
+                self._restore([f"destroy {name}" for name in pending])
+            except BackendError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
+                present = {item.name for item in self.list_sets()}
+                pending = [name for name in pending if name in present]
+            else:
+                return
 
     def _save(self, name: str, existing: set[str]) -> str | None:
         if name not in existing:

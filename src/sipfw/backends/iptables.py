@@ -6,17 +6,23 @@ after the snapshot brings back every table and set that differs from it. Knows n
 
 from __future__ import annotations
 
-import signal
 import sys
 import sysconfig
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sipfw.backends.ipset import OUR_PREFIX, Ipsets, SetSnapshot
 from sipfw.backends.iptables_live import LiveRuleset, differences
-from sipfw.backends.iptc_limits import OUR_TABLES, plan_faults, referenced_sets
+from sipfw.backends.iptables_shared import (
+    GUIDE_CHAINS,
+    ApplyResult,
+    drop_obsolete_sets,
+    refuse_foreign,
+    require_sets,
+    signals_later,
+)
+from sipfw.backends.iptc_limits import OUR_TABLES, plan_faults
 from sipfw.backends.iptc_patches import plugin_directory
 from sipfw.backends.iptc_protocol import (
     Feature,
@@ -33,10 +39,8 @@ from sipfw.errors import ApplyError, BackendError
 from sipfw.lower.xtables import Family, XPlan, XTable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
 
-# The chains of the script that operators paste from guides, usually into table filter.
-GUIDE_CHAINS = ("SIP_TRUSTED", "SIP_SCANNER_BLOCK", "SIP_RATE_LIMIT")
 WORKER_TIMEOUT = 60.0
 _ATTEMPTS = 3
 
@@ -46,15 +50,6 @@ _START_WORKER = (
     "import runpy, sys; root = sys.argv.pop(1); root in sys.path or sys.path.insert(0, root); "
     "runpy.run_module('sipfw.backends.iptc_worker', run_name='__main__')"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyResult:
-    """What an apply or remove did; `notes` is for the operator's eyes."""
-
-    tables: tuple[str, ...]
-    sets: tuple[str, ...]
-    notes: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -98,9 +93,9 @@ class IptablesBackend:
         with xtables_lock(lock_seconds), self._tools.with_private_lock() as tools:
             if plan.tables and not adopt:
                 # Before anything asks for a table by name, which creates it.
-                _refuse_foreign(_existing(tools), plan.tables, adopt_chains)
+                refuse_foreign(_existing(tools), plan.tables, adopt_chains)
             plan, notes = _without_absent_families(plan, tools)
-            self._require_sets(plan)
+            require_sets(self._sets, plan)
             existing = _existing(tools)
             tables = _touched(existing, plan.tables, adopt_chains if adopt else ())
             sets = self._sets.snapshot(item.name for item in plan.sets)
@@ -112,7 +107,7 @@ class IptablesBackend:
                 adopt_chains=tuple(adopt_chains),
                 reposition=reposition,
             )
-            with _signals_later():
+            with signals_later():
                 return self._guarded(change, plan, request)
 
     def check(
@@ -128,7 +123,7 @@ class IptablesBackend:
             raise BackendError("\n".join(faults))
         if not adopt:
             names = {chain.name for table in plan.tables for chain in table.chains}
-            _refuse_foreign(_existing(self._tools), (), {*adopt_chains, *names})
+            refuse_foreign(_existing(self._tools), (), {*adopt_chains, *names})
         missing = [
             f"{item.family} {item.name}: {item.reason or 'the kernel refuses it'}"
             for item in self.probe(["table", *_extensions(plan)])
@@ -191,7 +186,7 @@ class IptablesBackend:
         ]
         if found:
             raise BackendError("; ".join(found))
-        notes = [*change.notes, *loaded.notes, *reply.notes, *self._drop_obsolete_sets(plan)]
+        notes = [*change.notes, *loaded.notes, *reply.notes, *drop_obsolete_sets(self._sets, plan)]
         return ApplyResult(reply.committed, loaded.changed, tuple(notes))
 
     def _roll_back(self, change: _Change) -> str | None:
@@ -234,40 +229,6 @@ class IptablesBackend:
             said = done.stderr.strip().splitlines()[-1:]
             how = f"signal {-done.returncode}" if done.returncode < 0 else f"{done.returncode}"
             raise BackendError(" ".join([f"worker process died ({how})", *said])) from None
-
-    def _require_sets(self, plan: XPlan) -> None:
-        """Refuse a missing set: libxtables may crash on it, and only after other sets changed."""
-        existing = {item.name for item in self._sets.list_sets()} | {s.name for s in plan.sets}
-        missing = {name for table in plan.tables for name in referenced_sets(table)} - existing
-        if missing:
-            raise BackendError(f"rules use sets that do not exist: {', '.join(sorted(missing))}")
-
-    def _drop_obsolete_sets(self, plan: XPlan) -> list[str]:
-        wanted = {item.name for item in plan.sets}
-        notes = []
-        for item in self._sets.list_sets():
-            if not item.name.startswith(OUR_PREFIX) or item.name in wanted:
-                continue
-            try:
-                self._sets.destroy([item.name])
-            except BackendError as error:
-                notes.append(f"set {item.name} kept: {error.message}")
-        return notes
-
-
-@contextmanager
-def _signals_later() -> Iterator[None]:
-    """Hold back what a lost terminal or an impatient operator sends, also from child processes.
-
-    The default action would end us between two commits. Every child has a deadline, so the wait
-    is bounded.
-    """
-    held = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _without_absent_families(plan: XPlan, tools: LegacyTools) -> tuple[XPlan, list[str]]:
@@ -334,26 +295,3 @@ def _extensions(plan: XPlan) -> list[str]:
 
 def _existing(tools: LegacyTools) -> Tables:
     return tools.existing(Family.IP) | tools.existing(Family.IP6)
-
-
-def _refuse_foreign(existing: Tables, wanted: Sequence[XTable], names: Collection[str]) -> None:
-    """Refuse to live beside a pasted script's chains: its limits would go on hurting peers.
-
-    Chains that collide with ours in their own table are found by the worker, which sees jumps.
-    """
-    planned = {(t.family, t.name, chain.name) for t in wanted for chain in t.chains}
-    found = [
-        f"chain {family} {table.name} {chain.name} ({len(chain.rules)} rules)"
-        for (family, _), table in existing.items()
-        for chain in table.chains
-        if chain.name in names
-        and chain.rules
-        and not chain.is_ours
-        and (family, table.name, chain.name) not in planned
-    ]
-    if found:
-        raise BackendError(
-            f"not made by sipfw: {', '.join(found)}",
-            hint="another script put these chains here; --adopt replaces them and the jumps to "
-            "them and leaves every other rule in place",
-        )

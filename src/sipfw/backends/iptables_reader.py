@@ -1,27 +1,36 @@
-"""Legacy iptables and ipset in the neutral form that `verify` compares."""
+"""iptables of either flavour and ipset in the neutral form that `verify` compares."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sipfw.backends.interface import Live, LiveChain, LiveJump, LiveRule, LiveSetState
 from sipfw.backends.ipset import OUR_PREFIX, Ipsets, LiveSet
 from sipfw.backends.ipset_text import elements_of
 from sipfw.backends.iptables_live import LiveRuleset
-from sipfw.backends.xtables_tools import LegacyTools, Tables
+from sipfw.backends.xtables_tools import LegacyTools
 from sipfw.errors import BackendError
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
     from sipfw.backends.runner import Runner
     from sipfw.backends.save_text import SavedRule
+    from sipfw.backends.xtables_tools import Tables
+
+
+class Tools(Protocol):
+    """One flavour of iptables, as far as reading goes."""
+
+    def existing(self, family: Family) -> Tables:
+        """Return the tables that exist in this network namespace, without creating any."""
+        ...
 
 
 class IptablesReader:
     """Reads; writes nothing, and creates no table that does not exist yet."""
 
-    def __init__(self, runner: Runner) -> None:
-        self._tools = LegacyTools(runner)
+    def __init__(self, runner: Runner, tools: Tools | None = None) -> None:
+        self._tools = tools or LegacyTools(runner)
         self._sets = Ipsets(runner)
 
     def live(self, chain_names: frozenset[str], static_sets: frozenset[str]) -> Live:

@@ -11,6 +11,7 @@ import ctypes
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sipfw.backends.carried_counters import Counters, carried
 from sipfw.backends.iptc_build import RuleBuilder
 from sipfw.backends.save_text import OUR_MARK
 from sipfw.lower.xtables import Family
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 _MATCH_HEADER = 32  # struct xt_entry_match: size 2, name 29, revision 1
 _MATCH_NAME = 29
 _COMMENT_SIZE = 256
-
-Counters = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,8 @@ class TableEdit:
         return [
             name
             for name in self._names
-            if self._is_foreign(name) and (self._before[name] or self._callers(name))
+            # A chain of ours that somebody emptied has callers of ours only.
+            if self._is_foreign(name) and (self._before[name] or self._foreign_callers(name))
         ]
 
     def adopt(self) -> None:
@@ -174,6 +174,13 @@ class TableEdit:
             if not builtin and any(entry.is_ours for entry in self._before[name])
         ]
 
+    def _foreign_callers(self, name: str) -> list[str]:
+        return [
+            chain
+            for chain, entries in self._before.items()
+            if any(entry.target == name and not entry.is_ours for entry in entries)
+        ]
+
     def _callers(self, name: str) -> list[str]:
         return [
             chain
@@ -184,9 +191,9 @@ class TableEdit:
     def _fill(self) -> None:
         builder = self._builder()
         for chain in self._wanted.chains:
-            counters = _Carried(self._before.get(chain.name, []))
-            for rule in chain.rules:
-                self._kernel.append(chain.name, builder.build(rule, counters.take(rule)))
+            counters = _counters(chain.rules, self._before.get(chain.name, []))
+            for rule, counted in zip(chain.rules, counters, strict=True):
+                self._kernel.append(chain.name, builder.build(rule, counted))
 
     def _builder(self) -> RuleBuilder:
         return RuleBuilder(self._iptc, self._wanted.family, frozenset(self._names))
@@ -195,9 +202,10 @@ class TableEdit:
         """Keep our jumps where they are when they are the wanted ones, else put them together."""
         live = self._kernel.entries(hook)
         own = [index for index, entry in enumerate(live) if entry.is_ours]
-        counters = _Carried(live)
         builder = self._builder()
-        entries = [builder.build(jump.rule, counters.take(jump.rule)) for jump in jumps]
+        rules = [jump.rule for jump in jumps]
+        counters = _counters(rules, live)
+        entries = [builder.build(rule, n) for rule, n in zip(rules, counters, strict=True)]
         same = [live[index].rule_id for index in own] == [
             rule_id(jump.rule.comment) for jump in jumps
         ]
@@ -232,21 +240,9 @@ class TableEdit:
                 self._kernel.delete(chain, index)
 
 
-class _Carried:
-    """Counters of the rules that were there, handed out by rule id in their order.
-
-    One rule of the policy may have become several kernel rules with the same id.
-    """
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self._left: dict[str, list[Counters]] = {}
-        for entry in entries:
-            if entry.is_ours:
-                self._left.setdefault(entry.rule_id, []).append(entry.counters)
-
-    def take(self, rule: XRule) -> Counters:
-        left = self._left.get(rule_id(rule.comment))
-        return left.pop(0) if left else (0, 0)
+def _counters(rules: Sequence[XRule], before: Sequence[Entry]) -> list[Counters]:
+    live = [(entry.comment, entry.counters) for entry in before if entry.comment is not None]
+    return carried([rule.comment for rule in rules], live)
 
 
 def _comment(raw: Any) -> str | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sipfw.backends.interface import LiveRule, LiveSetState
 from sipfw.errors import BackendError
 from sipfw.lower.naming import split_comment
+from sipfw.lower.nftables_hooks import written_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ _MAX_ERRORS = 5
 _MAX_QUOTE = 100
 # What nft says about xt expressions in an inet table, harmless; the text rules are such.
 _NOISE = re.compile(r"^libxtables: unhandled NFPROTO|^# Warning: table .* is managed by ")
+_DORMANT = re.compile(r"^\tflags .*\bdormant\b", re.MULTILINE)
 _VERSION = re.compile(r"\bv(\d+(?:\.\d+)+)")
 
 
@@ -76,6 +78,21 @@ class NftTool:
             raise BackendError(f"nft: cannot read its listing: {plain[:_MAX_QUOTE]!r}") from error
         return [item for item in objects if "metainfo" not in item]
 
+    def list_text(self, *, elements: bool = True) -> str | None:
+        """Return our table as nft writes it, None when there is no table."""
+        options = () if elements else ("--terse",)
+        done = self._nft(*options, "list", "table", _FAMILY, _TABLE)
+        if done.returncode == 0:
+            return done.stdout
+        said = _said(done)
+        if "No such file or directory" in said:
+            return None
+        raise BackendError(f"nft: cannot list table {_FAMILY} {_TABLE}: {said}")
+
+    def is_dormant(self) -> bool:
+        """Tell whether the table is asleep; the JSON of nft 1.0.6 has nonsense for its flags."""
+        return _DORMANT.search(self.list_text(elements=False) or "") is not None
+
     def _feed(self, text: str, *options: str) -> None:
         done = self._nft(*options, "-f", "-", stdin=text)
         if done.returncode != 0:
@@ -87,21 +104,30 @@ class NftTool:
 
 @dataclass(frozen=True, slots=True)
 class NftChain:
-    """A chain; `hook`, `priority` and `policy` are None unless it is a base chain."""
+    """A chain; `kind`, `hook`, `priority` and `policy` are None unless it is a base chain."""
 
     name: str
     rules: tuple[LiveRule, ...]
+    kind: str | None = None
     hook: str | None = None
     priority: int | None = None
     policy: str | None = None
 
+    @property
+    def base(self) -> str | None:
+        """Return the line that hooks it, as a plan has it; None where nothing does."""
+        if self.kind is None or self.hook is None or self.priority is None or self.policy is None:
+            return None
+        return written_line(self.kind, self.hook, self.priority, self.policy)
+
 
 @dataclass(frozen=True, slots=True)
 class NftListing:
-    """Our table as it is in the kernel."""
+    """Our table as it is in the kernel; no packet meets a `dormant` one."""
 
     chains: Mapping[str, NftChain]
     sets: Mapping[str, LiveSetState]
+    dormant: bool = False
 
 
 def live_from_json(
@@ -123,6 +149,7 @@ def live_from_json(
         chain["name"]: NftChain(
             name=chain["name"],
             rules=tuple(rules.get(chain["name"], ())),
+            kind=chain.get("type"),
             hook=chain.get("hook"),
             priority=chain.get("prio"),
             policy=chain.get("policy"),

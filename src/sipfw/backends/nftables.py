@@ -7,24 +7,23 @@ the firewall is up without its searches. Knows nothing of policy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sipfw.backends.nft_existing import comment, existing, same_texts, text_counters
+from sipfw.backends.nft_return import TableSnapshot, go_back, remember
 from sipfw.backends.nft_text_rules import TextRule, fill_chains, text_match_available
-from sipfw.backends.nft_tool import NftListing, NftObject, NftTool, live_from_json
+from sipfw.backends.nft_tool import NftListing, NftTool, live_from_json
 from sipfw.backends.runner import Runner, SubprocessRunner
 from sipfw.errors import ApplyError, BackendError
-from sipfw.lower.nftables import TABLE, NftPlan, NftSet, NftTextChain, NftTextRule
+from sipfw.lower.nftables import TABLE
 from sipfw.render.nft import Existing, transaction_text
 from sipfw.ruleset.rule import Goto
 
 if TYPE_CHECKING:
-    from sipfw.backends.interface import LiveRule, LiveSetState
+    from sipfw.lower.nftables import NftPlan, NftTextChain
 
 OLDEST = (1, 0, 6)
-
-# One transaction loads all or nothing, so only another writer can cause this.
-_IN_FORCE = "the new table is in force and something changed it; see sipfw verify"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +62,19 @@ class NftablesBackend:
     def apply(self, plan: NftPlan) -> NftResult:
         """Make the plan live; on failure the old table is in force and a BackendError says why."""
         self.check(plan)
-        live = self.listing()
-        fresh = [chain for chain in plan.texts if not _same_texts(chain, live)]
+        before = remember(self._tool)
+        live = before.live
+        fresh = [chain for chain in plan.texts if not same_texts(chain, live)]
         try:
             self._load_texts(fresh, live)
             self._tool.apply(transaction_text(plan, self._existing(plan)))
         except BackendError as error:
             self._undo_texts(fresh, live)
             raise BackendError(error.message, hint=error.hint, restored=True) from error
-        self._read_back(plan)
+        try:
+            self._read_back(plan)
+        except BackendError as error:
+            raise self._gone_back(before, plan, error) from error
         rules = sum(len(chain.rules) for chain in plan.chains)
         rules += sum(len(chain.rules) for chain in plan.texts)
         return NftResult(rules, len(plan.sets), ())
@@ -83,7 +86,9 @@ class NftablesBackend:
     def listing(self, static_sets: frozenset[str] | None = None) -> NftListing | None:
         """Return what is live, None when we have no table."""
         objects = self._tool.list_table()
-        return None if objects is None else live_from_json(objects, static_sets)
+        if objects is None:
+            return None
+        return replace(live_from_json(objects, static_sets), dormant=self._tool.is_dormant())
 
     def _load_texts(self, fresh: list[NftTextChain], live: NftListing | None) -> None:
         """Make and fill the text chains that the live table does not hold yet."""
@@ -99,13 +104,7 @@ class NftablesBackend:
         names = [*sorted(targets), *(chain.name for chain in fresh)]
         lines = [f"add table inet {TABLE}", *(f"add chain inet {TABLE} {name}" for name in names)]
         self._tool.apply("\n".join(lines) + "\n")
-        counts = _text_counts(live)
-        fill_chains(
-            {
-                chain.name: [_text_rule(chain, rule, counts) for rule in chain.rules]
-                for chain in fresh
-            }
-        )
+        fill_chains({chain.name: _searches(chain, live) for chain in fresh})
 
     def _undo_texts(self, fresh: list[NftTextChain], live: NftListing | None) -> None:
         """Take out what was prepared; nothing leads to it yet."""
@@ -121,108 +120,63 @@ class NftablesBackend:
             self._tool.apply("\n".join(lines) + "\n")
 
     def _existing(self, plan: NftPlan) -> Existing:
-        objects = self._tool.list_table()
-        if objects is None:
-            return Existing()
-        live = live_from_json(objects)
-        texts = {chain.name for chain in plan.texts}
-        wanted = {chain.name for chain in plan.chains} | texts
-        sets = {item.name: item for item in plan.sets}
-        kept = {
-            name
-            for name, state in live.sets.items()
-            if name in sets and _same_definition(sets[name], state)
-        }
-        return Existing(
-            # A text chain is never flushed by text: nft could not fill it again.
-            chains=tuple(name for name in live.chains if name not in texts),
-            obsolete_chains=tuple(name for name in live.chains if name not in wanted),
-            kept_sets=frozenset(kept),
-            replaced_sets=tuple(name for name in live.sets if name not in kept),
-            carried=_carried(objects, [sets[n] for n in live.sets if n in sets and n not in kept]),
-            counters=_counters(live),
-        )
+        objects, text = self._tool.list_table(), self._tool.list_text(elements=False)
+        return Existing() if objects is None or text is None else existing(plan, objects, text)
 
     def _read_back(self, plan: NftPlan) -> None:
+        changed = self._changed_chains(plan)
+        if changed:
+            # One transaction loads all or nothing, so only another writer can cause this.
+            raise BackendError(
+                f"read back: not what was loaded, somebody else changed {', '.join(changed)}"
+            )
+
+    def _changed_chains(self, plan: NftPlan) -> list[str]:
+        """Name what does not hold the plan's rules in their order; texts are compared likewise."""
         live = self.listing()
+        if live is None:
+            return [f"table inet {TABLE}, which is gone"]
+        changed = []
         for chain in plan.chains:
-            found = None if live is None else live.chains.get(chain.name)
-            comments = [] if found is None else [_comment(rule) for rule in found.rules]
+            found = live.chains.get(chain.name)
+            comments = [] if found is None else [comment(rule) for rule in found.rules]
             if comments != [rule.comment for rule in chain.rules]:
-                raise ApplyError(
-                    f"read back: chain {chain.name} does not hold what was loaded", hint=_IN_FORCE
-                )
-        for text in plan.texts:
-            if not _same_texts(text, live):
-                raise ApplyError(
-                    f"read back: chain {text.name} does not hold its searches", hint=_IN_FORCE
-                )
+                changed.append(f"chain {chain.name}")
+        return changed + [f"chain {c.name}" for c in plan.texts if not same_texts(c, live)]
 
-
-def _same_texts(chain: NftTextChain, live: NftListing | None) -> bool:
-    found = None if live is None else live.chains.get(chain.name)
-    if found is None:
-        return False
-    return [_comment(rule) for rule in found.rules] == [rule.comment for rule in chain.rules]
-
-
-def _text_rule(
-    chain: NftTextChain, rule: NftTextRule, counts: dict[tuple[str, str], tuple[int, int]]
-) -> TextRule:
-    key = (_stem(chain.name), rule.comment.partition("#")[0])
-    packets, octets = counts.get(key, (0, 0))
-    return TextRule(rule.comment, rule.pattern, rule.offset, rule.verdict, packets, octets)
-
-
-def _stem(name: str) -> str:
-    """Name a text chain without the digest of its content."""
-    return name.partition("_text_")[0]
-
-
-def _text_counts(live: NftListing | None) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return the counters of the live searches, which outlive a change of the list."""
-    if live is None:
-        return {}
-    return {
-        (_stem(name), comment): counts
-        for (name, comment), counts in _counters(live).items()
-        if "_text_" in name
-    }
-
-
-def _carried(objects: list[NftObject], sets: list[NftSet]) -> dict[str, tuple[str, ...]]:
-    """Return the elements of dynamic sets that must be made anew, with their remaining time."""
-    wanted = {item.name: item for item in sets if "timeout" in item.flags}
-    found: dict[str, tuple[str, ...]] = {}
-    for item in (o["set"] for o in objects if "set" in o):
-        target = wanted.get(item["name"])
-        if target is None or target.timeout is None:
-            continue
-        elements = [each["elem"] for each in item.get("elem", ()) if "elem" in each]
-        found[target.name] = tuple(
-            f"{each['val']} expires {min(int(each['expires']), target.timeout)}s"
-            for each in elements[: target.size]
-            if each.get("expires")
+    def _gone_back(self, before: TableSnapshot, plan: NftPlan, error: BackendError) -> ApplyError:
+        """Put the table from before in force and return the error that says so, or what is."""
+        restored = (
+            "the table from before is in force again"
+            if before.live
+            else "there is no table of sipfw, as before"
         )
-    return found
+        try:
+            go_back(self._tool, before)
+        except BackendError as trouble:
+            return ApplyError(
+                f"{error.message}; going back failed: {trouble.message}; {self._in_force(plan)}",
+                hint="see sipfw verify, then apply again or sipfw remove",
+            )
+        return ApplyError(f"{error.message}; {restored}", restored=True)
+
+    def _in_force(self, plan: NftPlan) -> str:
+        """Say what the kernel holds after a way back that failed."""
+        try:
+            live = self.listing()
+            changed = self._changed_chains(plan)
+        except BackendError as error:
+            return f"what is in force cannot be read: {error.message}"
+        if live is None:
+            return "no table of sipfw is in force: SIP is unguarded"
+        if not changed:
+            return "the new table is in force"
+        return f"in force is the new table but for {', '.join(changed)}"
 
 
-def _comment(rule: LiveRule) -> str:
-    return f"sipfw:{rule.rule_id}#{rule.digest}"
-
-
-def _same_definition(wanted: NftSet, state: LiveSetState) -> bool:
-    """Tell whether the elements may stay: nft ignores a new timeout on an existing set."""
-    header = dict(zip(state.header[::2], state.header[1::2], strict=False))
-    timeout = None if wanted.timeout is None else str(wanted.timeout)
-    size = None if wanted.size is None else str(wanted.size)
-    return (state.type, header.get("timeout"), header.get("size")) == (wanted.type, timeout, size)
-
-
-def _counters(live: NftListing) -> dict[tuple[str, str], tuple[int, int]]:
-    return {
-        (chain.name, f"sipfw:{rule.rule_id}"): (rule.packets, rule.bytes)
-        for chain in live.chains.values()
-        for rule in chain.rules
-        if rule.rule_id is not None
-    }
+def _searches(chain: NftTextChain, live: NftListing | None) -> list[TextRule]:
+    counted = zip(chain.rules, text_counters(chain, live), strict=True)
+    return [
+        TextRule(rule.comment, rule.pattern, rule.offset, rule.verdict, *counters)
+        for rule, counters in counted
+    ]

@@ -40,6 +40,10 @@ PACKAGES = {
 }
 
 
+class MissingProgramError(BackendError):
+    """The host does not have the program."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
     """What a finished program left; a negative `returncode` is the signal that killed it."""
@@ -98,13 +102,13 @@ class SubprocessRunner:
         return Completed(done.returncode, done.stdout, done.stderr)
 
 
-def _missing(program: str) -> BackendError:
+def _missing(program: str) -> MissingProgramError:
     if program not in PACKAGES:
-        return BackendError(f"{program}: program not found in {HOST_PATH}")
+        return MissingProgramError(f"{program}: program not found in {HOST_PATH}")
     debian, redhat = PACKAGES[program]
     packages = (
         f"install package {debian}"
         if debian == redhat
         else f"install package {debian} (Debian, Ubuntu) or {redhat} (RHEL, Rocky, Alma)"
     )
-    return BackendError(f"{program}: program not found", hint=packages)
+    return MissingProgramError(f"{program}: program not found", hint=packages)

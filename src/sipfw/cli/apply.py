@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
+from sipfw.cli.backend_option import backend_option
 from sipfw.cli.options import Choice, compile_wanted, load_policy, policy_options
+from sipfw.cli.outcome import report, wait_or_leave
 from sipfw.cli.output import complain, remark, say
 from sipfw.errors import Exit, PolicyError
 
@@ -12,15 +16,16 @@ from sipfw.errors import Exit, PolicyError
 @click.command("apply")
 @policy_options
 @click.option("--dry-run", is_flag=True, help="Check everything and change nothing.")
-@click.option(
-    "--backend",
-    type=click.Choice(["iptables", "nftables"]),
-    default="iptables",
-    show_default=True,
-    help="Legacy iptables through python-iptables, or nftables.",
-)
+@backend_option("Where the rules go.")
 @click.option("--no-ipset", is_flag=True, help="Use plain rules and xt_recent instead of ipset.")
 @click.option("--adopt", is_flag=True, help="Take over chains of our names that are not ours.")
+@click.option(
+    "--confirm",
+    type=click.IntRange(1, 86_400),
+    metavar="SECONDS",
+    help="Put the old firewall back after so long, unless you say yes or run sipfw confirm.",
+)
+@click.option("--force", is_flag=True, help="Even if that locks out who is logged in by ssh.")
 @click.option("--yes", is_flag=True, help="Never ask; for scripts.")
 @click.option(
     "--lock-seconds",
@@ -36,16 +41,21 @@ def command(
     backend: str,
     no_ipset: bool,
     adopt: bool,
+    confirm: int | None,
+    force: bool,
     yes: bool,
     lock_seconds: float,
 ) -> int:
-    """Make the policy live through python-iptables: all of it, or nothing.
+    """Make the policy live: all of it, or nothing.
 
-    On any failure the old firewall is put back exactly.
+    On any failure the old firewall is put back exactly. With --confirm it also comes back when
+    nobody confirms in time, even if your session is cut off or sipfw is killed.
     """
     from sipfw.deploy.apply import apply, rehearse
+    from sipfw.deploy.choose import choose
     from sipfw.deploy.files import Layout
-    from sipfw.deploy.targets import Options, target
+    from sipfw.deploy.generations import Content
+    from sipfw.deploy.targets import Options
     from sipfw.lower.setless import warnings
 
     loaded = load_policy(choice)
@@ -56,19 +66,27 @@ def command(
     if no_ipset:
         wanted.loaded.require_setless()
         remark(warnings(wanted.ruleset))
-    chosen = target(backend, ipset=not no_ipset)
-    options = Options(adopt=adopt, lock_seconds=lock_seconds)
+    choice_of_backend = choose(backend, Layout(choice.root), ipset=not no_ipset)
+    remark(choice_of_backend.remarks)
+    chosen = choice_of_backend.target
+    options = Options(adopt=adopt, lock_seconds=lock_seconds, force=force)
     if dry_run:
         say(rehearse(wanted.ruleset, chosen, options))
         complain("dry run: nothing was changed")
     else:
-        outcome = apply(
-            wanted.ruleset, chosen, ", ".join(loaded.sources), Layout(choice.root), options
+        content = Content(
+            wanted.ruleset,
+            chosen.name,
+            ipset=not no_ipset,
+            source=", ".join(loaded.sources),
+            policy=json.dumps(loaded.policy.model_dump(mode="json", by_alias=True), indent=1),
         )
-        for note in outcome.notes:
-            complain(f"note: {note}")
-        remark(outcome.warnings)
-        families = " and ".join({"ip": "IPv4", "ip6": "IPv6"}[f] for f in outcome.families)
-        complain(f"applied: {outcome.rules} rules for {families}, {outcome.sets} sets")
+        layout = Layout(choice.root)
+        outcome = apply(content, layout, options, confirm=confirm)
+        report("applied", outcome)
         complain("see the counters with: sipfw verify")
+        if outcome.waiting is not None:
+            ended = wait_or_leave(layout, outcome.waiting, ask=not yes)
+            if ended != Exit.CLEAN:
+                return ended
     return Exit.INCOMPLETE if wanted.resolution.failures else Exit.CLEAN

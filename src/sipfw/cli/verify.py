@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from sipfw.cli.backend_option import backend_option
 from sipfw.cli.options import Choice, compile_wanted, load_policy, policy_options
-from sipfw.cli.output import complain, say, say_json
+from sipfw.cli.output import complain, remark, say, say_json
 from sipfw.errors import Exit
 
 
@@ -13,13 +14,7 @@ from sipfw.errors import Exit
 @policy_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--hits", is_flag=True, help="Only rules that counted a packet.")
-@click.option(
-    "--backend",
-    type=click.Choice(["iptables", "nftables"]),
-    default="iptables",
-    show_default=True,
-    help="With a policy: where to look for it.",
-)
+@backend_option("With a policy: where to look for it.")
 @click.option("--no-ipset", is_flag=True, help="With a policy: expect a host without ipset.")
 def command(
     *,
@@ -36,6 +31,7 @@ def command(
     written to the kernel.
     """
     from sipfw.cli.verify_view import as_data, as_lines
+    from sipfw.deploy.choose import choose
     from sipfw.deploy.files import Layout
     from sipfw.deploy.inspect import inspect
     from sipfw.deploy.state import read_applied
@@ -50,7 +46,9 @@ def command(
             complain("no apply is on record; comparing with the policy itself")
         loaded = load_policy(choice)
         wanted = compile_wanted(loaded)
-        chosen = target(backend, ipset=not no_ipset)
+        choice_of_backend = choose(backend, Layout(choice.root), ipset=not no_ipset)
+        remark(choice_of_backend.remarks)
+        chosen = choice_of_backend.target
         expectation = chosen.expectation(wanted.ruleset)
         source = ", ".join(loaded.sources)
     report = inspect(expectation, chosen)

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from sipfw.policy.merge import Origins
 
 
+# ipset's and xt_hashlimit's usual size.
+_FEWEST_BUCKETS = 65536
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Read-only input of the layers. `resolved` maps host names to their addresses."""
@@ -53,6 +57,16 @@ class Context:
     def denied(self) -> bool:
         """Tell whether only trusted peers may come in."""
         return self.policy.limits.unknown_sources is UnknownSources.DENIED
+
+    def buckets(self, seconds: int) -> int:
+        """Return how many buckets of unknown sources can live at once, as a power of two.
+
+        A full table limits nobody, so it must hold all that the cap on unknown sources lets in
+        before the first one is forgotten, `seconds` after it was last used.
+        """
+        rate = self.policy.limits.aggregate
+        wanted = 0 if rate is None else 2 * rate.amount * (seconds + 1) // rate.unit.seconds
+        return max(_FEWEST_BUCKETS, 1 << (wanted - 1).bit_length() if wanted else 0)
 
     def signalling_ports(self, *transports: Transport) -> tuple[PortRange, ...]:
         """Return the ports of these transports, sorted, adjacent ones joined."""

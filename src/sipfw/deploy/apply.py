@@ -1,33 +1,49 @@
-"""Makes a ruleset live: rules and sets through a backend, then sysctls, then the record of it."""
+"""Makes a ruleset live as a new generation, rehearses that, and takes everything out again."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sipfw.deploy.files import require_writable
-from sipfw.deploy.state import Applied, read_applied, write_applied
-from sipfw.deploy.sysctls import apply_sysctls, remove_sysctls
-from sipfw.deploy.targets import Options, Target, installed_backends, target
+from sipfw.deploy.files import require_writable, sweep
+from sipfw.deploy.generations import Content, prune, write_generation
+from sipfw.deploy.journal import Journal
+from sipfw.deploy.listing import listing_text
+from sipfw.deploy.live import Firewall, current, stored
+from sipfw.deploy.lock import state_lock
+from sipfw.deploy.lockout import spare_logged_in
+from sipfw.deploy.repair import settle
+from sipfw.deploy.targets import Options, Target, installed_backends
+from sipfw.deploy.transaction import carry_out, signals_later
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sipfw.deploy.files import Layout
+    from sipfw.deploy.generations import Generation
+    from sipfw.deploy.live import Current, Result
     from sipfw.ruleset.model import Ruleset
     from sipfw.ruleset.rule import Family
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an apply did."""
+    """What a change did. `generation` is None when no firewall is in force.
+
+    `waiting` is the journal of an apply that waits to be confirmed.
+    """
 
     rules: int
     sets: int
     families: tuple[Family, ...]
     notes: tuple[str, ...]
     warnings: tuple[Diagnostic, ...]
+    generation: int | None = None
+    waiting: Journal | None = None
 
 
 def require_root() -> None:
@@ -37,51 +53,92 @@ def require_root() -> None:
 
 
 def apply(
-    ruleset: Ruleset, chosen: Target, source: str, layout: Layout, options: Options
+    content: Content, layout: Layout, options: Options, *, confirm: int | None = None
 ) -> Outcome:
-    """Make it live. On failure the old firewall is in force and BackendError says why."""
+    """Make it live. On failure the old firewall is in force and BackendError says why.
+
+    With `confirm` it is taken back after so many seconds, unless it is confirmed before.
+    """
     require_root()
-    before = read_applied(layout)
-    if before is not None and before.backend != chosen.name:
-        raise BackendError(
-            f"sipfw is live in {before.backend} already",
-            hint=f"apply with --backend {before.backend}, or sipfw remove first",
-        )
     require_writable(layout)
-    change = chosen.apply(ruleset, options)
-    expectation = change.expectation
-    warnings = (
-        *change.warnings,
-        *_recorded(layout, Applied(expectation, source, chosen.name)),
-        *_sysctls(ruleset, layout),
+    full = replace(
+        content, listing=listing_text(content.ruleset, content.backend, ipset=content.ipset)
     )
-    rules = sum(len(chain.rules) for chain in expectation.chains) + len(expectation.jumps)
-    return Outcome(
-        rules, len(expectation.sets), tuple(expectation.families()), change.notes, warnings
-    )
+    with signals_later(), state_lock(layout):
+        said = settle(layout, options)
+        sweep(layout.state)
+        now = current(layout)
+        _refuse_other_backend(now, content.backend)
+        warnings = [
+            *spare_logged_in(content.ruleset, force=options.force),
+            *_doubtful_way_back(layout, now),
+        ]
+        made = write_generation(layout, full, now.generation)
+        result, waiting = carry_out(
+            layout,
+            Journal("apply", now.generation, made.number, (content.backend,)),
+            _firewall(content, made),
+            options,
+            looked_for=now.expectation,
+            confirm=confirm,
+        )
+        prune(layout, (made.number, now.generation))
+    return outcome_of(result, made.number, waiting, said, warnings)
 
 
-def _recorded(layout: Layout, applied: Applied) -> list[Diagnostic]:
-    """Write the record; the firewall is live already, so a full disk is only a warning."""
-    try:
-        write_applied(layout, applied)
-    except BackendError as error:
-        message = f"the firewall is live, but verify will not know it: {error}"
+def _firewall(content: Content, made: Generation) -> Firewall:
+    return Firewall(content.ruleset, content.backend, content.ipset, content.source, made.number)
+
+
+def _refuse_other_backend(now: Current, backend: str) -> None:
+    if now.backend is not None and now.backend != backend:
+        raise BackendError(
+            f"sipfw is live in {now.backend} already",
+            hint=f"apply with --backend {now.backend}, or sipfw remove first",
+        )
+
+
+def _doubtful_way_back(layout: Layout, now: Current) -> list[Diagnostic]:
+    """Warn, before anything changes, when what is live now could not be brought back."""
+    if now.backend is None:
+        return []
+    if now.generation is None:
+        message = "what is live was applied by an older sipfw; going back would mean no firewall"
         return [Diagnostic(message, severity=Severity.WARNING)]
-    return []
+    found = stored(layout, now.generation)
+    if isinstance(found, Firewall):
+        return []
+    message = (
+        f"generation {found.number}, live until now, is damaged ({found.reason}); going back "
+        "would lead to an older one, see sipfw history"
+    )
+    return [Diagnostic(message, severity=Severity.WARNING)]
 
 
-def _sysctls(ruleset: Ruleset, layout: Layout) -> list[Diagnostic]:
-    try:
-        return apply_sysctls(ruleset.sysctls, layout)
-    except BackendError as error:
-        message = f"the firewall is live, but the kernel settings are not kept: {error}"
-        return [Diagnostic(message, "conntrack", severity=Severity.WARNING)]
+def outcome_of(
+    result: Result,
+    generation: int | None,
+    waiting: Journal | None = None,
+    notes: Sequence[str] = (),
+    warnings: Sequence[Diagnostic] = (),
+) -> Outcome:
+    """Put into numbers what is live now."""
+    expectation = result.expectation
+    return Outcome(
+        sum(len(chain.rules) for chain in expectation.chains) + len(expectation.jumps),
+        len(expectation.sets),
+        tuple(expectation.families()),
+        (*notes, *result.notes),
+        (*warnings, *result.warnings),
+        generation,
+        waiting,
+    )
 
 
 def rehearse(ruleset: Ruleset, chosen: Target, options: Options) -> str:
     """Check that this host can run the ruleset and say what would be loaded; change nothing."""
     require_root()
+    spare_logged_in(ruleset, force=options.force)
     chosen.check(ruleset, options)
     expectation = chosen.expectation(ruleset)
     rules = sum(len(chain.rules) for chain in expectation.chains)
@@ -92,11 +149,21 @@ def rehearse(ruleset: Ruleset, chosen: Target, options: Options) -> str:
 
 
 def remove(layout: Layout, options: Options) -> Outcome:
-    """Take out everything of ours: rules, sets, sysctls and the record."""
+    """Take out everything of ours: rules, sets, sysctls, the record and the generations."""
     require_root()
-    before = read_applied(layout)
-    backends = installed_backends() if before is None else [before.backend]
-    notes = tuple(note for name in backends for note in target(name).remove(options))
-    warnings = remove_sysctls(layout)
-    layout.applied.unlink(missing_ok=True)
-    return Outcome(0, 0, (), notes, tuple(warnings))
+    with signals_later(), state_lock(layout):
+        said = settle(layout, options)
+        now = current(layout)
+        backends = installed_backends() if now.backend is None else [now.backend]
+        result, _ = carry_out(
+            layout,
+            Journal("remove", now.generation, None, tuple(backends)),
+            None,
+            options,
+            looked_for=now.expectation,
+        )
+        # Renamed first, so that a kill half way leaves no half generation.
+        with suppress(OSError):
+            layout.generations.rename(layout.state / ".generations.gone")
+        sweep(layout.state)
+    return outcome_of(result, None, None, said)

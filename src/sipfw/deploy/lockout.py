@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from sipfw.deploy.ssh_sessions import Session, ssh_sessions
+from sipfw.deploy.ssh_sessions import SSH_PORT, Session, ssh_sessions
 from sipfw.diagnostics import Diagnostic, Location, Severity
 from sipfw.errors import BackendError
 from sipfw.ruleset.match import CtState, Direction, InSet, Interface, L4Proto, Ports
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sipfw.walk.packet import IpAddress
     from sipfw.walk.trace import Trace
 
-__all__ = ["Session", "guard", "require_no_lockout", "ssh_sessions"]
+__all__ = ["Session", "guard", "require_no_lockout", "spare_logged_in", "ssh_sessions"]
 
 _HINT = "or apply with --force, with another way into this host at hand"
 
@@ -61,6 +61,22 @@ def require_no_lockout(
         for item in errors
     ]
     return [*forced, *(item for item in found if item.severity is not Severity.ERROR)]
+
+
+def spare_logged_in(ruleset: Ruleset, *, force: bool) -> list[Diagnostic]:
+    """Judge a ruleset by who is logged in now; see `require_no_lockout`."""
+    ports = {
+        port
+        for chain in ruleset.chains
+        for rule in chain.rules
+        if rule.id == "host.ssh"
+        for match in rule.matches
+        if isinstance(match, Ports)
+        for item in match.ranges
+        for port in range(item.first, item.last + 1)
+    }
+    sessions = ssh_sessions(fallback_ports={SSH_PORT, *ports})
+    return require_no_lockout(ruleset, sessions, force=force)
 
 
 def _judge(ruleset: Ruleset, session: Session, sessions: Sequence[Session]) -> Iterator[Diagnostic]:

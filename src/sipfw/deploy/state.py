@@ -1,4 +1,4 @@
-"""What the last apply made live, on disk: the yardstick of `verify`."""
+"""What is live, on disk: the yardstick of `verify`, and the number of the generation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from sipfw.verify.expectation import Expectation, from_json, to_json
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The last apply: what should be live and what it was made from."""
+    """The last apply: what should be live and what it was made from.
+
+    `generation` is None in a record of a version without generations.
+    """
 
     expectation: Expectation
     source: str
     backend: str = "iptables"
+    generation: int | None = None
 
 
 def write_applied(layout: Layout, applied: Applied) -> None:
@@ -24,6 +28,7 @@ def write_applied(layout: Layout, applied: Applied) -> None:
     data = {
         "source": applied.source,
         "backend": applied.backend,
+        "generation": applied.generation,
         "expectation": to_json(applied.expectation),
     }
     write_atomically(layout.applied, json.dumps(data, indent=1) + "\n")
@@ -33,14 +38,18 @@ def read_applied(layout: Layout) -> Applied | None:
     """Return the last apply, None when there was none. Raises BackendError for a damaged file."""
     try:
         data = json.loads(layout.applied.read_text(encoding="utf-8"))
+        generation = data.get("generation")
         return Applied(
-            from_json(json.dumps(data["expectation"])), str(data["source"]), str(data["backend"])
+            from_json(json.dumps(data["expectation"])),
+            str(data["source"]),
+            str(data["backend"]),
+            None if generation is None else int(generation),
         )
     except FileNotFoundError:
         return None
     except PermissionError as error:
         raise BackendError(f"{layout.applied}: only root may read it", hint="use sudo") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BackendError(
             f"{layout.applied}: cannot be read: {error}", hint="apply again to write a new one"
         ) from error

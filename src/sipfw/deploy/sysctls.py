@@ -24,40 +24,50 @@ def apply_sysctls(sysctls: Sequence[Sysctl], layout: Layout) -> list[Diagnostic]
     """Set and persist; what this namespace may not set is a warning.
 
     The values from before the first apply are kept, so that a later apply does not take ours
-    for the host's own.
+    for the host's own. A setting that the policy no longer makes gets its own value back.
     """
     warnings = []
     before = _read_before(layout)
+    current = {item.name: read_sysctl(item.name) for item in sysctls}
+    own = {name: value for name, value in current.items() if value is not None} | before
+    dropped = {name: value for name, value in before.items() if name not in current}
+    # First the record: a kill between the two must not make our value the host's own.
+    _remember(layout, before, own)
     for item in sysctls:
-        current = read_sysctl(item.name)
-        if current is None:
+        if current[item.name] is None:
             warnings.append(_warning(item, "this kernel does not have it (yet)"))
-            continue
-        before.setdefault(item.name, current)
-        if current != item.value:
+        elif current[item.name] != item.value:
             problem = _write(item.name, item.value)
             if problem is not None:
                 warnings.append(_warning(item, problem))
-    write_atomically(layout.sysctl_before, json.dumps(before, indent=2) + "\n")
+    warnings += _give_back(dropped)
     write_atomically(layout.sysctl_file, sysctl_text(sysctls), mode=0o644)
+    _remember(layout, own, {name: value for name, value in own.items() if name not in dropped})
     return warnings
+
+
+def _remember(layout: Layout, known: dict[str, int], own: dict[str, int]) -> None:
+    if own != known or not layout.sysctl_before.exists():
+        write_atomically(layout.sysctl_before, json.dumps(own, indent=2) + "\n")
 
 
 def remove_sysctls(layout: Layout) -> list[Diagnostic]:
     """Give the host its own values back and delete our file."""
+    warnings = _give_back(_read_before(layout))
+    layout.sysctl_file.unlink(missing_ok=True)
+    layout.sysctl_before.unlink(missing_ok=True)
+    return warnings
+
+
+def _give_back(own: dict[str, int]) -> list[Diagnostic]:
     warnings = []
-    for name, value in _read_before(layout).items():
+    for name, value in own.items():
         if read_sysctl(name) in (None, value):
             continue
         problem = _write(name, value)
         if problem is not None:
-            warnings.append(
-                Diagnostic(
-                    f"{name} cannot be set back to {value}: {problem}", severity=Severity.WARNING
-                )
-            )
-    layout.sysctl_file.unlink(missing_ok=True)
-    layout.sysctl_before.unlink(missing_ok=True)
+            message = f"{name} cannot be set back to {value}: {problem}"
+            warnings.append(Diagnostic(message, severity=Severity.WARNING))
     return warnings
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from sipfw.backends.detect import look
 from sipfw.backends.iptables import IptablesBackend
 from sipfw.backends.iptables_reader import IptablesReader
+from sipfw.backends.iptables_restore import RestoreBackend
+from sipfw.backends.nft_flavour_tools import NftFlavourTools
 from sipfw.backends.nftables import NftablesBackend
 from sipfw.backends.nftables_reader import nft_live
-from sipfw.backends.runner import HOST_PATH, SubprocessRunner
+from sipfw.backends.runner import SubprocessRunner
+from sipfw.compiler.textless import textless
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.lower import iptables, nftables
 from sipfw.ruleset.rule import Family
@@ -19,6 +22,7 @@ from sipfw.verify.expectation_nft import expect_nft
 
 if TYPE_CHECKING:
     from sipfw.backends.interface import Live
+    from sipfw.backends.iptables_shared import ApplyResult
     from sipfw.lower.nftables import NftPlan
     from sipfw.lower.xtables import XPlan
     from sipfw.ruleset.model import Ruleset
@@ -26,10 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to apply."""
+    """How to apply. `force` goes live even if that locks out who is logged in by ssh."""
 
     adopt: bool = False
     lock_seconds: float = 10.0
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +75,36 @@ class Target(Protocol):
         ...
 
 
+class Engine(Protocol):
+    """What puts lowered iptables rules into the kernel."""
+
+    def apply(self, plan: XPlan, *, adopt: bool = False, lock_seconds: float = 10.0) -> ApplyResult:
+        """Make the plan live, or leave everything as it was and raise BackendError."""
+        ...
+
+    def check(self, plan: XPlan, *, adopt: bool = False) -> None:
+        """Raise BackendError for what would make `apply` fail; change nothing."""
+        ...
+
+    def remove(self, *, lock_seconds: float = 10.0) -> ApplyResult:
+        """Take out everything of ours."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class IptablesTarget:
-    """Legacy iptables through python-iptables, with or without ipset."""
+    """iptables with or without ipset.
+
+    Legacy tables through python-iptables, the nf_tables flavour through iptables-restore.
+    """
 
     ipset: bool = True
+    nft_flavour: bool = False
 
     @property
     def name(self) -> str:
-        """What `--backend` calls it."""
-        return "iptables"
+        """What the record calls it."""
+        return "iptables-nft" if self.nft_flavour else "iptables"
 
     def plan(self, ruleset: Ruleset) -> XPlan:
         """Return the lowered rules."""
@@ -91,27 +116,29 @@ class IptablesTarget:
 
     def check(self, ruleset: Ruleset, options: Options) -> None:
         """Ask the kernel for every extension, and look for foreign chains."""
-        IptablesBackend(SubprocessRunner()).check(self.plan(ruleset), adopt=options.adopt)
+        self._engine().check(self.plan(ruleset), adopt=options.adopt)
 
     def apply(self, ruleset: Ruleset, options: Options) -> Change:
-        """Make it live through the worker process."""
+        """Make it live through the engine of the flavour."""
         plan = self.plan(ruleset)
-        result = IptablesBackend(SubprocessRunner()).apply(
-            plan, adopt=options.adopt, lock_seconds=options.lock_seconds
-        )
+        result = self._engine().apply(plan, adopt=options.adopt, lock_seconds=options.lock_seconds)
         committed = {Family(name.split()[0]) for name in result.tables}
         expectation = without_families(expect(ruleset, plan), set(Family) - committed)
         return Change(with_lines(expectation, self.live(expectation)), result.notes)
 
     def live(self, expectation: Expectation) -> Live:
         """Read both families' tables and our ipsets."""
-        reader = IptablesReader(SubprocessRunner())
+        runner = SubprocessRunner()
+        reader = IptablesReader(runner, NftFlavourTools(runner) if self.nft_flavour else None)
         return reader.live(expectation.chain_names(), expectation.static_sets())
 
     def remove(self, options: Options) -> tuple[str, ...]:
         """Take out jumps, chains and sets."""
-        backend = IptablesBackend(SubprocessRunner())
-        return backend.remove(lock_seconds=options.lock_seconds).notes
+        return self._engine().remove(lock_seconds=options.lock_seconds).notes
+
+    def _engine(self) -> Engine:
+        runner = SubprocessRunner()
+        return RestoreBackend(runner) if self.nft_flavour else IptablesBackend(runner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,19 +184,29 @@ class NftablesTarget:
         if reason is None:
             return nftables.lower(ruleset), []
         message = (
-            f"no text searches on this kernel ({reason}): scanner signatures are left out, and "
-            "nobody is learned from the switch's replies"
+            f"no text searches on this kernel ({reason}): scanner signatures are left out, the "
+            "switch's replies teach nothing, and a ban is a wall"
         )
         warning = Diagnostic(message, "scanners.signatures", severity=Severity.WARNING)
-        return nftables.lower(ruleset, texts=False), [warning]
+        return nftables.lower(textless(ruleset)), [warning]
 
 
 def target(backend: str, *, ipset: bool = True) -> Target:
     """Return the backend of that name."""
-    return NftablesTarget() if backend == "nftables" else IptablesTarget(ipset)
+    if backend == "nftables":
+        return NftablesTarget()
+    return IptablesTarget(ipset, nft_flavour=backend == "iptables-nft")
 
 
 def installed_backends() -> list[str]:
-    """Name the backends whose programs this host has: what a removal without a record looks at."""
-    programs = {"iptables": "iptables-legacy-save", "nftables": "nft"}
-    return [name for name, tool in programs.items() if shutil.which(tool, path=HOST_PATH)]
+    """Name the backends that a removal without a record looks at.
+
+    Those in which rules of ours are live; without any, one that can take out sets left behind, and
+    every other whose program this host has.
+    """
+    host = look()
+    if host.ours:
+        return sorted(host.ours)
+    engines = {"iptables": "iptables-legacy-save", "iptables-nft": "iptables-nft-save"}
+    found = [name for name, tool in engines.items() if tool in host.programs][:1]
+    return found + (["nftables"] if "nft" in host.programs else [])

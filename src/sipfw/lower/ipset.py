@@ -19,6 +19,7 @@ _TYPES = {
 
 # ipset's own default, room for a policy to grow without a new header.
 _SMALLEST = 65536
+_FEWEST_BUCKETS = 1024
 
 
 def lower_sets(ruleset: Ruleset) -> tuple[XSet, ...]:
@@ -32,7 +33,8 @@ def _lower(item: AddressSet, family: Family) -> XSet:
     elements = _elements(item, family)
     size = item.size if item.dynamic else max(_SMALLEST, 2 * len(elements))
     options = ["family", "inet" if family is Family.IP else "inet6"]
-    options += ["hashsize", "1024", "maxelem", str(size)]
+    expected = size // 4 if item.dynamic else 2 * len(elements)
+    options += ["hashsize", str(_hashsize(expected)), "maxelem", str(size)]
     if item.timeout is not None:
         options += ["timeout", str(item.timeout)]
     if item.counted:
@@ -40,6 +42,15 @@ def _lower(item: AddressSet, family: Family) -> XSet:
     return XSet(
         set_name(item.name, family), _TYPES[item.kind], tuple(options), elements, not item.dynamic
     )
+
+
+def _hashsize(expected: int) -> int:
+    """Return the power of two that keeps buckets short.
+
+    The kernel doubles the table only when a bucket is full with 12 (AHASH_MAX_SIZE in
+    ip_set_hash_gen.h), and every lookup of a stranger walks a bucket (docs/performance.md).
+    """
+    return max(_FEWEST_BUCKETS, 1 << max(0, expected - 1).bit_length())
 
 
 def _elements(item: AddressSet, family: Family) -> tuple[str, ...]:

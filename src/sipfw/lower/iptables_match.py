@@ -347,15 +347,13 @@ def _bits(prefix: PrefixLengths, family: Family) -> int:
 def _hashlimit(match: RateAbove, family: Family) -> list[XParam]:
     bits = _bits(match.prefix, family)
     mode = "srcip,srcport" if match.with_port else "srcip"
-    # A bucket forgotten before it has refilled would start full again.
-    refill = match.burst * match.rate.unit.seconds // match.rate.amount + 1
     params = [
         XParam("hashlimit-above", (str(match.rate),)),
         XParam("hashlimit-burst", (str(match.burst),)),
         XParam("hashlimit-mode", (mode,)),
         XParam("hashlimit-htable-size", (str(match.table_size // 4),)),
         XParam("hashlimit-htable-max", (str(match.table_size),)),
-        XParam("hashlimit-htable-expire", (str(1000 * max(match.expire, refill)),)),
+        XParam("hashlimit-htable-expire", (str(1000 * match.lifetime),)),
     ]
     if bits != (32 if family is Family.IP else 128):
         params.append(XParam("hashlimit-srcmask", (str(bits),)))

@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal, assert_never
 
 from sipfw.lower.naming import nft_comment
+from sipfw.lower.nftables_hooks import base_line, base_name, family_match, hook_id
 from sipfw.lower.nftables_match import (
     NETS,
     SUFFIX,
@@ -40,7 +41,6 @@ from sipfw.ruleset.match import (
     RateAbove,
     SeenAtLeast,
 )
-from sipfw.ruleset.model import AddressSet, Chain, Priority, Ruleset
 from sipfw.ruleset.rule import (
     Accept,
     Action,
@@ -62,12 +62,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from ipaddress import IPv4Network, IPv6Network
 
+    from sipfw.ruleset.model import AddressSet, Chain, Ruleset
+
 TABLE = "sipfw"
 
-# Priorities by nft's names: raw is before connection tracking (-200), filter after it.
-_PRIORITIES = {Priority.RAW: -300, Priority.FILTER: 0}
-
-_NFPROTO = {Family.IP: "ipv4", Family.IP6: "ipv6"}
 _IP_HEADER = {Family.IP: 20, Family.IP6: 40}
 _UDP_HEADER = 8
 
@@ -117,7 +115,10 @@ class NftTextChain:
 
 @dataclass(frozen=True, slots=True)
 class NftSet:
-    """One set. `static` ones are replaced as a whole, others keep what the kernel learned."""
+    """One set. `static` ones are replaced as a whole, others keep what the kernel learned.
+
+    Elements of a `metered` set carry a limit of their own, which only a packet can give them.
+    """
 
     name: str
     summary: str
@@ -127,6 +128,7 @@ class NftSet:
     static: bool = False
     timeout: int | None = None
     size: int | None = None
+    metered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +140,14 @@ class NftPlan:
     texts: tuple[NftTextChain, ...]
 
 
-def lower(ruleset: Ruleset, *, texts: bool = True) -> NftPlan:
-    """Return the nftables form; without `texts` for a kernel that lacks nft_compat or xt_string."""
-    return _Lowering(ruleset, texts=texts).plan()
+def lower(ruleset: Ruleset) -> NftPlan:
+    """Return the nftables form of a ruleset."""
+    return _Lowering(ruleset).plan()
 
 
 class _Lowering:
-    def __init__(self, ruleset: Ruleset, *, texts: bool) -> None:
+    def __init__(self, ruleset: Ruleset) -> None:
         self._ruleset = ruleset
-        self._with_texts = texts
         self._buckets: dict[str, NftSet] = {}
         self._texts: list[NftTextChain] = []
 
@@ -179,8 +180,6 @@ class _Lowering:
                 yield from self._rule(rule, family)
 
     def _text_chain(self, chain: Chain, rules: list[Rule], family: Family) -> Iterator[NftRule]:
-        if not self._with_texts:
-            return
         texts = tuple(_text_rule(rule, family) for rule in rules)
         digest = hashlib.sha256(repr(texts).encode()).hexdigest()[:8]
         name = f"{chain.name}{SUFFIX[family]}_text_{digest}"
@@ -231,7 +230,6 @@ class _Lowering:
             case RateAbove():
                 key = masked(address, match.prefix, family)
                 limit = f"limit rate over {match.rate} burst {match.burst} packets"
-                refill = match.burst * match.rate.unit.seconds // match.rate.amount + 1
                 kind = [address_type(family)]
                 if match.with_port:
                     key, kind = f"{key} . th sport", [*kind, "inet_service"]
@@ -240,14 +238,21 @@ class _Lowering:
                     f"{key} {limit}",
                     family,
                     kind,
-                    timeout=max(match.expire, refill),
+                    timeout=match.lifetime,
                     size=match.table_size,
                 )
                 return f"update @{name} {{ {key} {limit} }}"
             case SeenAtLeast():
                 limit = f"limit rate over {_NO_REFILL} burst {match.hits} packets"
                 kind = [address_type(family)]
-                name = self._bucket_set(match.list, limit, family, kind, timeout=match.seconds)
+                name = self._bucket_set(
+                    match.list,
+                    limit,
+                    family,
+                    kind,
+                    timeout=match.seconds,
+                    size=match.table_size,
+                )
                 return f"add @{name} {{ {address} {limit} }}"
             case ConnectionsAbove():
                 key = masked(address, match.prefix, family)
@@ -277,7 +282,13 @@ class _Lowering:
         full = f"{name}-{digest}-{SUFFIX[family]}"
         flags = ("dynamic",) if timeout is None else ("dynamic", "timeout")
         self._buckets[full] = NftSet(
-            full, f"buckets of {name}", " . ".join(kind), flags, timeout=timeout, size=size
+            full,
+            f"buckets of {name}",
+            " . ".join(kind),
+            flags,
+            timeout=timeout,
+            size=size,
+            metered=True,
         )
         return full
 
@@ -343,13 +354,12 @@ def _hook(chain: Chain) -> NftChain:
         raise AssertionError(f"{chain.name} is no base chain")
     rules = [
         _commented(
-            NftRule("", f"meta nfproto {_NFPROTO[family]}", f"goto {chain.name}{SUFFIX[family]}"),
-            f"hook.{base.priority}.{base.hook}/{number}",
+            NftRule("", family_match(family), f"goto {chain.name}{SUFFIX[family]}"),
+            hook_id(base, family),
         )
-        for number, family in enumerate(Family, start=1)
+        for family in Family
     ]
-    line = f"type filter hook {base.hook} priority {_PRIORITIES[base.priority]}; policy accept;"
-    return NftChain(f"{base.priority}_{base.hook}", chain.summary, tuple(rules), line)
+    return NftChain(base_name(base), chain.summary, tuple(rules), base_line(base))
 
 
 def _address_sets(item: AddressSet, family: Family) -> list[NftSet]:
@@ -358,7 +368,8 @@ def _address_sets(item: AddressSet, family: Family) -> list[NftSet]:
     name = f"{item.name}{SUFFIX[family]}"
     if item.dynamic:
         flags = ("dynamic", "timeout")
-        return [NftSet(name, item.summary, kind, flags, timeout=item.timeout, size=item.size)]
+        learned = NftSet(name, item.summary, kind, flags, timeout=item.timeout, size=item.size)
+        return [replace(learned, metered=item.counted)]
     if item.name.endswith("-ports"):
         kind = f"{kind} . inet_proto . inet_service"
         elements = tuple(

@@ -205,6 +205,15 @@ class RateAbove:
     expire: int = 60
     table_size: int = 65536
 
+    @property
+    def lifetime(self) -> int:
+        """Seconds of idleness after which a bucket is forgotten.
+
+        Never before it has refilled: the source would start with a full one again.
+        """
+        refill = self.burst * self.rate.unit.seconds // self.rate.amount + 1
+        return max(self.expire, refill)
+
 
 @dataclass(frozen=True, slots=True)
 class RateWithin:
@@ -221,6 +230,7 @@ class SeenAtLeast:
     list: str
     hits: int
     seconds: int
+    table_size: int = 65536
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
 from sipfw.compiler.layers.known import ONE_ADDRESS, ONE_SOURCE
+from sipfw.policy.model import HashLimit
 from sipfw.ruleset.match import (
     ConnectionsAbove,
     L4Proto,
@@ -33,6 +35,9 @@ NEIGHBOURS = PrefixLengths(24, 48)
 _BAN_WRITES = Rate(100, TimeUnit.SECOND)
 _BAN_BURST = 200
 
+# Seconds of idleness after which a source's bucket is forgotten.
+_IDLE = 60
+
 _REQUESTS = (b"REGISTER ", b"INVITE ")
 
 
@@ -56,7 +61,7 @@ def _rate_limit(context: Context) -> Chain:
         rules.append(
             Rule(
                 "rate.per-source",
-                (_above("source", limits.per_source, ONE_SOURCE),),
+                (_above(context, "source", limits.per_source, ONE_SOURCE),),
                 Goto(names.BAN) if context.bans else Drop(),
                 f"one source above {limits.per_source.rate}",
                 context.origin("limits", "per_source"),
@@ -67,14 +72,7 @@ def _rate_limit(context: Context) -> Chain:
             Rule(
                 "rate.hashlimit",
                 (
-                    RateAbove(
-                        "port",
-                        limits.hashlimit.rate,
-                        limits.hashlimit.burst,
-                        ONE_ADDRESS,
-                        with_port=True,
-                        expire=limits.hashlimit.expire,
-                    ),
+                    replace(_above(context, "port", limits.hashlimit, ONE_ADDRESS), with_port=True),
                 ),
                 Drop(),
                 f"one source and port above {limits.hashlimit.rate}",
@@ -85,7 +83,7 @@ def _rate_limit(context: Context) -> Chain:
         rules.append(
             Rule(
                 "rate.per-subnet",
-                (_above("subnet", limits.per_subnet, NEIGHBOURS),),
+                (_above(context, "subnet", limits.per_subnet, NEIGHBOURS),),
                 Drop(),
                 f"one /24 or /48 above {limits.per_subnet.rate}",
                 context.origin("limits", "per_subnet"),
@@ -109,8 +107,10 @@ def _rate_limit(context: Context) -> Chain:
     )
 
 
-def _above(name: str, bucket: Bucket, prefix: PrefixLengths) -> RateAbove:
-    return RateAbove(name, bucket.rate, bucket.burst, prefix)
+def _above(context: Context, name: str, bucket: Bucket, prefix: PrefixLengths) -> RateAbove:
+    expire = bucket.expire if isinstance(bucket, HashLimit) else _IDLE
+    plain = RateAbove(name, bucket.rate, bucket.burst, prefix, expire=expire)
+    return replace(plain, table_size=context.buckets(plain.lifetime))
 
 
 def _recent_calls(context: Context) -> list[Rule]:
@@ -144,7 +144,7 @@ def _methods(context: Context) -> list[Rule]:
             f"rate.method-{name}",
             (
                 PayloadAt(L4Proto.UDP, start),
-                RateAbove(f"m-{name[:3]}", bucket.rate, bucket.burst, ONE_SOURCE),
+                _above(context, f"m-{name[:3]}", bucket, ONE_SOURCE),
             ),
             Drop(),
             f"{name.upper()} of one source above {bucket.rate}",
@@ -160,7 +160,7 @@ def _methods(context: Context) -> list[Rule]:
                 (
                     Protocol(L4Proto.UDP),
                     *(PayloadAt(L4Proto.UDP, start, negate=True) for _, start in named.values()),
-                    RateAbove("m-oth", methods.other.rate, methods.other.burst, ONE_SOURCE),
+                    _above(context, "m-oth", methods.other, ONE_SOURCE),
                 ),
                 Drop(),
                 f"other requests of one source above {methods.other.rate}",
@@ -232,7 +232,14 @@ def _recent(context: Context) -> Chain:
         (
             Rule(
                 "recent.exceeded",
-                (SeenAtLeast(names.LIST_RECENT, recent.hits, recent.seconds),),
+                (
+                    SeenAtLeast(
+                        names.LIST_RECENT,
+                        recent.hits,
+                        recent.seconds,
+                        context.buckets(recent.seconds),
+                    ),
+                ),
                 Drop(),
                 f"more than {recent.hits} requests of one source in {recent.seconds} s",
                 origin,

@@ -67,12 +67,25 @@ def _trusted(context: Context) -> list[AddressSet]:
             summary,
             origin,
             networks=collapsed(networks[name]),
-            endpoints=tuple(sorted(set(endpoints[name]), key=str)),
+            endpoints=_collapsed_endpoints(endpoints[name]),
             resolved=name in resolved,
         )
         for name, summary in summaries.items()
         if name in needed
     ]
+
+
+def _collapsed_endpoints(endpoints: list[Endpoint]) -> tuple[Endpoint, ...]:
+    """Drop those inside another one: nft refuses intervals that overlap."""
+    places: dict[tuple[L4Proto, int], list[Network]] = defaultdict(list)
+    for endpoint in endpoints:
+        places[endpoint.proto, endpoint.port].append(endpoint.network)
+    found = {
+        Endpoint(network, proto, port)
+        for (proto, port), networks in places.items()
+        for network in collapsed(networks)
+    }
+    return tuple(sorted(found, key=str))
 
 
 def _network_sets(peer: Peer) -> list[str]:

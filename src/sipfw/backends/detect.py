@@ -1,0 +1,180 @@
+"""What packet filter a host really uses: which tools, which kernel tables, whose rules.
+
+Looks only. The legacy tools load their kernel modules and make a table when they are asked for one
+by name, so they run only where /proc says that there are tables already.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from platform import release
+from typing import TYPE_CHECKING
+
+from sipfw.backends.nft_flavour_tools import NftFlavourTools
+from sipfw.backends.runner import HOST_PATH, SubprocessRunner
+from sipfw.backends.xtables_tools import LegacyTools
+from sipfw.errors import BackendError
+from sipfw.lower.nftables import TABLE
+from sipfw.lower.xtables import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sipfw.backends.runner import Runner
+    from sipfw.backends.xtables_tools import Tables
+
+_NAMES = {Family.IP: "ip_tables_names", Family.IP6: "ip6_tables_names"}
+_MODULE_LISTS = ("modules.dep", "modules.builtin")
+_MODULE = re.compile(r"/ip_tables\.ko\b")
+_PROGRAMS = ("iptables", "iptables-legacy-save", "iptables-nft-save", "ipset", "nft")
+_TABLE_LINE = re.compile(r"table (\S+) (.+)")
+_CHAIN_LINE = re.compile(r"\tchain (.+) \{")
+_OPEN = frozenset({"ACCEPT", None})
+
+
+class Flavour(StrEnum):
+    """What the host's `iptables` command writes to."""
+
+    LEGACY = "legacy"
+    NF_TABLES = "nf_tables"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What was found. The three lists name chains that hold foreign rules, and how many.
+
+    `ours` are the backends in which rules of sipfw are live, by the names that the record uses.
+    """
+
+    flavour: Flavour | None = None
+    legacy_core: bool = False
+    legacy: tuple[str, ...] = ()
+    iptables_nft: tuple[str, ...] = ()
+    nft: tuple[str, ...] = ()
+    ours: frozenset[str] = frozenset()
+    programs: frozenset[str] = frozenset()
+
+
+def look(
+    runner: Runner | None = None,
+    proc: Path = Path("/proc"),
+    modules: Path = Path("/lib/modules"),
+    which: Callable[[str], bool] = lambda name: shutil.which(name, path=HOST_PATH) is not None,
+) -> Host:
+    """Look at this network namespace; needs root."""
+    used = runner or SubprocessRunner()
+    programs = frozenset(name for name in _PROGRAMS if which(name))
+    legacy: Tables = {}
+    for family, file in _NAMES.items():
+        if _words(proc / "net" / file):
+            legacy |= LegacyTools(used).existing(family)
+    compatible: Tables = {}
+    unreadable: set[tuple[str, str]] = set()
+    if "iptables-nft-save" in programs:
+        for family in Family:
+            tables, only_nft = NftFlavourTools(used).listing(family)
+            compatible |= tables
+            unreadable |= {(family.value, name) for name in only_nft}
+    shown = {(family.value, name) for family, name in compatible} - unreadable
+    native = _native_tables(used) if "nft" in programs else []
+    ours = {
+        "iptables": _has_ours(legacy),
+        "iptables-nft": _has_ours(compatible),
+        "nftables": ("inet", TABLE) in native,
+    }
+    foreign = [key for key in native if key not in shown and key != ("inet", TABLE)]
+    return Host(
+        flavour=_flavour(used) if "iptables" in programs else None,
+        legacy_core=(proc / "net" / _NAMES[Family.IP]).exists() or _loadable(modules / release()),
+        legacy=tuple(_chains(legacy)),
+        iptables_nft=tuple(_chains(compatible)),
+        nft=tuple(text for key in foreign for text in _native_chains(used, *key)),
+        ours=frozenset(name for name, there in ours.items() if there),
+        programs=programs,
+    )
+
+
+def _flavour(runner: Runner) -> Flavour:
+    """Return the flavour; iptables before 1.8 names none and has only one."""
+    done = runner.run(["iptables", "--version"])
+    return Flavour.NF_TABLES if "(nf_tables)" in done.stdout else Flavour.LEGACY
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").split()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BackendError(f"{path}: cannot be read: {reason}", hint="use sudo") from error
+
+
+def _loadable(folder: Path) -> bool:
+    """Tell whether the running kernel has the legacy core, as a module or built in."""
+    for name in _MODULE_LISTS:
+        try:
+            if _MODULE.search((folder / name).read_text(encoding="utf-8", errors="replace")):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _has_ours(tables: Tables) -> bool:
+    return any(rule.is_ours for table in tables.values() for rule in table.rules)
+
+
+def _chains(tables: Tables) -> Iterator[str]:
+    """Name the chains that do something which is not ours."""
+    for (family, name), table in tables.items():
+        for chain in table.chains:
+            foreign = sum(not rule.is_ours for rule in chain.rules)
+            if foreign and not chain.is_ours:
+                yield _place(family.value, name, chain.name, foreign)
+            elif chain.policy not in _OPEN:
+                yield printable(f"{family} {name} {chain.name} (policy {chain.policy})")
+
+
+def _place(family: str, table: str, chain: str, rules: int) -> str:
+    return printable(f"{family} {table} {chain} ({rules} rule{'s' if rules > 1 else ''})")
+
+
+def printable(text: str) -> str:
+    """Return the text without what could steer a terminal: anybody with root names chains."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def _native_tables(runner: Runner) -> list[tuple[str, str]]:
+    done = runner.run(["nft", "list", "tables"])
+    if done.returncode != 0:
+        raise BackendError(f"nft: cannot list the tables: {done.stderr.strip()}")
+    found = (_TABLE_LINE.fullmatch(line) for line in done.stdout.splitlines())
+    return [(line[1], line[2]) for line in found if line is not None]
+
+
+def _native_chains(runner: Runner, family: str, table: str) -> Iterator[str]:
+    """Name the chains with rules; the text form, since nft 1.0.6 breaks the JSON of flagged tables.
+
+    A table that is gone by now, or that nft cannot list, has no chains here.
+    """
+    # Without -t a blocklist of 100,000 addresses comes along.
+    done = runner.run(["nft", "-t", "list", "table", family, table])
+    chain, rules, policy = "", 0, ""
+    for line in done.stdout.splitlines():
+        if head := _CHAIN_LINE.fullmatch(line):
+            chain, rules, policy = head[1], 0, ""
+        elif line == "\t}":
+            if chain and rules:
+                yield _place(family, table, chain, rules)
+            elif chain and policy:
+                yield printable(f"{family} {table} {chain} ({policy})")
+            chain = ""
+        elif chain and line.startswith("\t\ttype "):
+            policy = "policy drop" if "policy drop;" in line else ""
+        elif chain and not line.startswith(("\t\tcomment ", "\t\t\t")):
+            rules += 1

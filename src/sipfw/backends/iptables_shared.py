@@ -1,0 +1,99 @@
+"""What both iptables engines share: signals that wait, refusing foreign chains, sets of a plan."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sipfw.backends.ipset import OUR_PREFIX, Ipsets
+from sipfw.backends.iptc_limits import referenced_sets
+from sipfw.errors import BackendError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from sipfw.backends.xtables_tools import Tables
+    from sipfw.lower.xtables import XPlan, XTable
+
+# The chains of the script that operators paste from guides, usually into table filter.
+GUIDE_CHAINS = ("SIP_TRUSTED", "SIP_SCANNER_BLOCK", "SIP_RATE_LIMIT")
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyResult:
+    """What an apply or remove did; `notes` is for the operator's eyes."""
+
+    tables: tuple[str, ...]
+    sets: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@contextmanager
+def signals_later() -> Iterator[None]:
+    """Hold back what a lost terminal or an impatient operator sends, also from child processes.
+
+    The default action would end us between two commits. Every child has a deadline, so the wait
+    is bounded.
+    """
+    held = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def require_sets(sets: Ipsets, plan: XPlan) -> None:
+    """Refuse a missing set: libxtables may crash on it, and only after other sets changed."""
+    wanted = {name for table in plan.tables for name in referenced_sets(table)}
+    missing = wanted - {item.name for item in plan.sets}
+    if missing:
+        missing -= {item.name for item in sets.list_sets()}
+    if missing:
+        raise BackendError(f"rules use sets that do not exist: {', '.join(sorted(missing))}")
+
+
+def drop_obsolete_sets(sets: Ipsets, plan: XPlan) -> list[str]:
+    """Destroy sets of ours that the plan does not use; return a note for each that stays."""
+    wanted = {item.name for item in plan.sets}
+
+    def obsolete() -> list[str]:
+        names = [item.name for item in sets.list_if_installed()]
+        return [name for name in names if name.startswith(OUR_PREFIX) and name not in wanted]
+
+    notes = []
+    with suppress(BackendError):
+        sets.destroy(obsolete())
+    # One that a rule uses stops the ones behind it, so those left are asked for one by one.
+    for name in obsolete():
+        try:
+            sets.destroy([name], patient=False)
+        except BackendError as error:
+            notes.append(f"set {name} kept: {error.message}")
+    return notes
+
+
+def refuse_foreign(existing: Tables, wanted: Sequence[XTable], names: Collection[str]) -> None:
+    """Refuse to live beside a pasted script's chains: its limits would go on hurting peers.
+
+    Chains that collide with ours in their own table are found by whoever edits that table, since
+    an empty one matters only where something jumps to it.
+    """
+    planned = {(t.family, t.name, chain.name) for t in wanted for chain in t.chains}
+    found = [
+        f"chain {family} {table.name} {chain.name} ({len(chain.rules)} rules)"
+        for (family, _), table in existing.items()
+        for chain in table.chains
+        if chain.name in names
+        and chain.rules
+        and not chain.is_ours
+        and (family, table.name, chain.name) not in planned
+    ]
+    if found:
+        raise BackendError(
+            f"not made by sipfw: {', '.join(found)}",
+            hint="another script put these chains here; --adopt replaces them and the jumps to "
+            "them and leaves every other rule in place",
+        )

@@ -1,0 +1,67 @@
+"""Runs host programs in a network namespace that one child process makes for itself alone.
+
+The kernel judges a whole ruleset there before the host's own is touched. The namespace ends with
+the child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sipfw.backends.runner import Completed, SubprocessRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sipfw.backends.runner import Runner
+
+_CLONE_NEWNET = 0x40000000
+_TIMEOUT = 60.0
+# -I keeps the caller's directory and every PYTHON* variable out of the child.
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from sipfw.backends import scratch; scratch.serve()"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One program with its input."""
+
+    argv: tuple[str, ...]
+    stdin: str = ""
+
+
+def run_in_scratch(runner: Runner, steps: Sequence[Step]) -> tuple[Completed, ...] | None:
+    """Run the steps up to the first that fails; None where no namespace can be made.
+
+    A container without CAP_SYS_ADMIN may own its packet filter and still not make a namespace.
+    """
+    root = str(Path(__file__).resolve().parents[2])
+    request = json.dumps([asdict(step) for step in steps])
+    done = runner.run([sys.executable, "-I", "-c", _START, root], stdin=request, timeout=_TIMEOUT)
+    if done.returncode != 0:
+        return None
+    return tuple(Completed(**item) for item in json.loads(done.stdout))
+
+
+def serve() -> None:
+    """Leave the network namespace, do the steps on standard input and print what they left."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        sys.exit(f"no scratch network namespace: {os.strerror(code)} ({errno.errorcode[code]})")
+    results = []
+    for step in json.load(sys.stdin):
+        done = SubprocessRunner().run(step["argv"], stdin=step["stdin"])
+        results.append(asdict(done))
+        if done.returncode != 0:
+            break
+    json.dump(results, sys.stdout)

@@ -1,0 +1,98 @@
+"""What `apply`, `rollback` and `restore` say about a change, and the wait for a confirmation."""
+
+from __future__ import annotations
+
+import datetime as dt
+import select
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from sipfw.cli.output import complain, remark
+from sipfw.errors import Exit
+
+if TYPE_CHECKING:
+    from sipfw.deploy.apply import Outcome
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.journal import Journal
+
+_FAMILIES = {"ip": "IPv4", "ip6": "IPv6"}
+# How long the guardian may take to bring the old firewall back before we stop watching.
+_PATIENCE = 30.0
+
+
+def report(done: str, outcome: Outcome) -> None:
+    """Print notes, warnings, and what is in force now."""
+    for note in outcome.notes:
+        complain(f"note: {note}")
+    remark(outcome.warnings)
+    if outcome.generation is None:
+        complain(f"{done}: no firewall of sipfw is in force; SIP is unguarded now")
+        return
+    families = " and ".join(_FAMILIES[family] for family in outcome.families)
+    complain(
+        f"{done}: {outcome.rules} rules for {families}, {outcome.sets} sets, "
+        f"generation {outcome.generation}"
+    )
+
+
+def wait_or_leave(layout: Layout, waiting: Journal, *, ask: bool) -> int:
+    """Ask at the terminal for the confirmation, or say how to give it."""
+    left = waiting.seconds_left()
+    until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=left)
+    complain(
+        f"it is taken back in {left:.0f} s, at {until:%H:%M:%S} UTC, unless you run: sipfw confirm"
+    )
+    if not (ask and sys.stdin.isatty() and sys.stderr.isatty()):
+        return Exit.CLEAN
+    try:
+        return _prompt(layout, waiting)
+    except KeyboardInterrupt:
+        complain("\nleft as it is: sipfw confirm keeps it, sipfw rollback takes it back at once")
+        return Exit.CLEAN
+
+
+def _prompt(layout: Layout, waiting: Journal) -> int:
+    """Count down until 'yes' or the end; another session may decide first."""
+    from sipfw.deploy.repair import unfinished
+    from sipfw.deploy.rollback import confirm
+    from sipfw.deploy.targets import Options
+
+    listening = [sys.stdin]
+    while (left := waiting.seconds_left()) > 0:
+        found = unfinished(layout)
+        if found is None or found.journal.token != waiting.token or found.undoing:
+            break
+        sys.stderr.write(f"\rcan you still get in? type yes to keep it ({left:3.0f} s): ")
+        sys.stderr.flush()
+        if not select.select(listening, [], [], min(1.0, left))[0]:
+            continue
+        answer = sys.stdin.readline()
+        if answer.strip().lower() == "yes":
+            complain(f"confirmed: generation {confirm(layout, Options())} stays")
+            return Exit.CLEAN
+        if not answer:  # end of input: nobody will answer, the guardian decides
+            listening = []
+    complain("")
+    return _decided(layout, waiting)
+
+
+def _decided(layout: Layout, waiting: Journal) -> int:
+    """Say what came of a change that somebody else has ended."""
+    from sipfw.deploy.generations import Generation, read_generation
+    from sipfw.deploy.repair import unfinished
+
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        found = unfinished(layout)
+        if found is None or found.journal.token != waiting.token:
+            break
+        time.sleep(0.1)
+    number = waiting.coming or 0
+    made = read_generation(layout, number)
+    if isinstance(made, Generation) and made.confirmed:
+        complain(f"confirmed elsewhere: generation {number} stays")
+        return Exit.CLEAN
+    reason = made.undone if isinstance(made, Generation) and made.undone else "see sipfw history"
+    complain(f"generation {number} was taken back: {reason}")
+    return Exit.ROLLED_BACK

@@ -1,0 +1,65 @@
+"""A ruleset for a kernel that cannot search texts: what stands without its teacher."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sipfw.compiler import names
+from sipfw.ruleset.match import CountAbove, InSet, PayloadContains
+from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Goto, Jump, Rule, UpdateSet
+
+if TYPE_CHECKING:
+    from sipfw.ruleset.model import Chain, Ruleset
+
+# A reply's method stands in its text. Without it nobody is learned, so no failure may be counted:
+# every login begins with one, and no success would clear it.
+_CHAINS = {
+    names.LEARNED,
+    names.GUESSES,
+    names.REPLIES,
+    names.SUCCESS,
+    names.LEARN,
+    names.REFUSED,
+    names.FAILURE,
+}
+_SETS = {names.SET_LEARNED, names.SET_PENDING, names.SET_FAILURES}
+
+
+def textless(ruleset: Ruleset) -> Ruleset:
+    """Return the ruleset without text searches and without all that rests on them.
+
+    A ban is a wall then: probation would let guesses in and nobody out.
+    """
+    chains = [
+        replace(chain, rules=_rules(chain)) for chain in ruleset.chains if chain.name not in _CHAINS
+    ]
+    return replace(
+        ruleset,
+        chains=tuple(chains),
+        sets=tuple(item for item in ruleset.sets if item.name not in _SETS),
+    )
+
+
+def _rules(chain: Chain) -> tuple[Rule, ...]:
+    kept = [rule for rule in chain.rules if not _rests_on_texts(rule)]
+    if chain.name == names.BANNED:
+        return tuple(
+            replace(rule, matches=(), summary="banned source")
+            for rule in kept
+            if rule.id == "banned.drop"
+        )
+    return tuple(kept)
+
+
+def _rests_on_texts(rule: Rule) -> bool:
+    action = rule.action
+    if isinstance(action, Goto | Jump) and action.chain in _CHAINS:
+        return True
+    if isinstance(action, UpdateSet | AddOnce | DeleteFromSet) and action.set in _SETS:
+        return True
+    return any(
+        isinstance(match, PayloadContains)
+        or (isinstance(match, InSet | CountAbove) and match.set in _SETS)
+        for match in rule.matches
+    )

@@ -1,0 +1,49 @@
+"""The generations with what became of each, for people and for machines. Changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sipfw.deploy.generations import Damaged, Generation, list_generations
+from sipfw.deploy.live import current
+from sipfw.deploy.repair import unfinished
+
+if TYPE_CHECKING:
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.repair import Unfinished
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One generation. `live` is what the record says; `seconds_left` until it is taken back."""
+
+    number: int
+    live: bool
+    state: str
+    generation: Generation | None
+    seconds_left: float | None = None
+
+
+def history(layout: Layout) -> list[Entry]:
+    """Return all generations, oldest first. Raises BackendError where root is needed to look."""
+    found = list_generations(layout)
+    live = current(layout).generation
+    open_change = unfinished(layout) if layout.state.exists() else None
+    return [_entry(item, live, open_change) for item in found]
+
+
+def _entry(item: Generation | Damaged, live: int | None, change: Unfinished | None) -> Entry:
+    is_live = item.number == live
+    if isinstance(item, Damaged):
+        return Entry(item.number, is_live, f"damaged: {item.reason}", None)
+    if change is not None and change.journal.coming == item.number:
+        if not change.open:
+            return Entry(item.number, is_live, "being changed", item)
+        left = change.journal.seconds_left()
+        return Entry(item.number, is_live, f"waits for sipfw confirm, {left:.0f} s", item, left)
+    if item.confirmed:
+        return Entry(item.number, is_live, "confirmed", item)
+    if item.undone is not None:
+        return Entry(item.number, is_live, f"taken back: {item.undone}", item)
+    return Entry(item.number, is_live, "never live", item)

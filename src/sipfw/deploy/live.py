@@ -1,0 +1,179 @@
+"""Makes one generation live, or none: rules and sets, then kernel settings, then the record.
+
+The order matters to whoever finds the pieces after a kill: the record names a generation only when
+the kernel holds all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sipfw.deploy.files import cannot_write, sync_folder
+from sipfw.deploy.generations import Damaged, Generation, list_generations, read_generation
+from sipfw.deploy.generations import read_ruleset as read_stored_ruleset
+from sipfw.deploy.state import Applied, read_applied, write_applied
+from sipfw.deploy.sysctls import apply_sysctls, remove_sysctls
+from sipfw.deploy.targets import Options, target
+from sipfw.diagnostics import Diagnostic, Severity
+from sipfw.errors import BackendError
+from sipfw.verify.expectation import Expectation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sipfw.backends.interface import Live
+    from sipfw.deploy.files import Layout
+    from sipfw.ruleset.model import Ruleset
+
+NOTHING = Expectation((), (), (), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """What can be made live."""
+
+    ruleset: Ruleset
+    backend: str
+    ipset: bool
+    source: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What is live now, and what is worth saying about it."""
+
+    expectation: Expectation
+    notes: tuple[str, ...]
+    warnings: tuple[Diagnostic, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What the record says is live; `backend` is None when it says nothing is."""
+
+    generation: int | None = None
+    backend: str | None = None
+    expectation: Expectation = NOTHING
+
+
+def current(layout: Layout) -> Current:
+    """Return what is live. Where the record is damaged, that is the last confirmed generation."""
+    try:
+        applied = read_applied(layout)
+    except BackendError:
+        kept = [item for item in _readable(layout) if item.confirmed]
+        return Current(kept[-1].number, kept[-1].backend) if kept else Current()
+    if applied is None:
+        return Current()
+    return Current(applied.generation, applied.backend, applied.expectation)
+
+
+def make_live(
+    firewall: Firewall | None, backends: Iterable[str], layout: Layout, options: Options
+) -> Result:
+    """Make it live and take what else is ours out of `backends`. Raises BackendError."""
+    if firewall is None:
+        return _make_nothing_live(backends, layout, options)
+    chosen = target(firewall.backend, ipset=firewall.ipset)
+    change = chosen.apply(firewall.ruleset, options)
+    notes = list(change.notes)
+    for name in backends:
+        if name != chosen.name:
+            notes += target(name).remove(options)
+    warnings = (*change.warnings, *_settings(firewall.ruleset, layout))
+    _record(
+        layout,
+        Applied(change.expectation, firewall.source, firewall.backend, firewall.generation),
+    )
+    return Result(change.expectation, tuple(notes), warnings)
+
+
+def _make_nothing_live(backends: Iterable[str], layout: Layout, options: Options) -> Result:
+    notes = tuple(note for name in backends for note in target(name).remove(options))
+    warnings = tuple(remove_sysctls(layout))
+    try:
+        layout.applied.unlink(missing_ok=True)
+        sync_folder(layout.state)
+    except OSError as error:
+        raise cannot_write(layout.applied, error) from error
+    return Result(NOTHING, notes, warnings)
+
+
+def _settings(ruleset: Ruleset, layout: Layout) -> list[Diagnostic]:
+    try:
+        return apply_sysctls(ruleset.sysctls, layout)
+    except BackendError as error:
+        message = f"the firewall is live, but the kernel settings are not kept: {error}"
+        return [Diagnostic(message, "conntrack", severity=Severity.WARNING)]
+
+
+def _record(layout: Layout, applied: Applied) -> None:
+    """Write the record unless it is there: going back must not need room on the disk."""
+    try:
+        if read_applied(layout) == applied:
+            return
+    except BackendError:
+        pass  # damaged; the new one replaces it
+    write_applied(layout, applied)
+
+
+def stored(layout: Layout, number: int) -> Firewall | Damaged:
+    """Return a generation ready to be made live."""
+    found = read_generation(layout, number)
+    if isinstance(found, Damaged):
+        return found
+    ruleset = read_stored_ruleset(layout, found)
+    if isinstance(ruleset, Damaged):
+        return ruleset
+    if target(found.backend).name != found.backend:
+        return Damaged(number, f"this version has no backend {found.backend}")
+    return Firewall(ruleset, found.backend, found.ipset, found.source, number)
+
+
+def way_back(layout: Layout, number: int | None) -> tuple[Firewall | None, list[str]]:
+    """Return generation `number`, or the nearest older confirmed one that can be read.
+
+    None where there is no such one; the texts say what was skipped.
+    """
+    if number is None:
+        return None, []
+    older = [item.number for item in _readable(layout) if item.confirmed and item.number < number]
+    skipped: list[str] = []
+    for candidate in (number, *reversed(older)):
+        found = stored(layout, candidate)
+        if isinstance(found, Firewall):
+            return found, skipped
+        skipped.append(f"generation {found.number} is skipped: {found.reason}")
+    return None, skipped
+
+
+def standing(layout: Layout) -> int | None:
+    """Return the generation that a boot restores: what is live, unless it is unconfirmed."""
+    number = current(layout).generation
+    if number is None:
+        return None
+    found = read_generation(layout, number)
+    if isinstance(found, Generation) and not found.confirmed:
+        return found.before
+    return number
+
+
+def fingerprint(backends: Iterable[str], expectation: Expectation) -> list[object]:
+    """Return what is ours in the kernel without what packets change. Raises BackendError."""
+    return [_without_counters(target(name).live(expectation)) for name in backends]
+
+
+def _without_counters(live: Live) -> object:
+    chains = [
+        (item.family, item.table, item.name, [rule.line for rule in item.rules])
+        for item in live.chains
+    ]
+    jumps = [(item.family, item.table, item.hook, item.rule.line) for item in live.jumps]
+    sets = [(item.name, item.type, item.elements) for item in live.sets]
+    return chains, jumps, sets
+
+
+def _readable(layout: Layout) -> list[Generation]:
+    return [item for item in list_generations(layout) if isinstance(item, Generation)]

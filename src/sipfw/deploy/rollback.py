@@ -1,0 +1,151 @@
+"""Ends a waiting change by hand, goes back to an earlier generation, restores one after boot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipfw.deploy import journal as journals
+from sipfw.deploy.apply import outcome_of, require_root
+from sipfw.deploy.generations import Damaged, read_generation
+from sipfw.deploy.journal import Journal
+from sipfw.deploy.live import Result, current, standing, stored, way_back
+from sipfw.deploy.lock import state_lock
+from sipfw.deploy.lockout import spare_logged_in
+from sipfw.deploy.repair import (
+    WAYS_OUT,
+    now_live,
+    settle,
+    undo,
+    unfinished,
+    waiting_text,
+    what,
+    why,
+)
+from sipfw.deploy.transaction import carry_out, signals_later
+from sipfw.errors import ApplyError, BackendError
+
+if TYPE_CHECKING:
+    from sipfw.deploy.apply import Outcome
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.live import Current, Firewall
+    from sipfw.deploy.repair import Undone
+    from sipfw.deploy.targets import Options
+
+
+def confirm(layout: Layout, options: Options) -> int:
+    """Keep what waits to be confirmed and return its number. Raises BackendError when too late."""
+    require_root()
+    if not layout.state.exists():
+        raise _nothing_waits(layout)
+    with signals_later(), state_lock(layout, seconds=5.0):
+        found = unfinished(layout)
+        if found is None:
+            raise _nothing_waits(layout)
+        number = found.journal.coming
+        # A guardian that was killed acts no more: whoever confirms late still wants to keep it.
+        if found.open and number is not None and journals.keep(layout, number):
+            return number
+        reason = why(found)
+        undone = undo(layout, found.journal, options, reason)
+    raise ApplyError(f"{what(found.journal)} was taken back: {reason}; {now_live(undone)}")
+
+
+def _nothing_waits(layout: Layout) -> BackendError:
+    now = current(layout)
+    if now.generation is None:
+        return BackendError("nothing waits to be confirmed, and no generation is in force")
+    return BackendError(
+        f"nothing waits to be confirmed; generation {now.generation} is in force",
+        hint="see sipfw history",
+    )
+
+
+def rollback(layout: Layout, number: int | None, options: Options) -> Outcome:
+    """Make generation `number` live, by default what was live before the present one.
+
+    A change that waits to be confirmed is taken back.
+    """
+    require_root()
+    if not layout.state.exists():
+        raise BackendError("nothing to go back to: sipfw has applied nothing yet")
+    with signals_later(), state_lock(layout, seconds=5.0):
+        found = unfinished(layout)
+        if found is not None:
+            if number is not None and found.open:
+                raise BackendError(waiting_text(found.journal), hint=WAYS_OUT)
+            by_hand = "taken back by sipfw rollback" if found.open else why(found)
+            undone = undo(layout, found.journal, options, by_hand)
+            if number is None:
+                return _outcome_of_undo(layout, undone)
+        now = current(layout)
+        firewall, skipped = _chosen(layout, number, now)
+        warnings = (
+            [] if firewall is None else spare_logged_in(firewall.ruleset, force=options.force)
+        )
+        backends = {now.backend, None if firewall is None else firewall.backend}
+        coming = None if firewall is None else firewall.generation
+        result, _ = carry_out(
+            layout,
+            Journal("rollback", now.generation, coming, tuple(sorted(filter(None, backends)))),
+            firewall,
+            options,
+            looked_for=now.expectation,
+        )
+    return outcome_of(result, coming, notes=skipped, warnings=warnings)
+
+
+def _outcome_of_undo(layout: Layout, undone: Undone) -> Outcome:
+    live = Result(current(layout).expectation, undone.notes, ())
+    return outcome_of(live, None if undone.firewall is None else undone.firewall.generation)
+
+
+def _chosen(layout: Layout, number: int | None, now: Current) -> tuple[Firewall | None, list[str]]:
+    """Return the generation to go to. One that was asked for by number is not replaced."""
+    if number is not None:
+        found = stored(layout, number)
+        if isinstance(found, Damaged):
+            raise BackendError(
+                f"generation {number} cannot be used: {found.reason}", hint="see sipfw history"
+            )
+        return found, []
+    if now.generation is None:
+        raise BackendError(
+            "no generation is in force, so there is none before it",
+            hint="name one: sipfw rollback N, see sipfw history",
+        )
+    live = read_generation(layout, now.generation)
+    if isinstance(live, Damaged):
+        raise BackendError(
+            f"generation {live.number} is damaged ({live.reason}), so what was before it is not "
+            "known",
+            hint="name one: sipfw rollback N, see sipfw history",
+        )
+    firewall, skipped = way_back(layout, live.before)
+    if firewall is None and skipped:
+        raise BackendError("; ".join(skipped), hint="sipfw remove takes the firewall out")
+    return firewall, skipped
+
+
+def restore(layout: Layout, options: Options) -> Outcome | None:
+    """Make the last confirmed generation live, after boot for example; None when there is none."""
+    require_root()
+    if not layout.state.exists():
+        return None
+    with signals_later(), state_lock(layout, seconds=5.0):
+        said = settle(layout, options)
+        now = current(layout)
+        number = standing(layout)
+        firewall, skipped = way_back(layout, number)
+        if firewall is None:
+            if skipped:
+                raise BackendError("; ".join(skipped), hint="apply a policy anew")
+            return None
+        # A restore that dies is repeated: what was before it is what it restores.
+        result, _ = carry_out(
+            layout,
+            Journal("restore", number, firewall.generation, (firewall.backend,)),
+            firewall,
+            options,
+            looked_for=now.expectation,
+        )
+    return outcome_of(result, firewall.generation, notes=(*said, *skipped))
