@@ -71,9 +71,7 @@ def _rate_limit(context: Context) -> Chain:
         rules.append(
             Rule(
                 "rate.hashlimit",
-                (
-                    replace(_above(context, "port", limits.hashlimit, ONE_ADDRESS), with_port=True),
-                ),
+                (replace(_above(context, "port", limits.hashlimit, ONE_ADDRESS), with_port=True),),
                 Drop(),
                 f"one source and port above {limits.hashlimit.rate}",
                 context.origin("limits", "hashlimit"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
-from typing import TYPE_CHECKING, cast
+from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
 from sipfw.compiler.layers.known import trusted_sets
@@ -14,6 +14,8 @@ from sipfw.ruleset.match import L4Proto
 from sipfw.ruleset.model import AddressSet, Endpoint, SetKind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sipfw.compiler.context import Context
     from sipfw.policy.types import Network
 
@@ -26,10 +28,40 @@ def all_sets(context: Context) -> list[AddressSet]:
 
 
 def collapsed(networks: list[Network]) -> tuple[Network, ...]:
-    """Sort networks and drop those inside another one."""
-    four = collapse_addresses(cast("list[IPv4Network]", [n for n in networks if n.version == 4]))
-    six = collapse_addresses(cast("list[IPv6Network]", [n for n in networks if n.version == 6]))
-    return (*four, *six)
+    """Sort networks, drop those inside another one and join halves into their whole.
+
+    As ipaddress.collapse_addresses, which takes seconds for a hundred thousand addresses.
+    """
+    four = [n for n in networks if n.version == 4]
+    six = [n for n in networks if n.version == 6]
+    return (*_collapsed(four, 32), *_collapsed(six, 128))
+
+
+def _collapsed(networks: Sequence[Network], bits: int) -> list[Network]:
+    known = {(int(n.network_address), n.prefixlen): n for n in networks}
+    kept: list[tuple[int, int]] = []
+    for start, length in sorted(known):
+        if kept and kept[-1][1] <= length and _same_prefix(kept[-1], start, bits):
+            continue
+        kept.append((start, length))
+        while len(kept) > 1 and _are_halves(kept[-2], kept[-1], bits):
+            first, halved = kept[-2]
+            kept[-2:] = [(first, halved - 1)]
+    kind = IPv4Network if bits == 32 else IPv6Network
+    return [known.get(item) or kind(item) for item in kept]
+
+
+def _same_prefix(network: tuple[int, int], address: int, bits: int) -> bool:
+    start, length = network
+    return start >> (bits - length) == address >> (bits - length)
+
+
+def _are_halves(one: tuple[int, int], other: tuple[int, int], bits: int) -> bool:
+    length = one[1]
+    if length != other[1] or length == 0:
+        return False
+    half = 1 << (bits - length)
+    return one[0] ^ other[0] == half and not one[0] & half
 
 
 def _trusted(context: Context) -> list[AddressSet]:
