@@ -54,14 +54,26 @@ class Firewall:
         """Make the firewall live in the switch's namespace."""
         return self._sipfw("apply", "--profile", PROFILE, "--policy", str(self.policy), "--yes")
 
+    def apply_and_vanish(self, seconds: int) -> subprocess.CompletedProcess[str]:
+        """Apply a mistake that must be confirmed, and kill the session that could do it."""
+        peers = "trusted_peers=[{name: carrier-a, signalling: [203.0.113.100]}]"
+        mistake = ["--set", peers, "--set", "limits.unknown_sources=denied"]
+        words = ["apply", "--profile", PROFILE, "--policy", str(self.policy), "--yes", *mistake]
+        return self._sipfw(*words, "--confirm", str(seconds), kill_session=True)
+
     def verify(self) -> subprocess.CompletedProcess[str]:
         """Ask for the counters that moved, and whether the live firewall is the applied one."""
         return self._sipfw("verify", "--hits")
 
-    def _sipfw(self, subcommand: str, *options: str) -> subprocess.CompletedProcess[str]:
+    def _sipfw(
+        self, subcommand: str, *options: str, kill_session: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         # The session of whoever starts the demo does not exist in the switch's namespace.
         outside = ["env", "-u", "SSH_CONNECTION", "-u", "SSH_CLIENT"]
         command = [*outside, *_command(), subcommand, "--root", str(self.root), *options]
+        if kill_session:
+            # A session of its own, whose leader kills all its processes after the command.
+            command = ["setsid", "--wait", "sh", "-c", '"$@"; kill -KILL 0', "session", *command]
         return self.switch.run(command, check=False, timeout=30)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
+from lab import sip
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -50,6 +52,14 @@ class Scene:
     def sent_by_attacker(self) -> int:
         """Return what the attacker's own kernel counted, whatever became of it."""
         return self.lab.attacker.counters()["UdpOutDatagrams"]
+
+    def hears_the_carrier(self) -> bool:
+        """Tell whether a message of the carrier reaches the switch."""
+        heard = self.signalling.settle()
+        target = self.lab.switch.address_for(self.lab.carrier)
+        question = sip.request("OPTIONS", source=self.lab.carrier.address4, destination=target)
+        self.lab.carrier.send_udp(target, SIP_PORT, [question])
+        return self.signalling.settle() > heard
 
     def attack_from(self, address: str) -> None:
         """Make this the attacker's address, also for tools whose option to bind is inert."""

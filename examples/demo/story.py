@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
 
 CANNOT_RUN = 2
 INTERRUPTED = 130
+# Seconds to confirm in, and what the way back may take on a busy machine.
+WAIT = 4
+PATIENCE = 20
 SUCCESS = (
-    "every call completed, no scanner got through, and the password guesser stayed in its limit."
+    "every call completed, no scanner got through, the password guesser stayed in its limit, and "
+    "a mistake undid itself."
 )
 
 
@@ -84,7 +89,29 @@ def _tell(lab: Lab, scratch: Path, *, with_sipfw: bool) -> int:
     faults = _faults_after(after, allowed)
     if verified.returncode:
         faults.append(f"sipfw verify found something wrong (exit {verified.returncode})")
-    return report.verdict(faults, SUCCESS)
+    return report.verdict(faults + _lose_the_session(scene, firewall), SUCCESS)
+
+
+def _lose_the_session(scene: Scene, firewall: Firewall) -> list[str]:
+    """Apply a policy that shuts the carrier out and die before anybody can confirm it."""
+    report.step(f"Shut the carrier out by mistake, and lose the session: apply --confirm {WAIT}")
+    applied = firewall.apply_and_vanish(WAIT)
+    report.quote(applied.stdout + applied.stderr)
+    if not scene.hears_the_carrier():
+        report.line("the carrier is shut out, and the session is dead")
+    else:
+        return ["the mistake did not go live"]
+    deadline = time.monotonic() + WAIT + PATIENCE
+    while time.monotonic() < deadline:
+        time.sleep(0.5)
+        if scene.hears_the_carrier():
+            break
+    else:
+        return ["the old firewall did not come back"]
+    report.line("nobody confirmed: the old firewall is back, and the carrier is heard again")
+    verified = firewall.verify()
+    report.quote(verified.stdout.rstrip().splitlines()[-1])
+    return [] if verified.returncode == 0 else ["the firewall that came back is not the old one"]
 
 
 def _round(scene: Scene) -> report.Round:
