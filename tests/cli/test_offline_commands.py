@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from conftest import Sipfw
 
-_COMMANDS = ["init", "check", "render", "apply", "verify", "remove", "profiles", "schema"]
+_COMMANDS = [
+    "init", "check", "render", "apply", "confirm", "rollback", "history", "restore", "verify",
+    "remove", "doctor", "profiles", "schema",
+]  # fmt: skip
 
 _POLICY = """\
 profile: wholesale

@@ -17,6 +17,7 @@ _COMMANDS = {
     "init": "write a commented starter policy",
     "check": "check a policy and explain its values",
     "render": "print the firewall as a script or as rule files",
+    "diff": "show what an apply would change in the live firewall",
     "apply": "make the policy live on this host",
     "verify": "show counters and whether the live firewall is the applied one",
     "doctor": "say what is wrong with this host for SIP, and how to mend it",
@@ -24,6 +25,8 @@ _COMMANDS = {
     "rollback": "bring an earlier firewall back",
     "history": "list what was applied and what became of it",
     "restore": "make the last confirmed firewall live, as at boot",
+    "install-service": "restore the firewall at boot and follow host names",
+    "refresh": "resolve the peers' host names again",
     "remove": "take everything of sipfw off this host",
     "profiles": "list and show the shipped profiles and switches",
     "schema": "print the JSON Schema of the policy file",
@@ -37,7 +40,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"sipfw.cli.{cmd_name}")
+        module = importlib.import_module(f"sipfw.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.backends.detect import Flavour, Host, look
 from sipfw.deploy.apply import require_root
-from sipfw.deploy.state import read_applied
+from sipfw.deploy.live import current
 from sipfw.deploy.targets import Target, target
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
@@ -54,8 +54,7 @@ def choose(wanted: str, layout: Layout, *, ipset: bool = True) -> Chosen:
     Raises BackendError where the host's rules are split across legacy tables and nf_tables.
     """
     require_root()
-    applied = read_applied(layout)
-    recorded = None if applied is None else applied.backend
+    recorded = current(layout).backend
     if recorded is not None and recorded not in _RECORDED:
         raise BackendError(
             f"{layout.applied}: backend {recorded!r} is not known",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from sipfw.deploy.files import Layout, write_atomically
+from sipfw.deploy.files import Layout, read_private, write_atomically
 from sipfw.errors import BackendError
 from sipfw.verify.expectation import Expectation, from_json, to_json
 
@@ -37,7 +37,7 @@ def write_applied(layout: Layout, applied: Applied) -> None:
 def read_applied(layout: Layout) -> Applied | None:
     """Return the last apply, None when there was none. Raises BackendError for a damaged file."""
     try:
-        data = json.loads(layout.applied.read_text(encoding="utf-8"))
+        data = json.loads(read_private(layout.applied))
         generation = data.get("generation")
         return Applied(
             from_json(json.dumps(data["expectation"])),

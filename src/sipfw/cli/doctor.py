@@ -1,0 +1,83 @@
+"""`sipfw doctor`: one page that says what is wrong with this host for SIP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sipfw.cli.options import root_option
+from sipfw.cli.output import complain, say, say_json, table
+from sipfw.errors import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from sipfw.doctor.findings import Finding
+
+FORMAT = 1
+
+
+@click.command("doctor")
+@root_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(*, root: Path, as_json: bool) -> int:
+    """Say what is wrong with this host for SIP, and which command mends it.
+
+    Looks at the kernel, the rules of all programs, and files below --root; changes nothing. Exit
+    code 1 means that a problem was found; warnings and what cannot be known leave it at 0.
+    """
+    from sipfw.doctor.examine import examine
+    from sipfw.doctor.findings import State
+    from sipfw.doctor.host import Host
+
+    host = Host(root)
+    findings = examine(host)
+    if not host.is_root:
+        complain("not root: rules and sipfw's own record are not seen; use sudo for all checks")
+    if as_json:
+        say_json(as_data(findings))
+    else:
+        for line in as_lines(findings):
+            say(line)
+    sick = any(item.state is State.PROBLEM for item in findings)
+    return Exit.DIFFERENT if sick else Exit.CLEAN
+
+
+def as_lines(findings: Sequence[Finding]) -> Iterator[str]:
+    """Return the page for people: a line for each check, and its fix below it."""
+    rows: list[tuple[str, str, str]] = []
+    for item in findings:
+        rows.append((item.state.value, item.name, item.sentence))
+        if item.fix is not None:
+            rows.append(("", "", f"fix: {item.fix}"))
+    yield from table(rows)
+    yield ""
+    counts = _counts(findings)
+    yield ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+
+
+def as_data(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return the page for machines; `format` counts up when a field changes its meaning.
+
+    `findings` holds every check, worst first: `name` is stable, `state` is problem, warning,
+    unknown or ok, `sentence` is for people, `fix` is a command or null.
+    """
+    counts = _counts(findings)
+    return {
+        "format": FORMAT,
+        "clean": counts["problem"] == 0,
+        "counts": counts,
+        "findings": [
+            {"name": item.name, "state": item.state.value, "sentence": item.sentence}
+            | {"fix": item.fix}
+            for item in findings
+        ],
+    }
+
+
+def _counts(findings: Sequence[Finding]) -> dict[str, int]:
+    from sipfw.doctor.findings import State
+
+    return {state.value: sum(item.state is state for item in findings) for state in State}

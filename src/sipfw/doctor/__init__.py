@@ -1,0 +1,1 @@
+"""What is wrong with this host for SIP: looks only, and names the command that mends it."""

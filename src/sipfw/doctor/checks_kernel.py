@@ -1,0 +1,129 @@
+"""The kernel under it: are the matches there that the rules need, does the clock run."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sipfw.doctor.findings import AbsentError, CannotTellError, Finding, State
+
+if TYPE_CHECKING:
+    from sipfw.doctor.host import Host
+
+# Matches of x_tables by their modules; the kernel lists them without the prefix.
+_XTABLES = tuple(
+    f"xt_{name}"
+    for name in (
+        "comment",
+        "conntrack",
+        "connlimit",
+        "hashlimit",
+        "length",
+        "limit",
+        "multiport",
+        "recent",
+        "set",
+        "string",
+        "u32",
+    )
+)
+_NFTABLES = ("nf_tables", "nft_ct", "nft_limit", "nft_connlimit")
+# What text searches need; without them the other layers still stand.
+_NFT_TEXTS = ("nft_compat", "xt_string")
+_WANTED = {
+    "iptables": _XTABLES,
+    # Which reaches them through nft_compat.
+    "iptables-nft": (*_XTABLES, "nf_tables", "nft_compat"),
+    "nftables": (*_NFTABLES, *_NFT_TEXTS),
+}
+_YEAR = 2024
+_RED_HAT = frozenset({"rhel", "centos", "fedora", "rocky", "almalinux"})
+
+
+def matches(host: Host) -> Finding:
+    """Tell whether the kernel has what the rules ask; nothing is loaded to find out."""
+    name = "kernel-matches"
+    backend = _backend(host)
+    wanted = [*_WANTED[backend]]
+    present = _registered(host) | host.loaded_modules
+    missing = [item for item in wanted if item not in present and not host.has_module(item)]
+    if not missing:
+        return Finding(name, State.OK, "the kernel has every match")
+    if not _loading_allowed(host):
+        sentence = f"loading of modules is forbidden, and not loaded: {_short(missing)}"
+        return Finding(name, State.PROBLEM, sentence, "reboot")
+    try:
+        missing = [item for item in missing if item not in host.loadable_modules]
+    except AbsentError as error:
+        if host.is_root and host.runs_our_rules:
+            return Finding(name, State.OK, "the kernel runs the applied firewall")
+        sentence = f"{_short(missing)}: not loaded, and {error}; reboot after a kernel update"
+        return Finding(name, State.UNKNOWN, sentence)
+    if not missing:
+        return Finding(name, State.OK, "the kernel has every match or can load it")
+    only_texts = backend == "nftables" and not set(missing) - {*_NFT_TEXTS}
+    sentence = f"this kernel lacks {_short(missing)}"
+    state = State.WARNING if only_texts else State.PROBLEM
+    return Finding(name, state, sentence, _install(host))
+
+
+def _backend(host: Host) -> str:
+    """Take the applied backend; without a record what the host's programs suggest."""
+    try:
+        if host.applied is not None:
+            return host.applied.backend
+    except CannotTellError:
+        pass
+    return "iptables" if host.installed("iptables") else "nftables"
+
+
+def _registered(host: Host) -> set[str]:
+    """Return the modules of the matches that x_tables knows, built in or loaded.
+
+    The files can be read by root only, and are not there without the legacy core.
+    """
+    found = set()
+    for file in ("ip_tables_matches", "ip6_tables_matches"):
+        try:
+            found |= {f"xt_{item}" for item in host.text(host.proc / "net" / file).split()}
+        except CannotTellError:
+            continue
+    return found
+
+
+def _loading_allowed(host: Host) -> bool:
+    try:
+        return host.setting("kernel/modules_disabled") == 0
+    except AbsentError:
+        return True
+
+
+def _short(modules: list[str]) -> str:
+    return ", ".join(modules)
+
+
+def _install(host: Host) -> str:
+    """Name the package of the modules that a distribution keeps out of its kernel package."""
+    try:
+        text = host.text(host.root / "etc/os-release")
+    except CannotTellError:
+        text = ""
+    ids = {
+        word
+        for line in re.findall(r"^ID(?:_LIKE)?=[\"']?([\w. -]*)", text, re.MULTILINE)
+        for word in line.split()
+    }
+    if "ubuntu" in ids:
+        return "apt install linux-modules-extra-$(uname -r)"
+    if ids & _RED_HAT:
+        return "dnf install kernel-modules-extra-$(uname -r)"
+    return "apt install linux-image-amd64 && reboot"
+
+
+def clock(host: Host) -> Finding:
+    """Tell whether the clock was ever set: records, TLS and logs go by it."""
+    year = datetime.fromtimestamp(host.now, UTC).year
+    if year >= _YEAR:
+        return Finding("clock", State.OK, "it is set")
+    return Finding("clock", State.PROBLEM, f"the clock says {year}", "timedatectl set-ntp true")

@@ -1,0 +1,66 @@
+"""All checks, in the order of what an operator asks first; the worst answers come first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sipfw.backends.detect import printable
+from sipfw.doctor import checks_conntrack as conntrack
+from sipfw.doctor import checks_firewall as firewall
+from sipfw.doctor import checks_kernel as kernel
+from sipfw.doctor import checks_neighbours as neighbours
+from sipfw.doctor import checks_network as network
+from sipfw.doctor.checks_alg import sip_alg
+from sipfw.doctor.findings import CannotTellError, Finding, State
+from sipfw.errors import BackendError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sipfw.doctor.host import Host
+
+CHECKS: dict[str, Callable[[Host], Finding]] = {
+    "live": firewall.live,
+    "pending": firewall.pending,
+    "last-apply": firewall.last_apply,
+    "backend": firewall.backend,
+    "sip-alg": sip_alg,
+    "ipv6": network.ipv6,
+    "conntrack-fill": conntrack.fill,
+    "conntrack-hash": conntrack.buckets,
+    "conntrack-timeouts": conntrack.timeouts,
+    "freepbx": neighbours.freepbx,
+    "fail2ban": neighbours.fail2ban,
+    "containers": network.published,
+    "rp-filter": network.rp_filter,
+    "kernel-matches": kernel.matches,
+    "state-folder": firewall.state_folder,
+    "clock": kernel.clock,
+}
+_ORDER = list(State)
+# A record or a journal is JSON that somebody may have written by hand.
+_NO_ANSWER = (CannotTellError, BackendError, OSError, ValueError, RecursionError)
+
+
+def examine(host: Host) -> tuple[Finding, ...]:
+    """Make every check. What cannot be known is a finding too; nothing is raised."""
+    found = [_shown(_answer(name, check, host)) for name, check in CHECKS.items()]
+    return tuple(sorted(found, key=lambda item: _ORDER.index(item.state)))
+
+
+def _answer(name: str, check: Callable[[Host], Finding], host: Host) -> Finding:
+    try:
+        return check(host)
+    except _NO_ANSWER as error:
+        return Finding(name, State.UNKNOWN, str(error))
+
+
+def _shown(finding: Finding) -> Finding:
+    """Return the finding on one line and without what could steer a terminal or a shell.
+
+    Names of chains, folders and interfaces are anybody's.
+    """
+    fix = finding.fix if finding.fix is None or finding.fix.isprintable() else None
+    sentence = printable(" ".join(finding.sentence.split()))
+    return replace(finding, sentence=sentence, fix=fix)

@@ -1,0 +1,258 @@
+"""Read-only access to the host: bounded reads below /proc, /sys and one root, and its rules.
+
+A file may be anything that somebody with access to its folder made of it: binary, endless, a pipe,
+a link to a device. Whatever cannot be read is a CannotTellError, never a wait.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from sipfw.backends.detect import look
+from sipfw.backends.interface import Live
+from sipfw.backends.runner import HOST_PATH, Runner, SubprocessRunner
+from sipfw.deploy.files import Layout
+from sipfw.deploy.state import Applied, read_applied
+from sipfw.deploy.targets import target
+from sipfw.doctor.findings import AbsentError, CannotTellError, DamagedError
+from sipfw.doctor.rules import Rules, read_rules
+from sipfw.errors import BackendError
+from sipfw.lower.xtables import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sipfw.backends.detect import Host as PacketFilter
+
+Answer = TypeVar("Answer")
+
+_NOTHING = Live((), (), ())
+_SETTING = 4096
+_TEXT = 1 << 20
+# modules.dep of a distribution's kernel is some 700 KB; a record of 100,000 peers 20 MB.
+_MODULE_LIST = 1 << 24
+_RECORD = 1 << 28
+_ENTRIES = 1000
+_BACKENDS = frozenset({"iptables", "iptables-nft", "nftables"})
+_NAMES = {Family.IP: "ip_tables_names", Family.IP6: "ip6_tables_names"}
+_DEPENDENCY = re.compile(r"^[^:\n]*/([\w-]+)\.ko", re.MULTILINE)
+
+
+def _installed(name: str) -> bool:
+    return shutil.which(name, path=HOST_PATH) is not None
+
+
+def _live(applied: Applied) -> Live:
+    return target(applied.backend).live(applied.expectation)
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host; everything that a test wants to invent is a field."""
+
+    root: Path = Path("/")
+    proc: Path = Path("/proc")
+    sys: Path = Path("/sys")
+    modules: Path = Path("/lib/modules")
+    runner: Runner = field(default_factory=SubprocessRunner)
+    is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
+    now: float = field(default_factory=time.time)
+    owner: int = 0
+    installed: Callable[[str], bool] = _installed
+    read_live: Callable[[Applied], Live] = _live
+
+    @property
+    def layout(self) -> Layout:
+        """Where sipfw keeps its files."""
+        return Layout(self.root)
+
+    def require_root(self) -> None:
+        """Raise CannotTellError for anybody but root."""
+        if not self.is_root:
+            raise CannotTellError("only root can see this; use sudo")
+
+    def setting(self, name: str) -> int:
+        """Return a kernel setting; AbsentError where the kernel has none of that name."""
+        path = self.proc.joinpath("sys", *name.split("/"))
+        text = read_bounded(path, _SETTING).strip()
+        try:
+            return int(text)
+        except ValueError:
+            raise CannotTellError(f"{path} holds no number") from None
+
+    def text(self, path: Path) -> str:
+        """Return a small text file, with every wrong byte replaced."""
+        return read_bounded(path, _TEXT)
+
+    @cached_property
+    def loaded_modules(self) -> frozenset[str]:
+        """Name the loaded modules; a kernel without loadable modules has no /proc/modules."""
+        try:
+            lines = self.text(self.proc / "modules").splitlines()
+        except AbsentError:
+            return frozenset()
+        return frozenset(line.split()[0] for line in lines if line.strip())
+
+    def has_module(self, name: str) -> bool:
+        """Tell whether a module is loaded, or built in with parameters or a version."""
+        return name in self.loaded_modules or (self.sys / "module" / name).is_dir()
+
+    @cached_property
+    def release(self) -> str:
+        """The running kernel."""
+        return self.text(self.proc / "sys/kernel/osrelease").strip()
+
+    @cached_property
+    def loadable_modules(self) -> frozenset[str]:
+        """Name what the kernel can load or has built in; CannotTellError without its lists."""
+        if not re.fullmatch(r"\w[\w.+~-]{0,199}", self.release):
+            raise CannotTellError("the kernel's name for itself is no folder name")
+        folder = self.modules / self.release
+        found = set()
+        for name in ("modules.dep", "modules.builtin"):
+            text = read_bounded(folder / name, _MODULE_LIST)
+            found |= {item.replace("-", "_") for item in _DEPENDENCY.findall(text)}
+        return frozenset(found)
+
+    @cached_property
+    def _legacy_families(self) -> tuple[Family, ...]:
+        """The families with legacy tables; to ask the tools about another one might load modules.
+
+        The file can be read by root only, and is not there without the legacy core.
+        """
+        found = []
+        for family, name in _NAMES.items():
+            try:
+                if self.text(self.proc / "net" / name).split():
+                    found.append(family)
+            except AbsentError:
+                continue
+        return tuple(found)
+
+    # A program that does not answer must not be waited for by every check in turn, so that a
+    # failure is remembered like an answer.
+    @cached_property
+    def _rules(self) -> Rules | CannotTellError:
+        try:
+            return read_rules(self.runner, self._legacy_families, self.installed)
+        except BackendError as error:
+            return CannotTellError(f"the rules cannot be listed: {error}")
+
+    @cached_property
+    def _filter(self) -> PacketFilter | CannotTellError:
+        try:
+            return look(self.runner, self.proc, self.modules, self.installed)
+        except BackendError as error:
+            return CannotTellError(f"the rules cannot be listed: {error}")
+
+    @property
+    def rules(self) -> Rules:
+        """All rules of this network namespace. Needs root."""
+        self.require_root()
+        return _known(self._rules)
+
+    @property
+    def packet_filter(self) -> PacketFilter:
+        """Which packet filter the host uses. Needs root."""
+        self.require_root()
+        # `look` reads these files whole.
+        _ = self._legacy_families
+        return _known(self._filter)
+
+    @cached_property
+    def applied(self) -> Applied | None:
+        """The record of the last apply, None where there is none."""
+        path = self.layout.applied
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise cannot_read(path, error) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise DamagedError(f"{path} is no file")
+        if found.st_size > _RECORD:
+            raise DamagedError(f"{path} is too large")
+        try:
+            applied = read_applied(self.layout)
+        except BackendError as error:
+            denied = isinstance(error.__cause__, PermissionError)
+            raise (CannotTellError if denied else DamagedError)(str(error)) from error
+        if applied is not None and applied.backend not in _BACKENDS:
+            raise DamagedError(f"{path}: backend {applied.backend!r} is not known")
+        return applied
+
+    @cached_property
+    def live(self) -> Live:
+        """What of the last apply is in the kernel. Needs root."""
+        applied = self.applied
+        if applied is None:
+            return _NOTHING
+        self.require_root()
+        # Without legacy tables their tools are not started.
+        if applied.backend == "iptables" and not self._legacy_families:
+            return _NOTHING
+        return self.read_live(applied)
+
+    @property
+    def runs_our_rules(self) -> bool:
+        """Whether a rule of the last apply is live: a flush leaves our chains behind, empty."""
+        rules = [rule for chain in self.live.chains for rule in chain.rules]
+        rules += [jump.rule for jump in self.live.jumps]
+        return any(rule.rule_id is not None for rule in rules)
+
+
+def _known(answer: Answer | CannotTellError) -> Answer:
+    if isinstance(answer, CannotTellError):
+        raise answer
+    return answer
+
+
+def read_bounded(path: Path, limit: int) -> str:
+    """Return a file's text. AbsentError where there is none, CannotTellError for anything odd."""
+    try:
+        # Asked before it is opened: opening some devices is an order to them (/dev/watchdog).
+        _require_file(path, path.stat())
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            _require_file(path, os.fstat(handle))
+            data = file.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise AbsentError(f"{path} is not there") from None
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    if len(data) > limit:
+        raise CannotTellError(f"{path} is larger than {limit:,} bytes")
+    return data.decode("utf-8", "replace")
+
+
+def entries(folder: Path) -> list[str]:
+    """Name what a folder holds, at most a thousand; nothing where there is no folder."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(item.name for item in islice(found, _ENTRIES))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise cannot_read(folder, error) from error
+
+
+def cannot_read(path: Path, error: OSError) -> CannotTellError:
+    """Say which file could not be read and why."""
+    reason = (error.strerror or str(error)).lower()
+    hint = "; use sudo" if isinstance(error, PermissionError) else ""
+    return CannotTellError(f"{path} cannot be read: {reason}{hint}")
+
+
+def _require_file(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise CannotTellError(f"{path} is no file")

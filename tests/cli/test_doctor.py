@@ -1,0 +1,102 @@
+"""`sipfw doctor`: what it prints, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sipfw.doctor import examine as examination
+from sipfw.doctor.findings import Finding, State
+from sipfw.errors import Exit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from conftest import Sipfw
+    from sipfw.doctor.host import Host
+
+FINE = Finding("clock", State.OK, "it is set")
+LATE = Finding("last-apply", State.WARNING, "sipfw was not applied yet", "sipfw apply")
+OPEN = Finding("live", State.PROBLEM, "the applied firewall is not in the kernel", "sipfw restore")
+DARK = Finding("backend", State.UNKNOWN, "only root can see this; use sudo")
+
+
+def _checks(monkeypatch: pytest.MonkeyPatch, *findings: Finding) -> None:
+    checks = {item.name: lambda _, item=item: item for item in findings}
+    monkeypatch.setattr(examination, "CHECKS", checks)
+
+
+def test_the_page(sipfw: Sipfw, monkeypatch: pytest.MonkeyPatch) -> None:
+    _checks(monkeypatch, FINE, DARK, LATE, OPEN)
+    ran = sipfw("doctor")
+    assert ran.code == Exit.DIFFERENT
+    assert ran.stdout.splitlines() == [
+        "problem  live        the applied firewall is not in the kernel",
+        "                     fix: sipfw restore",
+        "warning  last-apply  sipfw was not applied yet",
+        "                     fix: sipfw apply",
+        "unknown  backend     only root can see this; use sudo",
+        "ok       clock       it is set",
+        "",
+        "1 problem, 1 warning, 1 unknown, 1 ok",
+    ]
+
+
+def test_warnings_are_no_problem(sipfw: Sipfw, monkeypatch: pytest.MonkeyPatch) -> None:
+    _checks(monkeypatch, LATE, DARK, FINE)
+    assert sipfw("doctor").code == Exit.CLEAN
+
+
+def test_the_page_for_machines(sipfw: Sipfw, monkeypatch: pytest.MonkeyPatch) -> None:
+    _checks(monkeypatch, FINE, OPEN)
+    ran = sipfw("doctor", "--json")
+    assert ran.code == Exit.DIFFERENT
+    assert json.loads(ran.stdout) == {
+        "format": 1,
+        "clean": False,
+        "counts": {"problem": 1, "warning": 0, "unknown": 0, "ok": 1},
+        "findings": [
+            {
+                "name": "live",
+                "state": "problem",
+                "sentence": "the applied firewall is not in the kernel",
+                "fix": "sipfw restore",
+            },
+            {"name": "clock", "state": "ok", "sentence": "it is set", "fix": None},
+        ],
+    }
+
+
+def test_without_root_it_says_so_once(
+    sipfw: Sipfw, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    ran = sipfw("doctor", "--json", "--root", str(tmp_path))
+    assert ran.stderr.splitlines() == [
+        "not root: rules and sipfw's own record are not seen; use sudo for all checks"
+    ]
+    found = {item["name"]: item["state"] for item in json.loads(ran.stdout)["findings"]}
+    assert set(found) == set(examination.CHECKS)
+    assert found["backend"] == "unknown"
+
+
+def test_it_looks_below_the_root(
+    sipfw: Sipfw, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[Path] = []
+
+    def check(host: Host) -> Finding:
+        seen.append(host.root)
+        return FINE
+
+    monkeypatch.setattr(examination, "CHECKS", {"clock": check})
+    sipfw("doctor", "--root", str(tmp_path))
+    assert seen == [tmp_path]
+
+
+def test_the_help_page(sipfw: Sipfw) -> None:
+    ran = sipfw("doctor", "--help")
+    assert (ran.code, ran.stderr) == (Exit.CLEAN, "")
+    assert "  doctor " in sipfw("--help").stdout
