@@ -219,7 +219,7 @@ def test_verify_changes_nothing_and_creates_no_table(host: Host) -> None:
 
 TAMPERING = {
     "rule deleted": (
-        "iptables-legacy -t raw -D SIP_SCANNER_BLOCK 2",
+        "iptables-legacy -t raw -D SIP_PROBES 2",
         ("missing", "rule", "scanner.options-udp"),
     ),
     "rule inserted": (
@@ -229,7 +229,7 @@ TAMPERING = {
     "port edited under its comment": (
         (
             "iptables-legacy -t raw -R SIPFW_PREROUTING 2 -p udp --dport 5070 "
-            "-m comment --comment {comment} -g SIP_SIGNALLING"
+            "-m comment --comment {comment} -g SIP_TRUSTED"
         ),
         ("changed", "rule", "entry.udp"),
     ),
@@ -241,6 +241,13 @@ TAMPERING = {
         "iptables-legacy -t raw -F PREROUTING",
         ("missing", "jump", "PREROUTING"),
     ),
+    "jump narrowed under its comment": (
+        (
+            "iptables-legacy -t raw -R PREROUTING 1 -s 203.0.113.9 "
+            "-m comment --comment {jump} -j SIPFW_PREROUTING"
+        ),
+        ("changed", "jump", "PREROUTING"),
+    ),
     "accept before the jump": (
         "iptables-legacy -t raw -I PREROUTING 1 -p udp --dport 5060 -j ACCEPT",
         ("moved", "jump", "PREROUTING"),
@@ -250,7 +257,7 @@ TAMPERING = {
         ("extra", "set element", "198.51.100.99"),
     ),
     "peer taken out": (
-        "ipset del sipfw-trusted4 203.0.113.10",
+        "ipset del sipfw-trusted-tiers4 203.0.113.10",
         ("missing", "set element", "203.0.113.10"),
     ),
     "foreign set of ours": ("ipset create sipfw-mine hash:ip", ("extra", "set", "sipfw-mine")),
@@ -261,10 +268,11 @@ TAMPERING = {
 def test_tampering_is_named(host: Host, name: str) -> None:
     host.must("apply", "--policy", host.policy())
     command, (kind, what, where) = TAMPERING[name]
-    comment = next(
-        line.partition('"')[2].partition('"')[0] for line in host.rules() if "entry.udp" in line
+    comment, jump = (
+        next(line.partition('"')[2].partition('"')[0] for line in host.rules() if part in line)
+        for part in ("entry.udp", "hook.raw.prerouting")
     )
-    done = host.run(*command.format(comment=comment).split())
+    done = host.run(*command.format(comment=comment, jump=jump).split())
     assert done.returncode == 0, done.stderr
     found = json.loads(host.must("verify", "--json", code=1).stdout)["drift"]
     assert [
@@ -280,9 +288,9 @@ def test_tampering_is_named(host: Host, name: str) -> None:
 def test_moved_rule_alone_is_named(host: Host) -> None:
     host.must("apply", "--policy", host.policy())
     listing = host.run("iptables-legacy-save", "-t", "raw").stdout.splitlines()
-    chain = [line for line in listing if line.startswith("-A SIP_SIGNALLING")]
+    chain = [line for line in listing if line.startswith("-A SIP_SOURCES")]
     moved = [*chain[2:3], *chain[:2], *chain[3:]]
-    text = "*raw\n:SIP_SIGNALLING - [0:0]\n" + "\n".join(moved) + "\nCOMMIT\n"
+    text = "*raw\n:SIP_SOURCES - [0:0]\n" + "\n".join(moved) + "\nCOMMIT\n"
     assert host.run("iptables-legacy-restore", "--noflush", stdin=text).returncode == 0
     found = json.loads(host.must("verify", "--json", code=1).stdout)["drift"]
     assert len(found) == 1
@@ -311,7 +319,7 @@ def test_unresolvable_peer_applies_with_the_rest(host: Host) -> None:
     text = POLICY.replace("203.0.113.10,", "203.0.113.10, sip.carrier.invalid,")
     done = host.must("apply", "--policy", host.policy(text), code=6)
     assert "sip.carrier.invalid" in done.stderr
-    assert "add sipfw-trusted4 203.0.113.10" in host.sets()
+    assert "add sipfw-trusted-tiers4 203.0.113.10" in host.sets()
 
 
 def test_five_thousand_peers_go_live(host: Host) -> None:
@@ -348,8 +356,10 @@ def test_dry_run_changes_nothing(host: Host) -> None:
 def test_files_stay_below_the_root_and_are_roots_alone(host: Host) -> None:
     host.must("apply", "--policy", host.policy())
     state = host.root / "var/lib/sipfw"
-    assert sorted(path.name for path in state.iterdir()) == ["applied.json", "sysctl.before"]
-    assert [path.stat().st_mode & 0o077 for path in (state, *state.iterdir())] == [0, 0, 0]
+    names = sorted(path.name for path in state.iterdir())
+    assert names == ["applied.json", "generations", "sysctl.before"]
+    modes = {path.stat().st_mode & 0o077 for path in (state, *state.rglob("*"))}
+    assert modes == {0}
     assert "nf_conntrack_udp_timeout" in (host.root / "etc/sysctl.d/60-sipfw.conf").read_text()
     host.must("remove")
     assert not [path for path in host.root.rglob("*") if path.is_file()]

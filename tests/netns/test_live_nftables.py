@@ -139,8 +139,8 @@ def test_the_other_backend_is_refused_while_one_is_live(host: Host) -> None:
 
 
 TAMPERING = {
-    "flush chain inet sipfw SIP_TRUSTED4": ("missing", "rule", "trusted.accept"),
-    "insert rule inet sipfw SIP_SIGNALLING6 accept": ("extra", "rule", "SIP_SIGNALLING"),
+    "flush chain inet sipfw SIP_TRUSTED4": ("missing", "rule", "trusted.udp"),
+    "insert rule inet sipfw SIP_SOURCES6 accept": ("extra", "rule", "SIP_SOURCES"),
     "flush chain inet sipfw raw_prerouting": ("missing", "jump", "raw_prerouting"),
     "add element inet sipfw trusted4 { 198.51.100.99 }": (
         "extra",
@@ -159,6 +159,55 @@ def test_tampering_is_named_and_mended(host: Host, command: str) -> None:
     found = json.loads(host.must("verify", "--json", code=1).stdout)["drift"]
     assert [d for d in found if (d["kind"], d["what"]) == (kind, what) and where in d["where"]]
     host.must("apply", *BACKEND, "--policy", host.policy())
+    host.must("verify")
+
+
+HOOK = "raw_prerouting"
+ELSEWHERE = "type filter hook prerouting priority -299; policy accept;"
+# What somebody does to the base chain, and the kinds of drift in each family.
+HOOK_TAMPERING = {
+    "delete rule inet sipfw raw_prerouting handle {ip}": ({"missing"}, set()),
+    "delete rule inet sipfw raw_prerouting handle {ip6}": (set(), {"missing"}),
+    "replace rule inet sipfw raw_prerouting handle {ip6} meta nfproto ipv6 counter "
+    'goto SIPFW_OUTPUT6 comment "{mark6}"': (set(), {"changed"}),
+    "add rule inet sipfw raw_prerouting meta nfproto ipv4 counter "
+    'goto SIPFW_PREROUTING4 comment "{mark}"': ({"extra"}, set()),
+    "insert rule inet sipfw raw_prerouting udp dport 5060 accept": (
+        {"extra", "moved"},
+        {"extra", "moved"},
+    ),
+    "add rule inet sipfw raw_prerouting udp dport 5060 accept": ({"extra"}, {"extra"}),
+    "flush chain inet sipfw raw_prerouting; delete chain inet sipfw raw_prerouting; "
+    f"add chain inet sipfw raw_prerouting {{{{ {ELSEWHERE} }}}}; "
+    "add rule inet sipfw raw_prerouting meta nfproto ipv4 counter goto SIPFW_PREROUTING4 comment "
+    '"{mark}"': ({"missing", "extra"}, {"missing"}),
+}
+
+
+def test_a_hook_is_named_by_family(host: Host) -> None:
+    """One table serves both families, and a fault of one must not hide behind the other."""
+    host.must("apply", *BACKEND, "--policy", host.policy())
+    before = nft(host, "list", "table", "inet", "sipfw")
+    for command, expected in HOOK_TAMPERING.items():
+        listing = json.loads(nft(host, "-j", "-a", "list", "chain", "inet", "sipfw", HOOK))
+        first, second = [each["rule"] for each in listing["nftables"] if "rule" in each]
+        values = {
+            "ip": first["handle"],
+            "ip6": second["handle"],
+            "mark": first["comment"],
+            "mark6": second["comment"],
+        }
+        nft(host, "-f", "-", stdin=command.format(**values) + "\n")
+        found = json.loads(host.must("verify", "--json", code=1).stdout)["drift"]
+        assert {each["what"] for each in found} == {"jump"}
+        for family, kinds in zip(("IPv4", "IPv6"), expected, strict=True):
+            mine = {each["kind"] for each in found if f"{family} sipfw {HOOK}" in each["where"]}
+            assert mine == kinds, command
+        restored = f"flush chain inet sipfw {HOOK}\ndelete chain inet sipfw {HOOK}\n"
+        (block,) = [each for each in parse_listing(before) if each.name == HOOK]
+        lines = "\n".join(block.lines)
+        restored += f"table inet sipfw {{\n\tchain {HOOK} {{\n{lines}\n\t}}\n}}\n"
+        nft(host, "-f", "-", stdin=restored)
     host.must("verify")
 
 

@@ -83,7 +83,8 @@ def test_status_notices_what_was_changed(host: Host) -> None:
         assert expected in host.must(text, "status", status=1)
         assert host.listing(counters=True) == before
     host.ok("ipset", "add", "sipfw-trusted-tiers4", "192.0.2.200")
-    assert "set sipfw-trusted-tiers4: 2 elements instead of 1" in host.must(text, "status", status=1)
+    named = "set sipfw-trusted-tiers4: 2 elements instead of 1"
+    assert named in host.must(text, "status", status=1)
     host.must(text, "apply", "--adopt")
     assert host.must(text, "status") == ""
 

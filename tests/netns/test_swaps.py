@@ -6,7 +6,6 @@ another one.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import json
 import os
@@ -15,23 +14,25 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args
 
 import pytest
 import yaml
+from namespace_thread import thread_inside
 
 from lab import Family, Lab, unavailable_reason
 from packets.firewall import Iptables, Nftables
+from sipfw.backends.iptables import IptablesBackend
 from sipfw.backends.nftables import NftablesBackend
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy.targets import Options, Target, target
+from sipfw.deploy.targets import IptablesTarget, Options, Target, target
 from sipfw.lower.nftables import lower
 from sipfw.policy.load import Request, load
 from sipfw.ruleset import rule as ir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from lab import Host
     from packets.firewall import Count
@@ -41,7 +42,6 @@ pytestmark = pytest.mark.netns
 
 T = TypeVar("T")
 Counts: TypeAlias = "dict[tuple[Family, str], Count]"
-CLONE_NEWNET = 0x40000000
 FAMILIES: tuple[Family, ...] = get_args(Family)
 BACKENDS = ("nftables", "iptables")
 
@@ -90,10 +90,13 @@ class Bench:
         self.inside(self.target.apply, self.compiled(change), Options())
 
     def swap(self, ruleset: Ruleset) -> Callable[[], object]:
-        """Return what makes the ruleset live, without the probe that takes most of the time."""
-        if self.target.name == "nftables":
-            return partial(NftablesBackend().apply, lower(ruleset))
-        return partial(self.target.apply, ruleset, Options())
+        """Return what makes the ruleset live, without the looks around that take most of the time.
+
+        Those come before it or after it, when the firewall does not change.
+        """
+        if isinstance(self.target, IptablesTarget):
+            return partial(IptablesBackend().apply, self.target.plan(ruleset))
+        return partial(NftablesBackend().apply, lower(ruleset))
 
     def counts(self) -> Counts:
         return {
@@ -165,20 +168,13 @@ def bench(
     lock = tmp_path / "xtables.lock"
     monkeypatch.setenv("XTABLES_LOCKFILE", str(lock))
 
-    def enter() -> None:
-        with Path("/run/netns", lab.switch.namespace).open("rb") as namespace:
-            libc = ctypes.CDLL(None, use_errno=True)
-            # Only this thread moves; os.setns came with Python 3.12.
-            moved = libc.setns(namespace.fileno(), CLONE_NEWNET)
-            assert moved == 0, os.strerror(ctypes.get_errno())
-
     chosen = target(request.param)
     kernel = (
         Nftables(lab.switch)
         if request.param == "nftables"
         else Iptables(lab.switch, "legacy", lock)
     )
-    with ThreadPoolExecutor(1, initializer=enter) as thread:
+    with thread_inside(lab.switch.namespace) as thread:
         built = Bench(lab, chosen, kernel, thread, tmp_path)
         yield built
         kernel.clear()

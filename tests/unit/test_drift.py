@@ -192,6 +192,42 @@ def test_a_jump_that_stands_twice() -> None:
     assert _found(_with_jumps(_LIVE.jumps[0], again)) == [("extra", "jump", "IPv4 raw PREROUTING")]
 
 
+def test_a_twin_of_a_jump_is_named_although_it_is_equal() -> None:
+    twins = (_LIVE.jumps[0], replace(_LIVE.jumps[0]))
+    assert twins[0] == twins[1]
+    assert _found(_with_jumps(*twins)) == [("extra", "jump", "IPv4 raw PREROUTING")]
+
+
+def test_each_family_has_a_jump_of_its_own_in_one_hook() -> None:
+    jumps = [
+        ExpectedJump(family, "sipfw", "raw_prerouting", _expected_rule(f"hook/{number}"))
+        for number, family in enumerate(Family, start=1)
+    ]
+    wanted = replace(_WANTED, jumps=tuple(jumps))
+    live = [
+        LiveJump(jump.family, jump.table, jump.hook, _live_rule(jump.rule.id), ()) for jump in jumps
+    ]
+    assert drift(wanted, _with_jumps(*live)) == []
+    for number, place in enumerate(("IPv4 sipfw raw_prerouting", "IPv6 sipfw raw_prerouting")):
+        rest = [each for each in live if each is not live[number]]
+        assert _found(_with_jumps(*rest), wanted) == [("missing", "jump", place)]
+        edited = replace(live[number], rule=_live_rule(jumps[number].rule.id, digest="ffffffff"))
+        assert _found(_with_jumps(*rest, edited), wanted) == [("changed", "jump", place)]
+        gone = replace(live[number], hook="raw_prerouting (elsewhere)")
+        assert _found(_with_jumps(*rest, gone), wanted) == [
+            ("missing", "jump", place),
+            ("extra", "jump", f"{place} (elsewhere)"),
+        ]
+
+
+def test_a_table_that_sleeps_is_named_first() -> None:
+    found = drift(_WANTED, replace(_with_jumps(), dormant=True))
+    assert [str(each) for each in found] == [
+        "table inet sipfw: changed, dormant: no packet reaches sipfw",
+        "jump IPv4 raw PREROUTING: missing, no packet reaches sipfw here",
+    ]
+
+
 def test_a_jump_in_a_hook_of_its_own() -> None:
     stray = replace(_LIVE.jumps[0], hook="OUTPUT")
     assert _found(_with_jumps(_LIVE.jumps[0], stray)) == [("extra", "jump", "IPv4 raw OUTPUT")]
@@ -205,6 +241,8 @@ def test_a_jump_in_a_hook_of_its_own() -> None:
         "-A PREROUTING -i lo -j ACCEPT",
         "-A PREROUTING -p tcp -j LOG",
         "-A PREROUTING",
+        '[{"counter":null},{"drop":null}]',
+        '[{"counter":null},{"jump":{"target":"accept"}}]',
     ],
 )
 def test_what_may_stand_before_our_jump(line: str) -> None:
@@ -222,6 +260,8 @@ def test_what_may_stand_before_our_jump(line: str) -> None:
         pytest.param(
             "-A PREROUTING ! -i lo -j ACCEPT",
         ),
+        '[{"match":{"left":1,"op":"==","right":2}},{"accept":null}]',
+        '[{"counter":null},{"return":null}]',
     ],
 )
 def test_a_rule_before_our_jump_that_lets_packets_past(line: str) -> None:

@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sipfw.backends.nft_tool import NftListing, live_from_json
 from sipfw.backends.nftables import NftablesBackend
+from sipfw.backends.nftables_reader import nft_live
 from sipfw.backends.runner import Completed
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy.targets import NftablesTarget
+from sipfw.compiler.textless import textless
+from sipfw.deploy.targets import NftablesTarget, Options
 from sipfw.errors import BackendError
-from sipfw.lower.nftables import NftPlan, lower
+from sipfw.lower.naming import base_id
+from sipfw.lower.nftables import NftPlan, NftRule, lower
 from sipfw.policy.load import LoadedPolicy, Request, load, shipped_profiles
 from sipfw.policy.model import Tier
 from sipfw.render.nft import Existing, nft_text, transaction_text
+from sipfw.ruleset.lint import lint
+from sipfw.verify.expectation_nft import expect_nft
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,13 +69,7 @@ def test_learned_sets_hold_no_intervals(plan: NftPlan) -> None:
         assert ("dynamic" in item.flags) != item.static
 
 
-def flooded(profile: str) -> object:
-    fills = profile in {"call-center", "retail"}
-    reason = "2,000 new sources a second fill 65,536 buckets before the first is forgotten"
-    return pytest.param(profile, marks=pytest.mark.xfail(reason=reason) if fills else ())
-
-
-@pytest.mark.parametrize("profile", [*map(flooded, shipped_profiles())])
+@pytest.mark.parametrize("profile", shipped_profiles())
 def test_a_flood_cannot_fill_the_buckets(profile: str, tmp_path: Path) -> None:
     """A full bucket set limits nobody, so the cap on all strangers must keep it from filling."""
     policy = loaded(tmp_path, profile)
@@ -126,20 +126,133 @@ def test_another_limit_has_another_set(tmp_path: Path) -> None:
     assert not buckets("5/second") & buckets("6/second")
 
 
-@pytest.mark.parametrize("lack", ["the kernel has no nft_compat", "the kernel has no xt_string"])
-def test_a_missing_string_match_is_told_and_takes_only_the_searches(
+LACKS = ["the kernel has no nft_compat", "the kernel has no xt_string"]
+# What a reply's text teaches, and what waits for that.
+TAUGHT_CHAINS = {"LEARNED", "GUESSES", "REPLIES", "SUCCESS", "LEARN", "REFUSED", "FAILURE"}
+TAUGHT_SETS = {"learned", "pending", "failures", "learn", "trickle", "logins", "loginp"}
+TAUGHT_RULES = {
+    "encrypted.learned",
+    "scanner.learned",
+    "identity.learned",
+    "rate.pending-register",
+    "rate.pending-invite",
+    "rate.pending-tcp",
+    "replies.udp",
+    "replies.tcp",
+    "host.media-learned",
+}
+EVERY_PORT = "signalling: {udp: [5060], tcp: [5060], tls: [5061]}\n"
+
+
+def without_searches(monkeypatch: pytest.MonkeyPatch, lack: str = LACKS[0]) -> NftablesTarget:
+    monkeypatch.setattr(NftablesBackend, "text_searches", lambda _self: lack)
+    return NftablesTarget()
+
+
+def rule_id(rule: NftRule) -> str:
+    return base_id(rule.comment.removeprefix("sipfw:").partition("#")[0])
+
+
+@pytest.mark.parametrize("lack", LACKS)
+def test_a_missing_string_match_is_told_and_takes_only_what_rests_on_it(
     lack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(NftablesBackend, "text_searches", lambda _self: lack)
-    ruleset = compile_policy(loaded(tmp_path))
-    found, (warning,) = NftablesTarget()._plan(ruleset)
+    ruleset = compile_policy(loaded(tmp_path, "maximum", EVERY_PORT))
+    possible, (warning,) = without_searches(monkeypatch, lack)._possible(ruleset)
     assert f"no text searches on this kernel ({lack})" in str(warning)
-    whole = lower(ruleset)
+    whole, found = lower(ruleset), lower(possible)
     assert whole.texts
     assert found.texts == ()
-    assert found.sets == whole.sets
-    for bare, full in zip(found.chains, whole.chains, strict=True):
-        assert bare.rules == tuple(rule for rule in full.rules if "_text_" not in rule.action)
+    kept = [chain for chain in whole.chains if chain.name[4:-1] not in TAUGHT_CHAINS]
+    for bare, full in zip(found.chains, kept, strict=True):
+        if full.name.startswith("SIP_BANNED"):
+            (wall,) = bare.rules
+            assert (rule_id(wall), wall.match, wall.action) == ("banned.drop", "", "drop")
+            continue
+        lost = [rule for rule in full.rules if rule not in bare.rules]
+        assert bare.rules == tuple(rule for rule in full.rules if rule not in lost)
+        assert {rule_id(each) for each in lost if "_text_" not in each.action} <= TAUGHT_RULES
+    assert found.sets == tuple(
+        item for item in whole.sets if item.name.partition("-")[0].rstrip("46") not in TAUGHT_SETS
+    )
+
+
+@pytest.mark.parametrize("profile", shipped_profiles())
+def test_what_is_left_without_searches_is_sound(profile: str, tmp_path: Path) -> None:
+    assert lint(textless(compile_policy(loaded(tmp_path, profile, EVERY_PORT)))) == []
+
+
+def test_without_searches_the_expectation_is_that_of_the_apply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ruleset = compile_policy(loaded(tmp_path))
+    bare = textless(ruleset)
+    chosen = without_searches(monkeypatch)
+    assert chosen.expectation(ruleset) == expect_nft(bare, lower(bare))
+    (wall,) = next(c.rules for c in chosen.expectation(ruleset).chains if c.name == "SIP_BANNED")
+    assert wall.summary == "banned source"
+
+
+def test_a_check_returns_what_the_apply_would_warn_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[NftPlan] = []
+    monkeypatch.setattr(NftablesBackend, "check", lambda _self, plan: checked.append(plan))
+    ruleset = compile_policy(loaded(tmp_path))
+    (warning,) = without_searches(monkeypatch).check(ruleset, Options())
+    assert LACKS[0] in str(warning)
+    assert checked == [lower(textless(ruleset))]
+
+
+def base_chain(*comments: str | None, hook: str = "prerouting", prio: int = -300) -> NftListing:
+    """Return raw_prerouting as nft lists it, with a rule for each comment."""
+    place = {"name": "raw_prerouting", "type": "filter", "hook": hook, "prio": prio}
+    rules = [
+        {"chain": "raw_prerouting", "expr": [{"accept": None}], **({"comment": c} if c else {})}
+        for c in comments
+    ]
+    return live_from_json(
+        [{"chain": {**place, "policy": "accept"}}, *({"rule": each} for each in rules)]
+    )
+
+
+def jumps(listing: NftListing) -> list[tuple[str, str, str | None]]:
+    return [(jump.family, jump.hook, jump.rule.rule_id) for jump in nft_live(listing).jumps]
+
+
+def test_each_hook_rule_belongs_to_its_family(plan: NftPlan, tmp_path: Path) -> None:
+    (chain,) = [chain for chain in plan.chains if chain.name == "raw_prerouting"]
+    first, second = (rule.comment for rule in chain.rules)
+    names = ("hook.raw.prerouting/1", "hook.raw.prerouting/2")
+    expected = [("ip", "raw_prerouting", names[0]), ("ip6", "raw_prerouting", names[1])]
+    assert jumps(base_chain(first, second)) == expected
+    ruleset = compile_policy(loaded(tmp_path))
+    wanted = expect_nft(ruleset, lower(ruleset)).jumps
+    found = [(jump.family, jump.hook, jump.rule.id) for jump in wanted if "raw_pre" in jump.hook]
+    assert found == expected
+
+
+def test_a_rule_of_somebody_else_stands_before_both_families() -> None:
+    first, second = (f"sipfw:hook.raw.prerouting/{number}#00000000" for number in (1, 2))
+    found = nft_live(base_chain(None, first, second)).jumps
+    assert [(each.family, each.rule.rule_id, len(each.before)) for each in found] == [
+        ("ip", None, 0),
+        ("ip", "hook.raw.prerouting/1", 1),
+        ("ip6", None, 0),
+        ("ip6", "hook.raw.prerouting/2", 1),
+    ]
+
+
+def test_a_rule_of_an_older_version_is_for_both_families() -> None:
+    old = "sipfw:hook.raw.prerouting#00000000"
+    assert [family for family, *_ in jumps(base_chain(old))] == ["ip", "ip6"]
+
+
+def test_a_base_chain_at_another_place_says_so() -> None:
+    mark = "sipfw:hook.raw.prerouting/1#00000000"
+    line = "type filter hook input priority -5; policy accept;"
+    (found,) = jumps(base_chain(mark, hook="input", prio=-5))
+    assert found[1] == f"raw_prerouting ({line})"
 
 
 @dataclass

@@ -57,11 +57,12 @@ class LiveSetState:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """Everything of ours that one namespace's kernel holds."""
+    """Everything of ours that one namespace's kernel holds; `dormant` when no packet meets it."""
 
     chains: tuple[LiveChain, ...]
     jumps: tuple[LiveJump, ...]
     sets: tuple[LiveSetState, ...]
+    dormant: bool = False
 
 
 class LiveReader(Protocol):

@@ -131,7 +131,8 @@ def _counters(plan: NftPlan, live: NftListing) -> dict[tuple[str, str], Counters
         before = live.chains.get(chain.name)
         if before is not None:
             comments = [rule.comment for rule in chain.rules]
-            for text, counters in zip(comments, carried(comments, _counted(before.rules))):
+            values = carried(comments, _counted(before.rules))
+            for text, counters in zip(comments, values, strict=True):
                 found[chain.name, text.partition("#")[0]] = counters
     return found
 

@@ -85,10 +85,8 @@ class NftablesBackend:
 
     def listing(self, static_sets: frozenset[str] | None = None) -> NftListing | None:
         """Return what is live, None when we have no table."""
-        objects = self._tool.list_table()
-        if objects is None:
-            return None
-        return replace(live_from_json(objects, static_sets), dormant=self._tool.is_dormant())
+        live = self._listing(static_sets)
+        return None if live is None else replace(live, dormant=self._tool.is_dormant())
 
     def _load_texts(self, fresh: list[NftTextChain], live: NftListing | None) -> None:
         """Make and fill the text chains that the live table does not hold yet."""
@@ -111,13 +109,17 @@ class NftablesBackend:
         if live is None:
             self.remove()
             return
-        now = self.listing()
+        now = self._listing()
         known = set() if now is None else set(now.chains)
         added = [name for name in known if name not in live.chains]
         lines = [f"flush chain inet {TABLE} {name}" for name in added]
         lines += [f"delete chain inet {TABLE} {name}" for name in added]
         if lines and fresh:
             self._tool.apply("\n".join(lines) + "\n")
+
+    def _listing(self, static_sets: frozenset[str] | None = None) -> NftListing | None:
+        objects = self._tool.list_table()
+        return None if objects is None else live_from_json(objects, static_sets)
 
     def _existing(self, plan: NftPlan) -> Existing:
         objects, text = self._tool.list_table(), self._tool.list_text(elements=False)
@@ -133,7 +135,7 @@ class NftablesBackend:
 
     def _changed_chains(self, plan: NftPlan) -> list[str]:
         """Name what does not hold the plan's rules in their order; texts are compared likewise."""
-        live = self.listing()
+        live = self._listing()
         if live is None:
             return [f"table inet {TABLE}, which is gone"]
         changed = []
@@ -163,7 +165,7 @@ class NftablesBackend:
     def _in_force(self, plan: NftPlan) -> str:
         """Say what the kernel holds after a way back that failed."""
         try:
-            live = self.listing()
+            live = self._listing()
             changed = self._changed_chains(plan)
         except BackendError as error:
             return f"what is in force cannot be read: {error.message}"

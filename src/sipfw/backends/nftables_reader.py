@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from sipfw.backends.interface import Live, LiveChain, LiveJump, LiveSetState
 from sipfw.lower.naming import split_nft_chain
+from sipfw.lower.nftables_hooks import base_lines, hook_families
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
-    from sipfw.backends.nft_tool import NftListing
+    from sipfw.backends.interface import LiveRule
+    from sipfw.backends.nft_tool import NftChain, NftListing
 
 
 def nft_live(listing: NftListing | None) -> Live:
@@ -20,12 +22,7 @@ def nft_live(listing: NftListing | None) -> Live:
     jumps: list[LiveJump] = []
     for chain in listing.chains.values():
         if chain.hook is not None:
-            # One rule leads both families into their chains.
-            jumps += [
-                LiveJump(family, "sipfw", chain.name, rule, ())
-                for rule in chain.rules
-                for family in Family
-            ]
+            jumps += _jumps(chain)
             continue
         place = split_nft_chain(chain.name)
         if place is not None:
@@ -34,7 +31,35 @@ def nft_live(listing: NftListing | None) -> Live:
         LiveSetState(item.name, item.type, _header(item.header), item.entries, item.elements)
         for item in listing.sets.values()
     )
-    return Live(tuple(chains), tuple(jumps), sets)
+    return Live(tuple(chains), tuple(jumps), sets, listing.dormant)
+
+
+def _jumps(chain: NftChain) -> list[LiveJump]:
+    """Return the rules of a base chain for each family that they are for."""
+    name = _place(chain)
+    jumps = []
+    for family in Family:
+        before: list[str] = []
+        for rule in chain.rules:
+            if family not in _families(rule):
+                continue
+            jumps.append(LiveJump(family, "sipfw", name, rule, tuple(before)))
+            if rule.rule_id is None:
+                before.append(rule.line)
+    return jumps
+
+
+def _place(chain: NftChain) -> str:
+    """Name a base chain, with its own words where it is hooked otherwise than its name says."""
+    meant = base_lines().get(chain.name)
+    return chain.name if meant in (None, chain.base) else f"{chain.name} ({chain.base})"
+
+
+def _families(rule: LiveRule) -> tuple[Family, ...]:
+    if rule.rule_id is not None:
+        return hook_families(rule.rule_id)
+    # A rule of somebody else may say its family anywhere; both are named then.
+    return tuple(Family)
 
 
 def _header(words: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sipfw.lower.naming import MARK
+from sipfw.backends.carried_counters import carried
 from sipfw.render.xtables_text import rule_arguments, rule_line
 
 if TYPE_CHECKING:
@@ -78,8 +78,11 @@ def change(
     ]
     edit.lines += [f":{chain.name} - [0:0]" for chain in written]
     for chain in written:
-        carried = _Carried(chains.get(chain.name))
-        edit.lines += [carried.before(rule) + rule_line(chain.name, rule) for rule in chain.rules]
+        before = _carried(chain.rules, chains.get(chain.name))
+        edit.lines += [
+            counters + rule_line(chain.name, rule)
+            for counters, rule in zip(before, chain.rules, strict=True)
+        ]
     rewritten = {chain.name for chain in written}
     gone = [c for c in (*_ours(chains.values()), *taken) if c.name not in names]
     emptied = rewritten | {chain.name for chain in gone if _only_ours_or_taken(chain, taken)}
@@ -182,11 +185,11 @@ def _jumps(
         same = _lines(rule for _, rule in live) == _lines(r for r in meant.rules if r.is_ours)
     if same:
         return []
-    carried = _Carried(hook)
+    before = _carried(jumps, hook)
     first = live[0][0] if live else 1
     lines = [_deletion(rule) for _, rule in live]
     return lines + [
-        f"{carried.before(rule)}-I {hook.name} {place} {rule_arguments(rule)}"
+        f"{before[place - first]}-I {hook.name} {place} {rule_arguments(rule)}"
         for place, rule in enumerate(jumps, start=first)
     ]
 
@@ -257,20 +260,11 @@ def _jumps_back(
     return lines
 
 
-class _Carried:
-    """Counters of the rules that were in a chain, handed out by rule id in their order.
-
-    One rule of the policy may have become several kernel rules with the same id.
-    """
-
-    def __init__(self, chain: SavedChain | None) -> None:
-        self._left: dict[str, list[SavedRule]] = {}
-        for rule in () if chain is None else chain.rules:
-            if rule.rule_id is not None:
-                self._left.setdefault(rule.rule_id, []).append(rule)
-
-    def before(self, rule: XRule) -> str:
-        """Return the counters as they stand before a rule's line."""
-        left = self._left.get(rule.comment.removeprefix(MARK).partition("#")[0])
-        old = left.pop(0) if left else None
-        return "" if old is None else f"[{old.packets}:{old.bytes}] "
+def _carried(rules: Sequence[XRule], chain: SavedChain | None) -> list[str]:
+    """Return the counters that stand before each rule's line, of the rule that it replaces."""
+    live = () if chain is None else chain.rules
+    found = carried(
+        [rule.comment for rule in rules],
+        [(rule.comment, (rule.packets, rule.bytes)) for rule in live if rule.comment],
+    )
+    return [f"[{packets}:{octets}] " if packets else "" for packets, octets in found]

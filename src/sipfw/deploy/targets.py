@@ -13,19 +13,23 @@ from sipfw.backends.nft_flavour_tools import NftFlavourTools
 from sipfw.backends.nftables import NftablesBackend
 from sipfw.backends.nftables_reader import nft_live
 from sipfw.backends.runner import SubprocessRunner
+from sipfw.backends.set_filler import fill_ipsets, fill_nft_sets
 from sipfw.compiler.textless import textless
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.lower import iptables, nftables
+from sipfw.lower.xtables import XSet
 from sipfw.ruleset.rule import Family
 from sipfw.verify.expectation import Expectation, expect, with_lines, without_families
-from sipfw.verify.expectation_nft import expect_nft
+from sipfw.verify.expectation_nft import expect_nft, with_jump_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sipfw.backends.interface import Live
     from sipfw.backends.iptables_shared import ApplyResult
-    from sipfw.lower.nftables import NftPlan
     from sipfw.lower.xtables import XPlan
     from sipfw.ruleset.model import Ruleset
+    from sipfw.verify.expectation import ExpectedSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,8 @@ class Target(Protocol):
         """Say what would be live."""
         ...
 
-    def check(self, ruleset: Ruleset, options: Options) -> None:
-        """Raise BackendError for what would make `apply` fail; change nothing."""
+    def check(self, ruleset: Ruleset, options: Options) -> tuple[Diagnostic, ...]:
+        """Raise BackendError for what would make `apply` fail; return what it would warn of."""
         ...
 
     def apply(self, ruleset: Ruleset, options: Options) -> Change:
@@ -68,6 +72,10 @@ class Target(Protocol):
 
     def live(self, expectation: Expectation) -> Live:
         """Read what is live; change nothing."""
+        ...
+
+    def fill(self, sets: Sequence[ExpectedSet]) -> None:
+        """Give live static sets other elements and touch no rule. Raises BackendError."""
         ...
 
     def remove(self, options: Options) -> tuple[str, ...]:
@@ -114,9 +122,10 @@ class IptablesTarget:
         """Say what would be live."""
         return expect(ruleset, self.plan(ruleset))
 
-    def check(self, ruleset: Ruleset, options: Options) -> None:
+    def check(self, ruleset: Ruleset, options: Options) -> tuple[Diagnostic, ...]:
         """Ask the kernel for every extension, and look for foreign chains."""
         self._engine().check(self.plan(ruleset), adopt=options.adopt)
+        return ()
 
     def apply(self, ruleset: Ruleset, options: Options) -> Change:
         """Make it live through the engine of the flavour."""
@@ -124,13 +133,21 @@ class IptablesTarget:
         result = self._engine().apply(plan, adopt=options.adopt, lock_seconds=options.lock_seconds)
         committed = {Family(name.split()[0]) for name in result.tables}
         expectation = without_families(expect(ruleset, plan), set(Family) - committed)
-        return Change(with_lines(expectation, self.live(expectation)), result.notes)
+        live = self.live(expectation)
+        return Change(with_jump_lines(with_lines(expectation, live), live), result.notes)
 
     def live(self, expectation: Expectation) -> Live:
         """Read both families' tables and our ipsets."""
         runner = SubprocessRunner()
         reader = IptablesReader(runner, NftFlavourTools(runner) if self.nft_flavour else None)
         return reader.live(expectation.chain_names(), expectation.static_sets())
+
+    def fill(self, sets: Sequence[ExpectedSet]) -> None:
+        """Swap new versions of the ipsets in."""
+        fill_ipsets(
+            SubprocessRunner(),
+            [XSet(i.name, i.type, i.options, i.elements or (), static=True) for i in sets],
+        )
 
     def remove(self, options: Options) -> tuple[str, ...]:
         """Take out jumps, chains and sets."""
@@ -152,26 +169,34 @@ class NftablesTarget:
 
     def expectation(self, ruleset: Ruleset) -> Expectation:
         """Say what would be live."""
-        return expect_nft(ruleset, self._plan(ruleset)[0])
+        possible, _ = self._possible(ruleset)
+        return expect_nft(possible, nftables.lower(possible))
 
-    def check(self, ruleset: Ruleset, options: Options) -> None:
+    def check(self, ruleset: Ruleset, options: Options) -> tuple[Diagnostic, ...]:
         """Have nft and the kernel judge the transaction."""
         del options
-        NftablesBackend().check(self._plan(ruleset)[0])
+        possible, warnings = self._possible(ruleset)
+        NftablesBackend().check(nftables.lower(possible))
+        return warnings
 
     def apply(self, ruleset: Ruleset, options: Options) -> Change:
         """Make it live in one transaction."""
         del options
-        plan, warnings = self._plan(ruleset)
+        possible, warnings = self._possible(ruleset)
+        plan = nftables.lower(possible)
         result = NftablesBackend().apply(plan)
-        expectation = expect_nft(ruleset, plan)
-        return Change(
-            with_lines(expectation, self.live(expectation)), result.notes, tuple(warnings)
-        )
+        expectation = expect_nft(possible, plan)
+        live = self.live(expectation)
+        remembered = with_jump_lines(with_lines(expectation, live), live)
+        return Change(remembered, result.notes, warnings)
 
     def live(self, expectation: Expectation) -> Live:
         """Read our table."""
         return nft_live(NftablesBackend().listing(expectation.static_sets()))
+
+    def fill(self, sets: Sequence[ExpectedSet]) -> None:
+        """Add and delete elements in one transaction."""
+        fill_nft_sets(SubprocessRunner(), {item.name: item.elements or () for item in sets})
 
     def remove(self, options: Options) -> tuple[str, ...]:
         """Delete our table."""
@@ -179,16 +204,17 @@ class NftablesTarget:
         NftablesBackend().remove()
         return ()
 
-    def _plan(self, ruleset: Ruleset) -> tuple[NftPlan, list[Diagnostic]]:
+    def _possible(self, ruleset: Ruleset) -> tuple[Ruleset, tuple[Diagnostic, ...]]:
+        """Return what of the ruleset this kernel can do, and what is lost."""
         reason = NftablesBackend().text_searches()
         if reason is None:
-            return nftables.lower(ruleset), []
+            return ruleset, ()
         message = (
             f"no text searches on this kernel ({reason}): scanner signatures are left out, the "
             "switch's replies teach nothing, and a ban is a wall"
         )
         warning = Diagnostic(message, "scanners.signatures", severity=Severity.WARNING)
-        return nftables.lower(textless(ruleset)), [warning]
+        return textless(ruleset), (warning,)
 
 
 def target(backend: str, *, ipset: bool = True) -> Target:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-from sipfw.ruleset.model import Priority
+from sipfw.ruleset.model import Base, Hook, Priority
 from sipfw.ruleset.rule import Family
-
-if TYPE_CHECKING:
-    from sipfw.ruleset.model import Base
 
 # Priorities by nft's names: raw is before connection tracking (-200), filter after it.
 _PRIORITIES = {Priority.RAW: -300, Priority.FILTER: 0}
@@ -26,6 +22,12 @@ def base_name(base: Base) -> str:
 def base_line(base: Base) -> str:
     """Return the line that hooks a base chain."""
     return written_line("filter", base.hook, _PRIORITIES[base.priority], "accept")
+
+
+def base_lines() -> dict[str, str]:
+    """Return the line of every base chain that a plan may have, by its name."""
+    bases = [Base(hook, priority) for hook in Hook for priority in Priority]
+    return {base_name(base): base_line(base) for base in bases}
 
 
 def written_line(kind: str, hook: str, priority: int, policy: str) -> str:

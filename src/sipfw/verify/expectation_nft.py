@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sipfw.lower.naming import base_id, split_comment, split_nft_chain
-from sipfw.ruleset.rule import Family
+from sipfw.lower.nftables_hooks import hook_families
 from sipfw.verify.expectation import (
     Expectation,
     ExpectedChain,
@@ -18,9 +19,10 @@ from sipfw.verify.expectation import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sipfw.backends.interface import Live
     from sipfw.lower.nftables import NftPlan, NftSet
     from sipfw.ruleset.model import Ruleset
-    from sipfw.ruleset.rule import Rule
+    from sipfw.ruleset.rule import Family, Rule
 
 
 def expect_nft(ruleset: Ruleset, plan: NftPlan) -> Expectation:
@@ -35,16 +37,34 @@ def expect_nft(ruleset: Ruleset, plan: NftPlan) -> Expectation:
     return Expectation(
         chains=tuple(_chains(comments, bases, rules, layers)),
         jumps=tuple(
-            ExpectedJump(family, "sipfw", name, _rule(found[0], rules))
+            ExpectedJump(family, "sipfw", name, rule)
             for name, found in comments
             if name in bases
-            for family in Family
+            for rule in (_rule(comment, rules) for comment in found)
+            for family in hook_families(rule.id)
         ),
         sets=tuple(_set(item) for item in plan.sets),
         sysctls=tuple(
             ExpectedSysctl(item.name, item.value, str(item.origin)) for item in ruleset.sysctls
         ),
     )
+
+
+def with_jump_lines(expectation: Expectation, live: Live) -> Expectation:
+    """Remember how nft lists the rules of the base chains."""
+    lines = {
+        (jump.family, jump.hook, jump.rule.rule_id, jump.rule.digest): jump.rule.line
+        for jump in live.jumps
+    }
+    jumps = [
+        replace(jump, rule=replace(jump.rule, line=lines.get(_key(jump))))
+        for jump in expectation.jumps
+    ]
+    return replace(expectation, jumps=tuple(jumps))
+
+
+def _key(jump: ExpectedJump) -> tuple[Family, str, str, str]:
+    return jump.family, jump.hook, jump.rule.id, jump.rule.digest
 
 
 def _chains(

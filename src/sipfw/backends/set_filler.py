@@ -1,0 +1,53 @@
+"""New elements for static sets of ours that rules use already; no rule is touched.
+
+ipset: the new version is built aside and swapped in. nftables: one transaction that takes out what
+is too much and adds what is missing, so that an element that stays is never out of its set.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipfw.backends.ipset import Ipsets
+from sipfw.backends.nft_tool import NftTool, live_from_json
+from sipfw.errors import BackendError
+from sipfw.lower.nftables import TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from sipfw.backends.runner import Runner
+    from sipfw.lower.xtables import XSet
+
+_GONE_HINT = "see sipfw verify, then sipfw restore or apply again"
+
+
+def fill_ipsets(runner: Runner, sets: Sequence[XSet]) -> None:
+    """Give each set its elements. Raises BackendError, then no set was replaced."""
+    ipsets = Ipsets(runner)
+    _require_all([item.name for item in sets], {item.name for item in ipsets.list_sets()})
+    ipsets.load(sets)
+
+
+def fill_nft_sets(runner: Runner, wanted: Mapping[str, Collection[str]]) -> None:
+    """Give each set of our table its elements. Raises BackendError, then nothing has changed."""
+    tool = NftTool(runner)
+    live = live_from_json(tool.list_table() or [], frozenset(wanted)).sets
+    _require_all(wanted, live)
+    lines: list[str] = []
+    for name, elements in wanted.items():
+        lines += _changes(name, live[name].elements or frozenset(), frozenset(elements))
+    if lines:
+        tool.apply("\n".join(lines) + "\n")
+
+
+def _changes(name: str, now: frozenset[str], wanted: frozenset[str]) -> Iterator[str]:
+    for verb, elements in (("delete", now - wanted), ("add", wanted - now)):
+        if elements:
+            yield f"{verb} element inet {TABLE} {name} {{ {', '.join(sorted(elements))} }}"
+
+
+def _require_all(names: Collection[str], live: Collection[str]) -> None:
+    missing = [name for name in names if name not in live]
+    if missing:
+        raise BackendError(f"set {missing[0]} is not in the kernel", hint=_GONE_HINT)
