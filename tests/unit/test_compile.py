@@ -154,7 +154,7 @@ def test_every_kind_of_peer_is_looked_up_where_its_packets_come(tmp_path: Path) 
             "trusted-udp",
             "trusted-tcp",
             "trusted-ports",
-        ],  # fmt: skip
+        ],
         names.ENCRYPTED: ["trusted", "trusted-tiers", "trusted-tls", "trusted-tls-ports"],
     }
     members = {

@@ -205,7 +205,9 @@ def test_a_match_that_does_not_hold(match: Match, packet: Packet) -> None:
     assert found.unless is None
 
 
-@pytest.mark.parametrize(("match", "packet", "holds", "unless"), UNKNOWN, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    ("match", "packet", "holds", "unless"), UNKNOWN, ids=lambda value: type(value).__name__
+)
 def test_what_nobody_knows_is_named(match: Match, packet: Packet, holds: bool, unless: str) -> None:
     found = answer(match, packet)
     assert (found.holds, found.unless) == (holds, unless)

@@ -7,9 +7,10 @@ import json
 import click
 
 from sipfw.cli.backend_option import backend_option
-from sipfw.cli.options import Choice, compile_wanted, load_policy, policy_options
+from sipfw.cli.options import Choice, compile_wanted, keep_names, load_policy, policy_options
 from sipfw.cli.outcome import report, wait_or_leave
 from sipfw.cli.output import complain, remark, say
+from sipfw.cli.preview import agreed
 from sipfw.errors import Exit, PolicyError
 
 
@@ -46,10 +47,11 @@ def command(
     yes: bool,
     lock_seconds: float,
 ) -> int:
-    """Make the policy live: all of it, or nothing.
+    """Make the policy live: all of it, or nothing. At a terminal it asks before.
 
     On any failure the old firewall is put back exactly. With --confirm it also comes back when
-    nobody confirms in time, even if your session is cut off or sipfw is killed.
+    nobody confirms in time, even if your session is cut off or sipfw is killed; then it asks only
+    afterwards. Exit code 1 means that you said no, and nothing was changed.
     """
     from sipfw.deploy.apply import apply, rehearse
     from sipfw.deploy.choose import choose
@@ -59,10 +61,9 @@ def command(
     from sipfw.lower.setless import warnings
 
     loaded = load_policy(choice)
-    blockers = loaded.blockers()
-    if blockers:
+    if blockers := loaded.blockers():
         raise PolicyError(blockers)
-    wanted = compile_wanted(loaded)
+    wanted = compile_wanted(loaded, Layout(choice.root))
     if no_ipset:
         wanted.loaded.require_setless()
         remark(warnings(wanted.ruleset))
@@ -71,7 +72,9 @@ def command(
     chosen = choice_of_backend.target
     options = Options(adopt=adopt, lock_seconds=lock_seconds, force=force)
     if dry_run:
-        say(rehearse(wanted.ruleset, chosen, options))
+        text, doubts = rehearse(wanted.ruleset, chosen, options)
+        remark(doubts)
+        say(text)
         complain("dry run: nothing was changed")
     else:
         content = Content(
@@ -82,11 +85,13 @@ def command(
             policy=json.dumps(loaded.policy.model_dump(mode="json", by_alias=True), indent=1),
         )
         layout = Layout(choice.root)
+        if not agreed(wanted.ruleset, chosen, layout, ask=not (yes or confirm)):
+            return Exit.DIFFERENT
         outcome = apply(content, layout, options, confirm=confirm)
+        keep_names(layout, wanted.resolution)
         report("applied", outcome)
         complain("see the counters with: sipfw verify")
-        if outcome.waiting is not None:
-            ended = wait_or_leave(layout, outcome.waiting, ask=not yes)
-            if ended != Exit.CLEAN:
-                return ended
+        waiting = outcome.waiting
+        if waiting and (ended := wait_or_leave(layout, waiting, ask=not yes)) != Exit.CLEAN:
+            return ended
     return Exit.INCOMPLETE if wanted.resolution.failures else Exit.CLEAN

@@ -13,6 +13,7 @@ import click
 from sipfw.cli.output import complain, remark
 
 if TYPE_CHECKING:
+    from sipfw.deploy.files import Layout
     from sipfw.deploy.resolve import Resolution
     from sipfw.policy.load import LoadedPolicy
     from sipfw.ruleset.model import Ruleset
@@ -119,14 +120,29 @@ def load_policy(choice: Choice) -> LoadedPolicy:
     return loaded
 
 
-def compile_wanted(loaded: LoadedPolicy) -> Wanted:
-    """Resolve host names and compile; names without an address are a warning each."""
-    from sipfw.compiler.pipeline import compile_policy
-    from sipfw.deploy.resolve import host_names, resolve
-    from sipfw.diagnostics import Diagnostic, Severity
+def compile_wanted(loaded: LoadedPolicy, layout: Layout | None = None) -> Wanted:
+    """Resolve host names and compile; a name without an answer now is a warning.
 
-    resolution = resolve(host_names(loaded.policy))
-    for name, reason in resolution.failures:
-        message = f"'{name}' has no address now ({reason}); the peer is not trusted until it has"
-        remark([Diagnostic(message, "trusted_peers", severity=Severity.WARNING)])
+    With `layout` its last good addresses, if it ever had any, stand in for the answer.
+    """
+    from sipfw.compiler.pipeline import compile_policy
+    from sipfw.deploy.names import read_names, resolution_warnings, resolve_or_recall
+    from sipfw.deploy.resolve import host_names
+
+    known = {} if layout is None else read_names(layout)
+    resolution = resolve_or_recall(host_names(loaded.policy), known)
+    remark(resolution_warnings(resolution))
     return Wanted(loaded, compile_policy(loaded, resolution.addresses), resolution)
+
+
+def keep_names(layout: Layout, resolution: Resolution) -> None:
+    """Remember what was resolved, for a day without DNS."""
+    from sipfw.deploy.names import remember
+    from sipfw.diagnostics import Diagnostic, Severity
+    from sipfw.errors import BackendError
+
+    try:
+        remember(layout, resolution)
+    except BackendError as error:
+        message = f"the addresses of host names are not kept: {error}"
+        remark([Diagnostic(message, "trusted_peers", severity=Severity.WARNING)])

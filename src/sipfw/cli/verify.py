@@ -45,7 +45,7 @@ def command(
         if not choice.explicit:
             complain("no apply is on record; comparing with the policy itself")
         loaded = load_policy(choice)
-        wanted = compile_wanted(loaded)
+        wanted = compile_wanted(loaded, Layout(choice.root))
         choice_of_backend = choose(backend, Layout(choice.root), ipset=not no_ipset)
         remark(choice_of_backend.remarks)
         chosen = choice_of_backend.target

@@ -14,7 +14,9 @@ from sipfw.deploy.listing import listing_text
 from sipfw.deploy.live import Firewall, current, stored
 from sipfw.deploy.lock import state_lock
 from sipfw.deploy.lockout import spare_logged_in
+from sipfw.deploy.names import names_file
 from sipfw.deploy.repair import settle
+from sipfw.deploy.service import systemd, uninstall
 from sipfw.deploy.targets import Options, Target, installed_backends
 from sipfw.deploy.transaction import carry_out, signals_later
 from sipfw.diagnostics import Diagnostic, Severity
@@ -135,21 +137,29 @@ def outcome_of(
     )
 
 
-def rehearse(ruleset: Ruleset, chosen: Target, options: Options) -> str:
-    """Check that this host can run the ruleset and say what would be loaded; change nothing."""
+def rehearse(
+    ruleset: Ruleset, chosen: Target, options: Options
+) -> tuple[str, tuple[Diagnostic, ...]]:
+    """Check that this host can run the ruleset; return what would be loaded, and warnings.
+
+    Changes nothing.
+    """
     require_root()
-    spare_logged_in(ruleset, force=options.force)
-    chosen.check(ruleset, options)
+    warnings = (
+        *spare_logged_in(ruleset, force=options.force),
+        *chosen.check(ruleset, options),
+    )
     expectation = chosen.expectation(ruleset)
     rules = sum(len(chain.rules) for chain in expectation.chains)
-    return (
+    text = (
         f"would load {rules} rules in {len(expectation.chains)} chains and "
         f"{len(expectation.sets)} sets into {chosen.name}"
     )
+    return text, warnings
 
 
 def remove(layout: Layout, options: Options) -> Outcome:
-    """Take out everything of ours: rules, sets, sysctls, the record and the generations."""
+    """Take out everything of ours: rules, sets, sysctls, the record, the generations, the units."""
     require_root()
     with signals_later(), state_lock(layout):
         said = settle(layout, options)
@@ -166,4 +176,10 @@ def remove(layout: Layout, options: Options) -> Outcome:
         with suppress(OSError):
             layout.generations.rename(layout.state / ".generations.gone")
         sweep(layout.state)
-    return outcome_of(result, None, None, said)
+        units = uninstall(layout, systemd(layout))
+        with suppress(OSError):
+            names_file(layout).unlink()
+    # Empty now, or it holds what is not ours.
+    with suppress(OSError):
+        layout.state.rmdir()
+    return outcome_of(result, None, None, said, units)

@@ -87,7 +87,11 @@ def _acquired(handle: int, seconds: float) -> bool:
                 return False
             time.sleep(_POLL)
         else:
-            return True
+            break
+    # A folder that `remove` deleted meanwhile would lock nobody out who makes it anew.
+    if os.fstat(handle).st_nlink == 0:
+        raise BackendError("sipfw was removed meanwhile", hint="run it again")
+    return True
 
 
 def _holder(folder: Path) -> str:

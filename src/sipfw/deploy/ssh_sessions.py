@@ -189,7 +189,8 @@ def _ssh_ports(proc: Path, sockets: Iterable[_Socket]) -> set[int]:
     links = [
         link
         for comm in proc.glob("[0-9]*/comm")
-        if _lines(comm)[:1] and _lines(comm)[0] in _DAEMONS
+        # Read once: the process may end in between.
+        if set(_lines(comm)[:1]) & set(_DAEMONS)
         for link in _links(comm.parent / "fd")
     ]
     own = {link[8:-1] for link in links if link.startswith("socket:[")}

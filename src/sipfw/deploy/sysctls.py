@@ -27,7 +27,7 @@ def apply_sysctls(sysctls: Sequence[Sysctl], layout: Layout) -> list[Diagnostic]
     for the host's own. A setting that the policy no longer makes gets its own value back.
     """
     warnings = []
-    before = _read_before(layout)
+    before = own_values(layout)
     current = {item.name: read_sysctl(item.name) for item in sysctls}
     own = {name: value for name, value in current.items() if value is not None} | before
     dropped = {name: value for name, value in before.items() if name not in current}
@@ -53,7 +53,7 @@ def _remember(layout: Layout, known: dict[str, int], own: dict[str, int]) -> Non
 
 def remove_sysctls(layout: Layout) -> list[Diagnostic]:
     """Give the host its own values back and delete our file."""
-    warnings = _give_back(_read_before(layout))
+    warnings = _give_back(own_values(layout))
     layout.sysctl_file.unlink(missing_ok=True)
     layout.sysctl_before.unlink(missing_ok=True)
     return warnings
@@ -84,7 +84,8 @@ def _warning(item: Sysctl, reason: str) -> Diagnostic:
     return Diagnostic(message, item.origin.field, severity=Severity.WARNING)
 
 
-def _read_before(layout: Layout) -> dict[str, int]:
+def own_values(layout: Layout) -> dict[str, int]:
+    """Return the host's values from before the first apply. Raises BackendError."""
     try:
         data = json.loads(layout.sysctl_before.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -123,7 +123,7 @@ def parts(item: AddressSet, family: Family) -> list[tuple[str, list[IPv4Network 
     version = 4 if family is Family.IP else 6
     mine = [network for network in item.networks if network.version == version]
     networks = [network for network in mine if network.prefixlen < network.max_prefixlen]
-    if not networks:
+    if not networks and not item.resolved:
         return [(item.name, mine)]
     hosts = [network for network in mine if network.prefixlen == network.max_prefixlen]
     found = [(f"{item.name}{NETS}", networks)]

@@ -77,8 +77,7 @@ def _trusted(context: Context) -> list[AddressSet]:
                 networks[name] += addresses
     resolved = {
         name
-        for peer in context.policy.trusted_peers
-        if any(isinstance(entry, Hostname) for entry in peer.signalling)
+        for peer in _named(context)
         for name in (_endpoints(peer, []) if peer.source_ports else _network_sets(peer))
     }
     origin = context.origin("trusted_peers")
@@ -156,11 +155,21 @@ def _endpoints(peer: Peer, addresses: list[Network]) -> dict[str, list[Endpoint]
     return {names.SET_TRUSTED_PORTS: plain, names.SET_TRUSTED_TLS_PORTS: encrypted}
 
 
+def _named(context: Context) -> list[Peer]:
+    """Return the peers with a host name: their addresses change without a new policy."""
+    return [
+        peer
+        for peer in context.policy.trusted_peers
+        if any(isinstance(entry, Hostname) for entry in peer.signalling)
+    ]
+
+
 def _tiers(context: Context) -> list[AddressSet]:
     members: dict[str, list[Network]] = defaultdict(list)
     for peer in context.policy.trusted_peers:
         if peer.tier is not None:
             members[peer.tier.value] += context.addresses(peer)
+    named = {peer.tier.value for peer in _named(context) if peer.tier is not None}
     return [
         AddressSet(
             f"{names.TIER_SET_PREFIX}{tier}",
@@ -168,6 +177,7 @@ def _tiers(context: Context) -> list[AddressSet]:
             f"peers of tier {tier}",
             context.origin("tiers", tier),
             networks=collapsed(networks),
+            resolved=tier in named,
         )
         for tier, networks in sorted(members.items())
     ]
@@ -196,6 +206,7 @@ def _host(context: Context) -> list[AddressSet]:
                     "networks that may send RTP",
                     context.origin("media", "sources"),
                     networks=collapsed([*media, *signalling]),
+                    resolved=bool(_named(context)),
                 )
             )
     return found

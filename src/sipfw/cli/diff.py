@@ -1,0 +1,49 @@
+"""`sipfw diff`: what an apply of the policy would change in the live kernel."""
+
+from __future__ import annotations
+
+import click
+
+from sipfw.cli.backend_option import backend_option
+from sipfw.cli.options import Choice, compile_wanted, load_policy, policy_options
+from sipfw.cli.output import remark, say, say_json
+from sipfw.errors import Exit, PolicyError
+
+
+@click.command("diff")
+@policy_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every rule and member.")
+@click.option("--full", is_flag=True, help="List every rule, also where nothing is live yet.")
+@backend_option("Where the rules would go.")
+@click.option("--no-ipset", is_flag=True, help="Compare with the rules of a host without ipset.")
+def command(*, choice: Choice, as_json: bool, full: bool, backend: str, no_ipset: bool) -> int:
+    """Show what an apply would change: rules, sets and their members, kernel settings.
+
+    Counters, and addresses that the firewall has learned or banned, are no difference; rules of
+    others are not looked at. Exit code 0 means that nothing differs, 1 that something does. Nothing
+    is written to the kernel.
+    """
+    from sipfw.cli.plan_view import as_data, as_lines
+    from sipfw.deploy.choose import choose
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.plan import plan_apply
+    from sipfw.lower.setless import warnings
+
+    layout = Layout(choice.root)
+    loaded = load_policy(choice)
+    blockers = loaded.blockers()
+    if blockers:
+        raise PolicyError(blockers)
+    wanted = compile_wanted(loaded, layout)
+    if no_ipset:
+        loaded.require_setless()
+        remark(warnings(wanted.ruleset))
+    choice_of_backend = choose(backend, layout, ipset=not no_ipset)
+    remark(choice_of_backend.remarks)
+    plan = plan_apply(wanted.ruleset, choice_of_backend.target, layout)
+    if as_json:
+        say_json(as_data(plan, ", ".join(loaded.sources), choice_of_backend.target.name))
+    else:
+        for line in as_lines(plan, full=full):
+            say(line)
+    return Exit.CLEAN if plan.same else Exit.DIFFERENT

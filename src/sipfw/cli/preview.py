@@ -1,0 +1,34 @@
+"""What `apply` shows before it changes anything, and the question it asks at a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from sipfw.cli.output import complain
+
+if TYPE_CHECKING:
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.targets import Target
+    from sipfw.ruleset.model import Ruleset
+
+
+def agreed(ruleset: Ruleset, chosen: Target, layout: Layout, *, ask: bool) -> bool:
+    """Print the plan on stderr; with `ask`, and at a terminal, return the operator's answer."""
+    from sipfw.cli.plan_view import as_lines
+    from sipfw.deploy.plan import plan_apply
+
+    plan = plan_apply(ruleset, chosen, layout)
+    for line in as_lines(plan, brief=True):
+        complain(line)
+    if plan.same or not (ask and sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    sys.stderr.write("apply these changes? [y/N] ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer:  # end of input leaves the cursor behind the question
+        complain("")
+    if answer.strip().lower() in {"y", "yes"}:
+        return True
+    complain("nothing was changed")
+    return False

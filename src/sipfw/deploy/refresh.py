@@ -1,0 +1,229 @@
+"""Follows the host names of the applied policy: new elements for the sets that hold them.
+
+The rules stay as they are, and so do the generations; the record of what is live follows. What
+decides is the stored policy of the generation in force, not a file that may have been edited since.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from sipfw.compiler.context import Context
+from sipfw.compiler.layers.sets import all_sets
+from sipfw.deploy.apply import require_root
+from sipfw.deploy.files import read_private, require_writable
+from sipfw.deploy.generations import Damaged
+from sipfw.deploy.live import stored
+from sipfw.deploy.lock import state_lock
+from sipfw.deploy.names import read_names, recalled, remember, resolve_or_recall
+from sipfw.deploy.repair import settle
+from sipfw.deploy.resolve import Resolution, ask_dns, host_names
+from sipfw.deploy.state import Applied, read_applied, write_applied
+from sipfw.deploy.targets import Options, target
+from sipfw.deploy.transaction import signals_later
+from sipfw.errors import BackendError
+from sipfw.policy.merge import Origins
+from sipfw.policy.model import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.live import Firewall
+    from sipfw.deploy.resolve import Address
+    from sipfw.ruleset.model import AddressSet, Ruleset
+    from sipfw.verify.expectation import Expectation, ExpectedSet
+
+# Nobody's addresses: put in for a name, they show which sets the name goes into.
+_NOBODY = (ip_network("0.0.0.0/32"), ip_network("::/128"))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one set of the kernel got and lost."""
+
+    set: str
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What the names of a generation mean now, and what that changed in the kernel.
+
+    Of `lost` names it is not known what they meant before, so their sets lost nothing.
+    """
+
+    generation: int
+    resolution: Resolution
+    changes: tuple[Change, ...]
+    lost: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def refresh(
+    layout: Layout,
+    options: Options,
+    *,
+    cached: bool = False,
+    lookup: Callable[[str], list[str]] = ask_dns,
+) -> Refreshed | None:
+    """Resolve the names of what is live and update its sets; None when nothing is live.
+
+    With `cached` nobody is asked: the last good addresses count, at boot for example. Refused
+    while a change waits to be confirmed: until then it must stay what the operator is looking at.
+    """
+    require_root()
+    applied = _applied(layout)
+    if applied is None:
+        return None
+    policy = _policy(layout, _number(applied))
+    names, known = host_names(policy), read_names(layout)
+    # Without the lock: a name server that is down must not keep an operator's apply waiting.
+    resolution = (
+        recalled(names, known) if cached else resolve_or_recall(names, known, lookup=lookup)
+    )
+    with signals_later(), state_lock(layout):
+        notes = settle(layout, options)
+        now = _applied(layout)
+        if now is None or now.generation != applied.generation:
+            raise BackendError(
+                "another firewall went live meanwhile", hint="run sipfw refresh again"
+            )
+        if not names:
+            return Refreshed(_number(now), resolution, (), (), notes)
+        require_writable(layout)
+        lost = tuple(name for name, _ in resolution.failures if name not in known)
+        if not cached:
+            # A lost name is no name that never had an address: the next answer will tell.
+            remember(layout, _without(resolution, lost))
+        changes = _follow(layout, now, policy, resolution.addresses, lost)
+    return Refreshed(_number(now), resolution, changes, lost, notes)
+
+
+def _without(resolution: Resolution, lost: tuple[str, ...]) -> Resolution:
+    failures = tuple(item for item in resolution.failures if item[0] not in lost)
+    return replace(resolution, failures=failures)
+
+
+def _applied(layout: Layout) -> Applied | None:
+    return read_applied(layout) if layout.state.exists() else None
+
+
+def _number(applied: Applied) -> int:
+    if applied.generation is None:
+        raise BackendError(
+            "what is live was applied by an older sipfw, which did not keep its policy",
+            hint="apply again",
+        )
+    return applied.generation
+
+
+def _policy(layout: Layout, number: int) -> Policy:
+    path = layout.generations / str(number) / "policy.json"
+    try:
+        return Policy.model_validate(json.loads(read_private(path)))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BackendError(
+            f"the policy of generation {number} cannot be read", hint="apply again"
+        ) from error
+
+
+def _follow(
+    layout: Layout,
+    applied: Applied,
+    policy: Policy,
+    addresses: Mapping[str, tuple[Address, ...]],
+    lost: Iterable[str],
+) -> tuple[Change, ...]:
+    """Bring kernel and record to these addresses; sets of `lost` names lose nothing."""
+    firewall = stored(layout, _number(applied))
+    if isinstance(firewall, Damaged):
+        raise BackendError(
+            f"generation {firewall.number} is damaged: {firewall.reason}", hint="apply again"
+        )
+    wanted = _wanted(firewall, policy, addresses)
+    spared = _changed_names(wanted, _wanted(firewall, policy, {**addresses, **_nobody(lost)}))
+    recorded = {item.name: item for item in applied.expectation.sets}
+    new = [
+        _spared(item, recorded[item.name]) if item.name in spared else item
+        for item in wanted.sets
+        if item.elements is not None and item.name in recorded
+    ]
+    new = [item for item in new if set(_elements(item)) != set(_elements(recorded[item.name]))]
+    if new:
+        target(firewall.backend, ipset=firewall.ipset).fill(new)
+        by_name = {item.name: item for item in new}
+        sets = tuple(by_name.get(item.name, item) for item in applied.expectation.sets)
+        write_applied(layout, replace(applied, expectation=replace(applied.expectation, sets=sets)))
+    return tuple(_change(item, recorded[item.name]) for item in new)
+
+
+def _wanted(
+    firewall: Firewall, policy: Policy, addresses: Mapping[str, tuple[Address, ...]]
+) -> Expectation:
+    """Describe the generation with these addresses. Raises BackendError where rules would differ.
+
+    They would on a host without ipset, where every address is a rule.
+    """
+    chosen = target(firewall.backend, ipset=firewall.ipset)
+    was, now = (
+        chosen.expectation(item)
+        for item in (firewall.ruleset, _with_addresses(firewall.ruleset, policy, addresses))
+    )
+    names = [[item.name for item in each.sets] for each in (was, now)]
+    if (was.chains, was.jumps, names[0]) != (now.chains, now.jumps, names[1]):
+        raise BackendError(
+            "a host name has new addresses, and in this firewall they stand in rules",
+            hint="apply again",
+        )
+    return now
+
+
+def _with_addresses(
+    ruleset: Ruleset, policy: Policy, addresses: Mapping[str, tuple[Address, ...]]
+) -> Ruleset:
+    nothing, probe = _members(policy, {}), _members(policy, _nobody(host_names(policy)))
+    named = {name for name, item in probe.items() if item != nothing.get(name)}
+    members = _members(policy, addresses)
+    return replace(
+        ruleset,
+        sets=tuple(
+            replace(
+                item,
+                networks=members[item.name].networks,
+                endpoints=members[item.name].endpoints,
+            )
+            if item.name in named
+            else item
+            for item in ruleset.sets
+        ),
+    )
+
+
+def _members(policy: Policy, addresses: Mapping[str, tuple[Address, ...]]) -> dict[str, AddressSet]:
+    return {item.name: item for item in all_sets(Context(policy, Origins(), addresses))}
+
+
+def _nobody(names: Iterable[str]) -> dict[str, tuple[Address, ...]]:
+    return dict.fromkeys(names, _NOBODY)
+
+
+def _changed_names(one: Expectation, other: Expectation) -> set[str]:
+    return {a.name for a, b in zip(one.sets, other.sets, strict=True) if a.elements != b.elements}
+
+
+def _spared(item: ExpectedSet, recorded: ExpectedSet) -> ExpectedSet:
+    return replace(item, elements=tuple(dict.fromkeys((*_elements(recorded), *_elements(item)))))
+
+
+def _elements(item: ExpectedSet) -> tuple[str, ...]:
+    return item.elements or ()
+
+
+def _change(new: ExpectedSet, old: ExpectedSet) -> Change:
+    before, after = set(_elements(old)), set(_elements(new))
+    return Change(new.name, tuple(sorted(after - before)), tuple(sorted(before - after)))
