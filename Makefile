@@ -4,11 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc)
+# Half of what a packet test does is waiting.
+NETNS_JOBS ?= $(shell echo $$(( $(JOBS) + ($(JOBS) + 1) / 2 )))
 
 # What the tool needs, what building python-iptables needs, and what the proof needs.
 PACKAGES := python3-venv python3-dev gcc libc6-dev \
 	iptables ipset nftables iproute2 kmod procps util-linux conntrack \
-	sipsak sip-tester sipvicious nmap shellcheck dash
+	sipsak sip-tester sipvicious nmap kamailio shellcheck dash
 
 .PHONY: bench demo test lint type unit netns wheel packages clean
 
@@ -31,7 +33,7 @@ unit: $(VENV)/.ready
 	$(BIN)/pytest -n $(JOBS) -m "not netns"
 
 netns: $(VENV)/.ready
-	$(BIN)/pytest -n $(JOBS) -m netns
+	$(BIN)/pytest -n $(NETNS_JOBS) -m netns
 
 wheel: $(VENV)/.ready
 	$(BIN)/python -m build --wheel
