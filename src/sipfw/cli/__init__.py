@@ -52,9 +52,8 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sipfw")
 def cli() -> None:
-    r"""Turn one policy file into a layered SIP firewall, and watch it.
+    """Turn one policy file into a layered SIP firewall, and watch it.
 
-    \b
     Exit codes: 0 clean, 1 difference found, 2 usage, 3 invalid policy,
     4 host refused (nothing changed), 5 went live and failed (see the message),
     6 done, but a peer's host name has no address.
