@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from sipfw.lower.xtables import Family
+from sipfw.verify.order import kept_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,31 +128,10 @@ def _order(wanted: ExpectedChain, found: LiveChain, place: str) -> Iterator[Drif
     present = [rule for rule in wanted.rules if rule.id in unique]
     rank = {rule.id: index for index, rule in enumerate(present)}
     order = [rank[rule_id] for rule_id in live_ids if rule_id in rank]
-    stays = _longest_rise(order)
+    stays = kept_in_order(order)
     for index in order:
         if index not in stays:
             yield _rule_drift(Kind.MOVED, present[index], place)
-
-
-def _longest_rise(order: list[int]) -> set[int]:
-    """Return the members of a longest increasing subsequence: the rules that kept their place.
-
-    Patience sorting: a chain of a host without ipset may hold thousands of rules.
-    """
-    tails: list[int] = []
-    tops: list[int] = []
-    before: dict[int, int | None] = {}
-    for value in order:
-        place = bisect_left(tails, value)
-        before[value] = tops[place - 1] if place else None
-        tails[place : place + 1] = [value]
-        tops[place : place + 1] = [value]
-    kept: set[int] = set()
-    at = tops[-1] if tops else None
-    while at is not None:
-        kept.add(at)
-        at = before[at]
-    return kept
 
 
 def _jumps(expectation: Expectation, live: Live) -> Iterator[Drift]:
