@@ -4,30 +4,47 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from sipfw.lower.naming import base_id, set_name, split_comment
 from sipfw.lower.xtables import Family, XPlan, XRule
+from sipfw.ruleset.rule import (
+    Accept,
+    AddOnce,
+    DeleteFromSet,
+    Done,
+    Drop,
+    Goto,
+    Jump,
+    NoTrack,
+    Record,
+    Return,
+    UpdateSet,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sipfw.backends.interface import Live
     from sipfw.ruleset.model import Ruleset
-    from sipfw.ruleset.rule import Rule
+    from sipfw.ruleset.rule import Action, Rule
 
 FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRule:
-    """One rule; `line` is the kernel's listing right after the apply, where there was one."""
+    """One rule; `line` is the kernel's listing right after the apply, where there was one.
+
+    `action` says what it does with a packet, see `action_word`; empty in an older record.
+    """
 
     id: str
     digest: str
     summary: str
     origin: str
     line: str | None = None
+    action: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +146,28 @@ def _rule(lowered: XRule, rules: dict[str, Rule]) -> ExpectedRule:
     rule = rules.get(base_id(rule_id))
     if rule is None:
         return ExpectedRule(rule_id, digest, "way into sipfw's chains", "built-in: hook")
-    return ExpectedRule(rule_id, digest, rule.summary, str(rule.origin))
+    return ExpectedRule(
+        rule_id, digest, rule.summary, str(rule.origin), action=action_word(rule.action)
+    )
+
+
+def action_word(action: Action) -> str:
+    """Name an action in one word: `drop`, `pass`, `go`, `return`, `set` or `note`."""
+    match action:
+        case Drop():
+            return "drop"
+        case Accept() | Done():
+            return "pass"
+        case Jump() | Goto():
+            return "go"
+        case Return():
+            return "return"
+        case UpdateSet() | AddOnce() | DeleteFromSet():
+            return "set"
+        case Record() | NoTrack():
+            return "note"
+        case _:
+            assert_never(action)
 
 
 def _sets(ruleset: Ruleset, plan: XPlan) -> Iterable[ExpectedSet]:

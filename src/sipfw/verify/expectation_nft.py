@@ -14,6 +14,7 @@ from sipfw.verify.expectation import (
     ExpectedRule,
     ExpectedSet,
     ExpectedSysctl,
+    action_word,
 )
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ def _rule(comment: str, rules: dict[str, Rule]) -> ExpectedRule:
     rule = rules.get(base_id(rule_id))
     if rule is None:
         return ExpectedRule(rule_id, digest, "way into sipfw's chains", "built-in: hook")
-    return ExpectedRule(rule_id, digest, rule.summary, str(rule.origin))
+    return ExpectedRule(
+        rule_id, digest, rule.summary, str(rule.origin), action=action_word(rule.action)
+    )
 
 
 def _set(item: NftSet) -> ExpectedSet:

@@ -33,6 +33,7 @@ class RuleReport:
     summary: str
     origin: str
     counts: dict[Family, Count | None]
+    action: str = ""
 
     @property
     def packets(self) -> int:
@@ -109,7 +110,13 @@ def _rules(expectation: Expectation, live: Live) -> list[RuleReport]:
             report = reports.setdefault(
                 (wanted.name, rule_id),
                 RuleReport(
-                    wanted.layer, wanted.name, rule_id, expected.summary, expected.origin, {}
+                    wanted.layer,
+                    wanted.name,
+                    rule_id,
+                    expected.summary,
+                    expected.origin,
+                    {},
+                    expected.action,
                 ),
             )
             report.counts[wanted.family] = counts.get((wanted.family, wanted.name, rule_id))
