@@ -38,6 +38,7 @@ _ALLOWED = {
         "render",
         "ruleset",
         "verify",
+        "walk",
     },
 }
 

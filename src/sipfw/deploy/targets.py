@@ -14,8 +14,10 @@ from sipfw.backends.nftables import NftablesBackend
 from sipfw.backends.nftables_reader import nft_live
 from sipfw.backends.runner import SubprocessRunner
 from sipfw.backends.set_filler import fill_ipsets, fill_nft_sets
+from sipfw.backends.set_members import IpsetMembers, NftMembers
 from sipfw.compiler.textless import textless
 from sipfw.diagnostics import Diagnostic, Severity
+from sipfw.errors import BackendError
 from sipfw.lower import iptables, nftables
 from sipfw.lower.xtables import XSet
 from sipfw.ruleset.rule import Family
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from sipfw.backends.interface import Live
     from sipfw.backends.iptables_shared import ApplyResult
+    from sipfw.backends.set_members import Members
     from sipfw.lower.xtables import XPlan
     from sipfw.ruleset.model import Ruleset
     from sipfw.verify.expectation import ExpectedSet
@@ -76,6 +79,10 @@ class Target(Protocol):
 
     def fill(self, sets: Sequence[ExpectedSet]) -> None:
         """Give live static sets other elements and touch no rule. Raises BackendError."""
+        ...
+
+    def members(self) -> Members:
+        """Give access to the dynamic sets. Raises BackendError where the backend has none."""
         ...
 
     def remove(self, options: Options) -> tuple[str, ...]:
@@ -149,6 +156,15 @@ class IptablesTarget:
             [XSet(i.name, i.type, i.options, i.elements or (), static=True) for i in sets],
         )
 
+    def members(self) -> Members:
+        """Give access to the ipsets."""
+        if not self.ipset:
+            raise BackendError(
+                "this firewall was applied with --no-ipset and has no sets to look into",
+                hint="install ipset and apply without --no-ipset",
+            )
+        return IpsetMembers(SubprocessRunner())
+
     def remove(self, options: Options) -> tuple[str, ...]:
         """Take out jumps, chains and sets."""
         return self._engine().remove(lock_seconds=options.lock_seconds).notes
@@ -197,6 +213,10 @@ class NftablesTarget:
     def fill(self, sets: Sequence[ExpectedSet]) -> None:
         """Add and delete elements in one transaction."""
         fill_nft_sets(SubprocessRunner(), {item.name: item.elements or () for item in sets})
+
+    def members(self) -> Members:
+        """Give access to the sets of our table."""
+        return NftMembers(SubprocessRunner())
 
     def remove(self, options: Options) -> tuple[str, ...]:
         """Delete our table."""
