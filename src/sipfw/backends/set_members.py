@@ -82,9 +82,7 @@ class IpsetMembers:
         found: dict[str, tuple[Member, ...]] = {}
         for name in names:
             for family in Family:
-                done = self._runner.run(
-                    ["ipset", "save", set_name(name, family)], timeout=_TIMEOUT
-                )
+                done = self._runner.run(["ipset", "save", set_name(name, family)], timeout=_TIMEOUT)
                 if done.returncode != 0:
                     if "does not exist" not in done.stderr:
                         raise BackendError(f"ipset: cannot read {name}: {done.stderr.strip()}")

@@ -80,10 +80,9 @@ def for_host(host: Host, *, ipset: bool = True) -> tuple[str, str]:
     """Return the name of the backend that suits the host, and why."""
     if host.ours:
         return _ours(host.ours)
-    if host.legacy and (host.iptables_nft or host.nft):
+    if split := _foreign_split(host):
         raise BackendError(
-            "this host's rules are split, and a packet must pass both sides: legacy iptables has "
-            f"{_some(host.legacy)}; nf_tables has {_some((*host.iptables_nft, *host.nft))}",
+            split,
             hint="move them to one side, or name the side that sipfw shall use with --backend "
             "iptables-legacy, iptables-nft or nftables",
         )
@@ -94,6 +93,22 @@ def for_host(host: Host, *, ipset: bool = True) -> tuple[str, str]:
     if host.nft:
         return NFTABLES, f"this host has nftables rules only: {_some(host.nft)}"
     return _for_empty_host(host, ipset=ipset)
+
+
+def split_of(host: Host) -> str | None:
+    """Say how rules are split over two packet filters; None where they are in one."""
+    if len(host.ours) > 1:
+        return _twice(host.ours)
+    return _foreign_split(host)
+
+
+def _foreign_split(host: Host) -> str | None:
+    if not host.legacy or not (host.iptables_nft or host.nft):
+        return None
+    return (
+        "this host's rules are split, and a packet must pass both sides: legacy iptables has "
+        f"{_some(host.legacy)}; nf_tables has {_some((*host.iptables_nft, *host.nft))}"
+    )
 
 
 def iptables_engine(host: Host) -> tuple[str, str]:
@@ -119,12 +134,13 @@ def iptables_engine(host: Host) -> tuple[str, str]:
 
 def _ours(live: frozenset[str]) -> tuple[str, str]:
     if len(live) > 1:
-        raise BackendError(
-            f"rules of sipfw are live in {' and '.join(sorted(live))}",
-            hint="run sipfw remove, then apply again",
-        )
+        raise BackendError(_twice(live), hint="run sipfw remove, then apply again")
     (name,) = live
     return name, "rules of sipfw are live there, though no apply is on record"
+
+
+def _twice(live: frozenset[str]) -> str:
+    return f"rules of sipfw are live in {' and '.join(sorted(live))}"
 
 
 def _for_empty_host(host: Host, *, ipset: bool) -> tuple[str, str]:

@@ -55,6 +55,11 @@ class Layout:
         return self.state / "undo.json"
 
     @property
+    def readings(self) -> Path:
+        """Earlier looks at the counters, one file each, by the time they were taken."""
+        return self.state / "readings"
+
+    @property
     def sysctl_file(self) -> Path:
         """Sysctls for the next boot."""
         return self.root / _SYSCTL

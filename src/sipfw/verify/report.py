@@ -40,15 +40,21 @@ class RuleReport:
         """Packets of both families."""
         return sum(count.packets for count in self.counts.values() if count is not None)
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of both families."""
+        return sum(count.bytes for count in self.counts.values() if count is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class SetReport:
-    """Fill of one set."""
+    """Fill of one set; packets fill a `dynamic` one, the policy any other."""
 
     name: str
     summary: str
     entries: int | None
     size: int | None
+    dynamic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,8 @@ def _sets(expectation: Expectation, live: Live) -> list[SetReport]:
         options = wanted.options
         size = int(options[options.index("maxelem") + 1]) if "maxelem" in options else None
         entries = None if item is None else item.entries
-        reports.append(SetReport(wanted.name, wanted.summary, entries, size))
+        dynamic = wanted.elements is None
+        reports.append(SetReport(wanted.name, wanted.summary, entries, size, dynamic))
     return reports
 
 

@@ -1,0 +1,95 @@
+"""One look at the live host: the report, its health, and what grew since an earlier look."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sipfw.backends.detect import look
+from sipfw.deploy import readings
+from sipfw.deploy.choose import split_of
+from sipfw.deploy.inspect import inspect
+from sipfw.deploy.state import read_applied
+from sipfw.deploy.targets import target
+from sipfw.errors import BackendError
+from sipfw.verify.health import Health, judge
+from sipfw.verify.reading import Growth, Reading, growth, make_reading
+from sipfw.verify.summary import LayerSummary, summarise
+
+if TYPE_CHECKING:
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.targets import Target
+    from sipfw.verify.expectation import Expectation
+    from sipfw.verify.report import Report
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is looked at: an applied firewall, or what a policy would be."""
+
+    expectation: Expectation
+    target: Target
+    source: str
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one look found. `earlier` is the reading that `growth` counts from."""
+
+    subject: Subject
+    report: Report
+    health: Health
+    reading: Reading
+    layers: tuple[LayerSummary, ...]
+    earlier: Reading | None
+    growth: Growth | None
+
+
+def applied_subject(layout: Layout) -> Subject | None:
+    """Return what the record says is live, None when there is no record."""
+    applied = read_applied(layout)
+    if applied is None:
+        return None
+    return Subject(applied.expectation, target(applied.backend), applied.source, applied.generation)
+
+
+def observe(subject: Subject, earlier: Reading | None) -> Observation:
+    """Look. Writes nothing, neither to the kernel nor to a file."""
+    report = inspect(subject.expectation, subject.target)
+    reading = make_reading(report, taken=time.time(), boot=boot_id(), generation=subject.generation)
+    grown = None if earlier is None else growth(earlier, reading)
+    return Observation(
+        subject,
+        report,
+        judge(report, _split()),
+        reading,
+        summarise(report.rules, grown),
+        earlier,
+        grown,
+    )
+
+
+def keep(layout: Layout, observation: Observation, gap: float = 5.0) -> None:
+    """Keep the reading of an applied firewall for later; see `readings.keep`."""
+    if observation.subject.generation is not None:
+        readings.keep(layout, observation.reading, gap)
+
+
+def boot_id() -> str:
+    """Return the name of this run of the kernel (random(4)); empty where it is hidden."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _split() -> str | None:
+    try:
+        return split_of(look())
+    except BackendError as error:
+        return f"cannot tell whether rules are split over two packet filters: {error}"
