@@ -2,59 +2,162 @@
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING
+
 import click
 
 from sipfw.cli.backend_option import backend_option
-from sipfw.cli.options import Choice, compile_wanted, load_policy, policy_options
-from sipfw.cli.output import complain, remark, say, say_json
-from sipfw.errors import Exit
+from sipfw.cli.moments import moment_of
+from sipfw.cli.options import Choice, policy_options
+from sipfw.cli.output import complain, say, say_json
+from sipfw.cli.subject import find_subject
+from sipfw.ruleset.model import Layer
+from sipfw.ruleset.rule import Family
+
+if TYPE_CHECKING:
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.observe import Observation, Subject
+    from sipfw.verify.reading import Reading
+    from sipfw.verify.selection import Selection
+
+_FAMILIES = {"4": Family.IP, "6": Family.IP6}
 
 
 @click.command("verify")
 @policy_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--brief", is_flag=True, help="One line, for a monitoring check.")
+@click.option("--watch", is_flag=True, help="Keep looking, with rates; q ends it.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.5, 3600.0),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often --watch looks.",
+)
 @click.option("--hits", is_flag=True, help="Only rules that counted a packet.")
+@click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N busiest rules.")
+@click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    type=click.Choice([item.value for item in Layer]),
+    help="Only this layer. Repeatable.",
+)
+@click.option("--family", type=click.Choice(tuple(_FAMILIES)), help="Only IPv4 or only IPv6.")
+@click.option(
+    "--since",
+    metavar="WHEN",
+    help="Count from an earlier look: `last`, a time ago such as 10m or 1d, or a moment such as "
+    "2026-11-24T08:00.",
+)
+@click.option("--deep", is_flag=True, help="Load the applied rules aside and compare kernels.")
 @backend_option("With a policy: where to look for it.")
 @click.option("--no-ipset", is_flag=True, help="With a policy: expect a host without ipset.")
 def command(
     *,
     choice: Choice,
     as_json: bool,
+    brief: bool,
+    watch: bool,
+    interval: float,
     hits: bool,
+    top: int | None,
+    layers: tuple[str, ...],
+    family: str | None,
+    since: str | None,
+    deep: bool,
     backend: str,
     no_ipset: bool,
 ) -> int:
-    """Show every rule's counters and compare the kernel with the last apply.
+    """Show what every layer and rule counted, and compare the kernel with the last apply.
 
-    With --policy, --profile, --switch or --set the comparison is with that policy instead. Exit
-    code 1 means that a rule, chain, set or jump is missing, extra, moved or changed. Nothing is
-    written to the kernel.
+    With --policy, --profile, --switch or --set the comparison is with that policy instead. Nothing
+    is written to the kernel; the counters are kept in a file, for rates and --since.
+
+    Exit code 0: healthy. 1: drift, a rule, chain, set or jump is missing, extra, moved or changed.
+    2: degraded, with drift or without: connection tracking or a set is more than 80 % full, a
+    kernel setting is not what the policy says, or rules are split over two packet filters.
     """
-    from sipfw.cli.verify_view import as_data, as_lines
-    from sipfw.deploy.choose import choose
     from sipfw.deploy.files import Layout
-    from sipfw.deploy.inspect import inspect
-    from sipfw.deploy.state import read_applied
-    from sipfw.deploy.targets import target
+    from sipfw.verify.selection import Selection
 
-    applied = None if choice.explicit else read_applied(Layout(choice.root))
-    if applied is not None:
-        expectation, source = applied.expectation, applied.source
-        chosen = target(applied.backend)
+    if sum((as_json, brief, watch)) > 1:
+        raise click.UsageError("--json, --brief and --watch exclude each other")
+    layout = Layout(choice.root)
+    moment = None if since is None else moment_of(since, time.time())
+    subject = find_subject(choice, backend, ipset=not no_ipset)
+    selection = Selection(frozenset(layers), _FAMILIES.get(family or ""), hits, top)
+    if watch:
+        from sipfw.cli.watch import run
+
+        return run(subject, selection, interval)
+    earlier = _earlier(layout, subject, moment)
+    seen = _look(subject, earlier, layout, deep=deep)
+    _keep(layout, seen)
+    _show(seen, selection, as_json=as_json, brief=brief, only_since=since is not None)
+    return seen.health.state
+
+
+def _earlier(layout: Layout, subject: Subject, moment: float | None) -> Reading | None:
+    from sipfw.deploy import readings
+
+    if subject.generation is None:
+        found = None
+    elif moment is None:
+        found = readings.latest(layout, time.time())
     else:
-        if not choice.explicit:
-            complain("no apply is on record; comparing with the policy itself")
-        loaded = load_policy(choice)
-        wanted = compile_wanted(loaded, Layout(choice.root))
-        choice_of_backend = choose(backend, Layout(choice.root), ipset=not no_ipset)
-        remark(choice_of_backend.remarks)
-        chosen = choice_of_backend.target
-        expectation = chosen.expectation(wanted.ruleset)
-        source = ", ".join(loaded.sources)
-    report = inspect(expectation, chosen)
+        found = readings.since(layout, moment)
+    if moment is not None:
+        if found is None:
+            raise click.UsageError("no earlier reading is kept; every `sipfw verify` keeps one")
+        if found.taken > moment + 1:
+            complain("no reading is as old as that; counting from the oldest one")
+    return found
+
+
+def _look(subject: Subject, earlier: Reading | None, layout: Layout, *, deep: bool) -> Observation:
+    from sipfw.deploy.observe import observe
+
+    if not deep:
+        return observe(subject, earlier)
+    from sipfw.deploy.deep import deep_drift
+
+    return observe(subject, earlier, more=deep_drift(layout))
+
+
+def _keep(layout: Layout, seen: Observation) -> None:
+    from sipfw.deploy.observe import keep
+    from sipfw.errors import BackendError
+
+    try:
+        keep(layout, seen)
+    except BackendError as error:
+        complain(f"this reading is not kept: {error}")
+
+
+def _show(
+    seen: Observation, selection: Selection, *, as_json: bool, brief: bool, only_since: bool
+) -> None:
+    from sipfw.verify.selection import grown
+    from sipfw.verify.summary import summarise
+
+    rules = selection.scope(seen.report.rules)
+    if only_since and seen.growth is not None:
+        rules = grown(rules, seen.growth)
+    layers = summarise(rules, seen.growth)
+    shown = selection.shown(rules)
     if as_json:
-        say_json(as_data(report, source))
-    else:
-        for line in as_lines(report, source, hits=hits):
-            say(line)
-    return Exit.DIFFERENT if report.drift else Exit.CLEAN
+        from sipfw.cli.verify_data import as_data
+
+        say_json(as_data(seen, layers, shown))
+        return
+    from sipfw.cli.verify_view import as_lines, brief_line
+
+    if brief:
+        say(brief_line(seen))
+        return
+    for line in as_lines(seen, layers, shown, selection=selection, only_since=only_since):
+        say(line)

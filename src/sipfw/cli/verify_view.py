@@ -1,49 +1,134 @@
-"""A verify report as text and as JSON."""
+"""What `verify` found, for people: layers, rules, sets, kernel, verdict."""
 
 from __future__ import annotations
 
+import time
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sipfw.cli.numbers import bytes_text, count_text, moment_text, rate_text, share_text, span_text
 from sipfw.cli.output import table
 from sipfw.lower.xtables import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from sipfw.verify.report import Report, RuleReport
+    from sipfw.deploy.observe import Observation
+    from sipfw.verify.health import Health
+    from sipfw.verify.report import Report, RuleReport, SetReport, SysctlReport
+    from sipfw.verify.selection import Selection
+    from sipfw.verify.summary import LayerSummary
 
-FORMAT = 1
-
-_NAMES = {Family.IP: "IPv4", Family.IP6: "IPv6"}
+NAMES = {Family.IP: "IPv4", Family.IP6: "IPv6"}
 
 
-def as_lines(report: Report, source: str, *, hits: bool) -> Iterator[str]:
-    """Return the report for people."""
-    families = " and ".join(_NAMES[family] for family in report.families) or "nothing"
-    yield f"firewall for {families}, from {source}"
+def as_lines(
+    seen: Observation,
+    layers: Sequence[LayerSummary],
+    rules: Sequence[RuleReport],
+    *,
+    selection: Selection,
+    only_since: bool = False,
+) -> Iterator[str]:
+    """Return the report for people; `rules` are those that `selection` shows.
+
+    `only_since`: the numbers are those since the earlier reading.
+    """
+    yield from _head(seen, only_since=only_since)
     yield ""
-    yield from _counters(report, hits=hits)
-    yield from _sets(report)
-    yield from _kernel(report)
-    yield from _verdict(report)
+    yield from layer_lines(layers)
+    yield ""
+    yield from _rules(rules, by_packets=selection.top is not None)
+    if not selection.layers:
+        yield from _sets([item for item in seen.report.sets if item.entries or not selection.hits])
+        yield from _kernel(seen.report)
+    yield from _verdict(seen.report, seen.health)
 
 
-def _counters(report: Report, *, hits: bool) -> Iterator[str]:
-    shown = [rule for rule in report.rules if rule.packets or not hits]
-    if not shown:
+def brief_line(seen: Observation) -> str:
+    """Return one line, with the figures that a monitoring system draws behind a bar.
+
+    The form is that of Nagios plugins (guidelines, "performance data").
+    """
+    layers = seen.layers
+    figures = [
+        f"dropped={sum(item.dropped for item in layers)}c",
+        f"passed={sum(item.passed for item in layers)}c",
+    ]
+    share = seen.report.conntrack.share
+    if share is not None:
+        figures.append(f"conntrack={100 * share:.1f}%;80;95;0;100")
+    return f"{_one_line(seen.health.line)} | {' '.join(figures)}"
+
+
+def _one_line(text: str) -> str:
+    # A bar would begin the figures; a rule's own words may hold anything.
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return plain.replace("|", "/")
+
+
+def _head(seen: Observation, *, only_since: bool) -> Iterator[str]:
+    report, subject = seen.report, seen.subject
+    families = " and ".join(NAMES[family] for family in report.families) or "nothing"
+    number = "" if subject.generation is None else f", generation {subject.generation}"
+    yield f"firewall for {families} in {subject.target.name}{number}, from {subject.source}"
+    if seen.earlier is None or seen.growth is None:
+        yield "no earlier reading to count a rate from"
+        return
+    ago = span_text(time.time() - seen.earlier.taken)
+    what = "only what was counted" if only_since else "rates"
+    yield f"{what} since {moment_text(seen.earlier.taken)}, {ago} ago"
+    if seen.growth.reset:
+        yield f"{seen.growth.reset} counters had been set back meanwhile and began again"
+
+
+def layer_lines(layers: Sequence[LayerSummary]) -> list[str]:
+    """Return one line per layer and their sum."""
+    rows = [["layer", "dropped", "bytes", "share", "per s", "let through", "bytes", "per s"]]
+    rows += [
+        [
+            item.layer,
+            count_text(item.dropped),
+            bytes_text(item.dropped_bytes),
+            share_text(item.share),
+            rate_text(item.rate),
+            count_text(item.passed),
+            bytes_text(item.passed_bytes),
+            rate_text(item.passed_rate),
+        ]
+        for item in layers
+    ]
+    dropped = sum(item.dropped for item in layers)
+    rates = [item.rate for item in layers if item.rate is not None]
+    rows.append(
+        [
+            "all",
+            count_text(dropped),
+            bytes_text(sum(item.dropped_bytes for item in layers)),
+            share_text(1.0 if dropped else 0.0),
+            rate_text(sum(rates) if rates else None),
+            # A packet that several hooks let through would be counted as often.
+            *("" for _ in range(3)),
+        ]
+    )
+    return table(rows, right=range(1, 8))
+
+
+def _rules(rules: Sequence[RuleReport], *, by_packets: bool) -> Iterator[str]:
+    if not rules:
         yield "no rule has counted a packet yet"
         yield ""
         return
+    families = list(dict.fromkeys(family for rule in rules for family in rule.counts))
     head = ["rule"]
-    for family in report.families:
-        head += [f"{_NAMES[family]} packets", "bytes"]
+    for family in families:
+        head += [f"{NAMES[family]} packets", "bytes"]
     rows: list[list[str]] = [[*head, "what it is", "policy"]]
     layers: list[tuple[int, str]] = []
-    for layer, rules in groupby(shown, key=lambda rule: rule.layer):
-        layers.append((len(rows), layer))
-        rows += [_row(rule, report) for rule in rules]
-    lines = table(rows, right=range(1, 1 + 2 * len(report.families)))
+    for layer, group in [("", rules)] if by_packets else _by_layer(rules):
+        layers.append((len(rows), layer or "busiest rules"))
+        rows += [_row(rule, families) for rule in group]
+    lines = table(rows, right=range(1, 1 + 2 * len(families)))
     titles = dict(layers)
     for index, line in enumerate(lines):
         if index in titles:
@@ -53,16 +138,20 @@ def _counters(report: Report, *, hits: bool) -> Iterator[str]:
     yield ""
 
 
-def _row(rule: RuleReport, report: Report) -> list[str]:
+def _by_layer(rules: Iterable[RuleReport]) -> list[tuple[str, Sequence[RuleReport]]]:
+    return [(layer, list(group)) for layer, group in groupby(rules, key=lambda rule: rule.layer)]
+
+
+def _row(rule: RuleReport, families: Sequence[Family]) -> list[str]:
     cells = [rule.id]
-    for family in report.families:
+    for family in families:
         count = rule.counts.get(family)
         cells += ["-", "-"] if count is None else [f"{count.packets:,}", f"{count.bytes:,}"]
     return [*cells, rule.summary, rule.origin]
 
 
-def _sets(report: Report) -> Iterator[str]:
-    if not report.sets:
+def _sets(sets: Sequence[SetReport]) -> Iterator[str]:
+    if not sets:
         return
     yield "[sets]"
     rows = [["set", "entries", "room", "what it holds"]]
@@ -73,7 +162,7 @@ def _sets(report: Report) -> Iterator[str]:
             f"{item.size:,}" if item.size is not None else "-",
             item.summary,
         ]
-        for item in report.sets
+        for item in sets
     ]
     yield from table(rows, right=(1, 2))
     yield ""
@@ -92,7 +181,7 @@ def _kernel(report: Report) -> Iterator[str]:
         [
             item.name,
             "absent" if item.actual is None else str(item.actual),
-            "as the policy says" if item.agrees else f"the policy says {item.wanted}",
+            _setting_text(item),
             item.origin,
         ]
         for item in report.sysctls
@@ -101,56 +190,20 @@ def _kernel(report: Report) -> Iterator[str]:
     yield ""
 
 
-def _verdict(report: Report) -> Iterator[str]:
-    if not report.drift:
+def _setting_text(item: SysctlReport) -> str:
+    if item.agrees:
+        return "as the policy says"
+    text = f"the policy says {item.wanted}"
+    return f"{text}; set it on the host of this container" if item.fixed else text
+
+
+def _verdict(report: Report, health: Health) -> Iterator[str]:
+    if report.drift:
+        yield f"the live firewall differs in {len(report.drift)} places:"
+        for item in report.drift:
+            yield f"  {item}"
+        yield "run `sipfw apply` to make it right"
+    else:
         yield "the live firewall is the applied one"
-        return
-    yield f"the live firewall differs in {len(report.drift)} places:"
-    for item in report.drift:
-        yield f"  {item}"
-    yield "run `sipfw apply` to make it right"
-
-
-def as_data(report: Report, source: str) -> dict[str, Any]:
-    """Return the report for machines; `format` counts up when a field changes its meaning."""
-    return {
-        "format": FORMAT,
-        "source": source,
-        "clean": not report.drift,
-        "families": [family.value for family in report.families],
-        "rules": [_rule_data(rule) for rule in report.rules],
-        "sets": [
-            {"name": s.name, "summary": s.summary, "entries": s.entries, "size": s.size}
-            for s in report.sets
-        ],
-        "conntrack": {"count": report.conntrack.count, "max": report.conntrack.limit},
-        "sysctls": [
-            {"name": s.name, "wanted": s.wanted, "actual": s.actual, "origin": s.origin}
-            for s in report.sysctls
-        ],
-        "drift": [
-            {
-                "kind": d.kind.value,
-                "what": d.what,
-                "where": d.where,
-                "detail": d.detail,
-                "origin": d.origin,
-            }
-            for d in report.drift
-        ],
-    }
-
-
-def _rule_data(rule: RuleReport) -> dict[str, Any]:
-    counts = {
-        family.value: None if count is None else {"packets": count.packets, "bytes": count.bytes}
-        for family, count in rule.counts.items()
-    }
-    return {
-        "layer": rule.layer,
-        "chain": rule.chain,
-        "id": rule.id,
-        "summary": rule.summary,
-        "origin": rule.origin,
-        "counts": counts,
-    }
+    for problem in health.problems[1 if report.drift else 0 :]:
+        yield f"degraded: {problem}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipfw.deploy.apply import require_root
-from sipfw.verify.host import read_conntrack, read_sysctl
+from sipfw.verify.host import is_fixed, read_conntrack, read_sysctl
 from sipfw.verify.report import Report, make_report
 
 if TYPE_CHECKING:
@@ -18,4 +18,5 @@ def inspect(expectation: Expectation, chosen: Target) -> Report:
     require_root()
     live = chosen.live(expectation)
     sysctls = {item.name: read_sysctl(item.name) for item in expectation.sysctls}
-    return make_report(expectation, live, sysctls, read_conntrack())
+    fixed = frozenset(name for name in sysctls if is_fixed(name))
+    return make_report(expectation, live, sysctls, read_conntrack(), fixed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from sipfw.verify.summary import LayerSummary, summarise
 if TYPE_CHECKING:
     from sipfw.deploy.files import Layout
     from sipfw.deploy.targets import Target
+    from sipfw.verify.drift import Drift
     from sipfw.verify.expectation import Expectation
     from sipfw.verify.report import Report
 
@@ -58,9 +59,14 @@ def applied_subject(layout: Layout) -> Subject | None:
     return Subject(applied.expectation, target(applied.backend), applied.source, applied.generation)
 
 
-def observe(subject: Subject, earlier: Reading | None) -> Observation:
-    """Look. Writes nothing, neither to the kernel nor to a file."""
+def observe(subject: Subject, earlier: Reading | None, more: tuple[Drift, ...] = ()) -> Observation:
+    """Look. Writes nothing, neither to the kernel nor to a file.
+
+    `more` are differences that were found in another way.
+    """
     report = inspect(subject.expectation, subject.target)
+    if more:
+        report = replace(report, drift=_joined(report.drift, more))
     reading = make_reading(report, taken=time.time(), boot=boot_id(), generation=subject.generation)
     grown = None if earlier is None else growth(earlier, reading)
     return Observation(
@@ -86,6 +92,11 @@ def boot_id() -> str:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""
+
+
+def _joined(first: tuple[Drift, ...], more: tuple[Drift, ...]) -> tuple[Drift, ...]:
+    named = {(item.kind, item.what, item.where) for item in first}
+    return (*first, *(item for item in more if (item.kind, item.what, item.where) not in named))
 
 
 def _split() -> str | None:

@@ -70,6 +70,7 @@ def _degraded(report: Report) -> Iterator[str]:
                     f"set {item.name} is {100 * full:.0f} % full, {item.entries:,} of {item.size:,}"
                 )
     for setting in report.sysctls:
-        if not setting.agrees:
+        # Nobody can mend a fixed one here, so an alarm would never end.
+        if not setting.agrees and not setting.fixed:
             now = "absent" if setting.actual is None else setting.actual
             yield f"{setting.name} is {now}, the policy says {setting.wanted}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,19 @@ def read_sysctl(name: str) -> int | None:
         return int((_PROC / name.replace(".", "/")).read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
+
+
+def is_fixed(name: str) -> bool:
+    """Tell whether this network namespace may only read the setting, as in a container.
+
+    nf_conntrack_max is one for all: other namespaces than the first see it with mode 0444
+    (nf_conntrack_standalone.c).
+    """
+    try:
+        mode = (_PROC / name.replace(".", "/")).stat().st_mode
+    except OSError:
+        return False
+    return not mode & stat.S_IWUSR
 
 
 def read_conntrack() -> Conntrack:

@@ -59,12 +59,16 @@ class SetReport:
 
 @dataclass(frozen=True, slots=True)
 class SysctlReport:
-    """A setting as wanted and as it is; `actual` is None where the kernel has none."""
+    """A setting as wanted and as it is; `actual` is None where the kernel has none.
+
+    A `fixed` one cannot be set from here, only on the host of this container.
+    """
 
     name: str
     wanted: int
     actual: int | None
     origin: str
+    fixed: bool = False
 
     @property
     def agrees(self) -> bool:
@@ -89,13 +93,14 @@ def make_report(
     live: Live,
     sysctls: dict[str, int | None],
     conntrack: Conntrack,
+    fixed: frozenset[str] = frozenset(),
 ) -> Report:
-    """Put expectation and reality side by side."""
+    """Put expectation and reality side by side; `fixed` are settings that cannot be set here."""
     return Report(
         tuple(expectation.families()),
         tuple(_rules(expectation, live)),
         tuple(_sets(expectation, live)),
-        tuple(_sysctl(item, sysctls) for item in expectation.sysctls),
+        tuple(_sysctl(item, sysctls, fixed) for item in expectation.sysctls),
         conntrack,
         tuple(drift(expectation, live)),
     )
@@ -142,5 +147,8 @@ def _sets(expectation: Expectation, live: Live) -> list[SetReport]:
     return reports
 
 
-def _sysctl(item: ExpectedSysctl, actual: dict[str, int | None]) -> SysctlReport:
-    return SysctlReport(item.name, item.value, actual.get(item.name), item.origin)
+def _sysctl(
+    item: ExpectedSysctl, actual: dict[str, int | None], fixed: frozenset[str]
+) -> SysctlReport:
+    now = actual.get(item.name)
+    return SysctlReport(item.name, item.value, now, item.origin, item.name in fixed)

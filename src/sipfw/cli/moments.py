@@ -1,0 +1,31 @@
+"""Moments and lengths of time on the command line."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import click
+
+
+def moment_of(text: str, now: float) -> float:
+    """Read `last`, `10m` or `2026-11-24T08:00`; gives seconds since 1970.
+
+    A moment without a zone is in this host's. Raises click.BadParameter.
+    """
+    from sipfw.policy.types import parse_duration
+
+    if text == "last":
+        return now
+    try:
+        moment = datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        try:
+            return now - parse_duration(text)
+        except ValueError as error:
+            raise click.BadParameter(
+                f"{text!r} is no time; write `last`, 10m, 1d or 2026-11-24T08:00",
+                param_hint="--since",
+            ) from error
+    if moment > now:
+        raise click.BadParameter(f"{text} has not come yet", param_hint="--since")
+    return moment

@@ -1,0 +1,86 @@
+"""`sipfw verify --watch`: looks again and again until `q`, and leaves the terminal as it was."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from sipfw.cli.watch_view import Screen
+from sipfw.deploy.observe import observe
+from sipfw.errors import BackendError, Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sipfw.deploy.observe import Subject
+    from sipfw.verify.reading import Reading
+    from sipfw.verify.selection import Selection
+
+# How soon a key or a new size of the terminal is noticed, in seconds.
+_PATIENCE = 0.2
+_ENDING = frozenset({"q", "Q", "\x1b", "\x03", "\x04"})
+
+
+def run(subject: Subject, selection: Selection, interval: float) -> int:
+    """Watch until the operator ends it. The exit code is that of the last look."""
+    console = Console()
+    if not (console.is_terminal and sys.stdin.isatty()):
+        raise click.UsageError("--watch needs a terminal; use --json or --brief in a script")
+    screen = Screen(selection, interval)
+    code: int = Exit.CLEAN
+    earlier: Reading | None = None
+    with _keys(), Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            started = time.monotonic()
+            try:
+                seen = observe(subject, earlier)
+            except BackendError as error:
+                screen.fail(str(error))
+                code = error.exit_code
+            else:
+                earlier, code = seen.reading, seen.health.state
+                screen.show(seen)
+            live.update(screen.render(console.size), refresh=True)
+            if _ended(live, screen, console, started + interval):
+                return code
+
+
+@contextmanager
+def _keys() -> Iterator[None]:
+    """Let single keys come through; whatever ends the watch, the terminal is put back."""
+    handle = sys.stdin.fileno()
+    before = termios.tcgetattr(handle)
+    try:
+        tty.setcbreak(handle)
+        yield
+    finally:
+        termios.tcsetattr(handle, termios.TCSADRAIN, before)
+
+
+def _ended(live: Live, screen: Screen, console: Console, until: float) -> bool:
+    """Wait for the next look; tell whether the operator wants to end. Follows a new size."""
+    size = console.size
+    while (left := until - time.monotonic()) > 0:
+        try:
+            ready, _, _ = select.select([sys.stdin], [], [], min(left, _PATIENCE))
+            # A terminal that is gone reads as its end.
+            if ready and (not (key := os.read(sys.stdin.fileno(), 1)) or key.decode() in _ENDING):
+                return True
+        except KeyboardInterrupt:
+            return True
+        except (OSError, UnicodeDecodeError):
+            continue
+        if console.size != size:
+            size = console.size
+            live.update(screen.render(size), refresh=True)
+    return False
