@@ -24,6 +24,7 @@ from sipfw.ruleset.rule import (
     Drop,
     Goto,
     Jump,
+    Log,
     NoTrack,
     Record,
     Return,
@@ -57,6 +58,16 @@ CASES = [
     case(Jump("SIP_BAN"), "-j SIP_BAN", "-j SIP_BAN"),
     case(Goto("SIP_BAN"), "-g SIP_BAN", "-g SIP_BAN"),
     case(NoTrack(), "-j CT --notrack", "-j CT --notrack"),
+    case(
+        Log("sipfw banned.drop "),
+        '-j LOG --log-prefix "sipfw banned.drop "',
+        '-j LOG --log-prefix "sipfw banned.drop "',
+    ),
+    case(
+        Log("sipfw banned.drop ", 5),
+        '-j NFLOG --nflog-group 5 --nflog-prefix "sipfw banned.drop "',
+        '-j NFLOG --nflog-group 5 --nflog-prefix "sipfw banned.drop "',
+    ),
     case(
         Record("recent"),
         "-m recent --set --name sipfw-recent4 --rsource",

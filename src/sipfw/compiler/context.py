@@ -22,11 +22,15 @@ _FEWEST_BUCKETS = 65536
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Read-only input of the layers. `resolved` maps host names to their addresses."""
+    """Read-only input of the layers.
+
+    `resolved` maps host names to their addresses, `feeds` block lists to their networks.
+    """
 
     policy: Policy
     origins: Origins
     resolved: Mapping[str, tuple[Network, ...]] = field(default_factory=dict)
+    feeds: Mapping[str, tuple[Network, ...]] = field(default_factory=dict)
 
     def origin(self, *path: str | int) -> Origin:
         """Name the policy value that causes a rule."""

@@ -11,6 +11,7 @@ INPUT = "SIPFW_INPUT"
 TRUSTED = "SIP_TRUSTED"
 TIERS = "SIP_TIERS"
 ENCRYPTED = "SIP_ENCRYPTED"
+BLOCKED = "SIP_BLOCKED"
 LEARNED = "SIP_LEARNED"
 BANNED = "SIP_BANNED"
 GUESSES = "SIP_GUESSES"
@@ -28,6 +29,9 @@ LEARN = "SIP_LEARN"
 FAILURE = "SIP_FAILURE"
 HOST = "SIP_HOST"
 
+# The chain of one logged rule; the rest of its name is a digest of the rule's id.
+LOG_PREFIX = "SIP_LOG_"
+
 # Sets of what the policy says.
 SET_TRUSTED = "trusted"
 SET_TRUSTED_TIERS = "trusted-tiers"
@@ -39,11 +43,16 @@ SET_TRUSTED_TLS_PORTS = "trusted-tls-ports"
 SET_ADMIN = "admin"
 SET_MEDIA = "media"
 TIER_SET_PREFIX = "tier-"
+FEED_SET_PREFIX = "feed-"
 
 # Sets that the packet path fills.
 SET_LEARNED = "learned"
 SET_PENDING = "pending"
 SET_FAILURES = "failures"
 SET_BANNED = "banned"
+
+# Sets that operators fill by hand.
+SET_BLOCKED = "blocked"
+SET_GUESTS = "guests"
 
 LIST_RECENT = "recent"

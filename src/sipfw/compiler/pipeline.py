@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sipfw.compiler.by_hand import NOBODY, with_by_hand
 from sipfw.compiler.context import Context
 from sipfw.compiler.layers.entry import entry_chains
 from sipfw.compiler.layers.host import host_chains
@@ -12,21 +13,30 @@ from sipfw.compiler.layers.rates import rate_chains
 from sipfw.compiler.layers.replies import reply_chains
 from sipfw.compiler.layers.scanners import scanner_chains
 from sipfw.compiler.layers.sets import all_sets
+from sipfw.compiler.logged import logged
 from sipfw.ruleset.model import Chain, Ruleset, Sysctl
 from sipfw.ruleset.rule import Goto, Jump
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sipfw.compiler.by_hand import ByHand
     from sipfw.policy.load import LoadedPolicy
     from sipfw.policy.types import Network
 
 
 def compile_policy(
-    loaded: LoadedPolicy, resolved: Mapping[str, tuple[Network, ...]] | None = None
+    loaded: LoadedPolicy,
+    resolved: Mapping[str, tuple[Network, ...]] | None = None,
+    feeds: Mapping[str, tuple[Network, ...]] | None = None,
+    by_hand: ByHand = NOBODY,
 ) -> Ruleset:
-    """Return what the policy means. Host names that `resolved` lacks have no addresses."""
-    context = Context(loaded.policy, loaded.origins, resolved or {})
+    """Return what the policy means.
+
+    Host names that `resolved` lacks have no addresses, block lists that `feeds` lacks no entries.
+    `by_hand` says whether there is anybody whom operators ban or trust.
+    """
+    context = Context(loaded.policy, loaded.origins, resolved or {}, feeds or {})
     chains = [
         *entry_chains(context),
         *known_chains(context),
@@ -35,25 +45,30 @@ def compile_policy(
         *reply_chains(context),
         *host_chains(context),
     ]
-    return Ruleset(tuple(_reached(chains)), tuple(all_sets(context)), tuple(_sysctls(context)))
+    ruleset = Ruleset(
+        tuple(logged(context, reached(chains))),
+        tuple(all_sets(context)),
+        tuple(_sysctls(context)),
+    )
+    return with_by_hand(ruleset, context, by_hand)
 
 
-def _reached(chains: list[Chain]) -> list[Chain]:
+def reached(chains: list[Chain]) -> list[Chain]:
     """Leave out what no packet can reach, such as the plain SIP layers of a TLS-only switch."""
     by_name = {chain.name: chain for chain in chains}
-    reached: set[str] = set()
+    found: set[str] = set()
     waiting = [chain.name for chain in chains if chain.base is not None]
     while waiting:
         name = waiting.pop()
-        if name in reached:
+        if name in found:
             continue
-        reached.add(name)
+        found.add(name)
         waiting += [
             rule.action.chain
             for rule in by_name[name].rules
             if isinstance(rule.action, Jump | Goto)
         ]
-    return [chain for chain in chains if chain.name in reached]
+    return [chain for chain in chains if chain.name in found]
 
 
 def _sysctls(context: Context) -> list[Sysctl]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
+from sipfw.compiler.pipeline import reached
 from sipfw.ruleset.match import CountAbove, InSet, PayloadContains
 from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Goto, Jump, Rule, UpdateSet
 
@@ -36,7 +37,8 @@ def textless(ruleset: Ruleset) -> Ruleset:
     ]
     return replace(
         ruleset,
-        chains=tuple(chains),
+        # The log of a rule that is gone would stay alone.
+        chains=tuple(reached(chains)),
         sets=tuple(item for item in ruleset.sets if item.name not in _SETS),
     )
 

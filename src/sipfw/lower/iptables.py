@@ -34,6 +34,7 @@ from sipfw.ruleset.rule import (
     Drop,
     Goto,
     Jump,
+    Log,
     NoTrack,
     Record,
     Return,
@@ -135,6 +136,8 @@ class _Lowering:
                 return (_recent_set(action.list, family),), None
             case NoTrack():
                 return (), XTarget("CT", (XParam("notrack"),))
+            case Log():
+                return (), _log(action)
             case UpdateSet() | AddOnce() | DeleteFromSet():
                 return self._set_action(action, family)
 
@@ -165,6 +168,13 @@ def _recent_set(name: str, family: Family) -> XMatch:
     return XMatch(
         "recent", (XParam("set"), XParam("name", (set_name(name, family),)), XParam("rsource"))
     )
+
+
+def _log(action: Log) -> XTarget:
+    if action.group is None:
+        return XTarget("LOG", (XParam("log-prefix", (action.prefix,)),))
+    group = XParam("nflog-group", (str(action.group),))
+    return XTarget("NFLOG", (group, XParam("nflog-prefix", (action.prefix,))))
 
 
 def _jump(chain: str, base: Base, family: Family) -> XJump:

@@ -51,6 +51,7 @@ from sipfw.ruleset.rule import (
     Family,
     Goto,
     Jump,
+    Log,
     NoTrack,
     Record,
     Return,
@@ -308,17 +309,17 @@ class _Lowering:
             case UpdateSet():
                 name = f"{action.set}{SUFFIX[family]}"
                 return f"update @{name} {{ {end(action.direction, family)} }}"
-            case AddOnce():
-                # The counted set's element is made by the CountAbove that follows.
+            case AddOnce() | Record():
+                # Made by the CountAbove that follows, counted by the SeenAtLeast before.
                 return ""
             case DeleteFromSet():
                 name = f"{action.set}{SUFFIX[family]}"
                 return f"delete @{name} {{ {end(action.direction, family)} }}"
-            case Record():
-                # The SeenAtLeast before it has counted already.
-                return ""
             case NoTrack():
                 return "notrack"
+            case Log():
+                group = "" if action.group is None else f" group {action.group}"
+                return f'log prefix "{action.prefix}"{group}'
             case _:
                 assert_never(action)
 

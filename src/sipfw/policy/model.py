@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
 
+from sipfw.policy.feed import Feed
 from sipfw.policy.types import (
     Burst,
     CallRate,
@@ -304,6 +305,46 @@ class Tiers(Section):
     premium: TierLimits = TierLimits(calls_per_second=200, concurrent=2000, longest_call=7200)
 
 
+class LoggedLayer(StrEnum):
+    """The layers that drop, by the names that `sipfw verify` shows."""
+
+    ENTRY = "entry"
+    TRUSTED = "trusted"
+    LEARNED = "learned"
+    BANNED = "banned"
+    SCANNER = "scanner-block"
+    RATE = "rate-limit"
+    HOST = "host"
+
+
+class LogTo(StrEnum):
+    """Who is told about a dropped packet."""
+
+    LOG = "log"
+    NFLOG = "nflog"
+
+
+class Logging(Section):
+    """Log lines about dropped packets, off by default; docs/logging.md."""
+
+    layers: tuple[LoggedLayer, ...] = Field(
+        (), description="Layers whose dropped packets are logged."
+    )
+    to: LogTo = Field(
+        LogTo.LOG,
+        description="`log`: the kernel's log, which rsyslog reads; `nflog`: a program such as "
+        "ulogd2, with the packet itself.",
+    )
+    group: Annotated[StrictInt, Field(ge=1, le=65535)] = Field(
+        5, description="NFLOG group. The kernel itself uses group 0."
+    )
+    rate: RateField = Field(
+        Rate(10, TimeUnit.MINUTE),
+        description="Lines per rule and address family, all sources together.",
+    )
+    burst: Burst = Field(5, description="Lines of one rule that may come at once.")
+
+
 class Target(Section):
     """Facts about the host that will run the rules, where they matter for what can be said."""
 
@@ -327,7 +368,9 @@ class Policy(Section):
     limits: Limits = Limits()
     bans: Bans = Bans()
     learning: Learning = Learning()
+    feeds: tuple[Feed, ...] = Field((), description="Block lists that others keep.")
     conntrack: Conntrack = Conntrack()
     host: Host = Host()
     tiers: Tiers = Tiers()
+    logging: Logging = Logging()
     target: Target = Target()

@@ -8,7 +8,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from sipfw.diagnostics import Severity
-from sipfw.policy.model import Bucket, Peer, Policy, Transport, UnknownSources
+from sipfw.policy.feed import MOST_FEEDS, SHORTEST_REFRESH, Feed, FeedFormat
+from sipfw.policy.model import Bucket, LoggedLayer, Peer, Policy, Transport, UnknownSources
 from sipfw.policy.signatures import select, shipped_signatures
 from sipfw.policy.types import Hostname, Network
 from sipfw.ruleset.match import PortRange, Rate
@@ -25,7 +26,7 @@ _WIDEST_PEER = {4: 8, 6: 16}
 _NEVER_A_SOURCE = frozenset({0, *range(240, 256)})
 
 # hashlimit keeps burst * interval in 32 bits of jiffies * 32 (net/netfilter/xt_hashlimit.c,
-# user2credits); with HZ=1000 that is 134,217 seconds.
+# user2credits); with HZ=1000 that is 134,217 seconds. So does limit (xt_limit.c).
 _LONGEST_REFILL = 86_400
 
 
@@ -53,9 +54,11 @@ def findings(policy: Policy) -> list[Finding]:
         _buckets,
         _recent,
         _signatures,
+        _feeds,
         _wide_admin,
         _unheard_peers,
         _missing_parts,
+        _logging,
     )
     return [finding for check in checks for finding in check(policy)]
 
@@ -73,14 +76,19 @@ def apply_blockers(policy: Policy) -> list[Finding]:
 
 def setless_blockers(policy: Policy) -> list[Finding]:
     """Return what a host without ipset cannot do: failures are xt_recent hits there."""
+    found = []
+    if policy.feeds:
+        message = "block lists are ipsets, and this firewall has none; take feeds out, or use ipset"
+        found.append(Finding(("feeds", 0), message))
     failures, most = policy.learning.failures, policy.target.recent_hits
     if policy.learning.enabled and policy.bans.enabled and failures > most:
         message = (
             f"'{failures}' is more than xt_recent counts on the target kernel ({most}), and "
             "without ipset failures are counted there; lower it, or raise target.recent_hits"
         )
-        return [Finding(("learning", "failures"), message, related=("target", "recent_hits"))]
-    return []
+        related = ("target", "recent_hits")
+        found.append(Finding(("learning", "failures"), message, related=related))
+    return found
 
 
 def _peer_names(policy: Policy) -> Iterator[Finding]:
@@ -233,6 +241,7 @@ def _all_buckets(policy: Policy) -> Iterator[tuple[Path, Rate, int]]:
         if bucket is not None:
             yield path, bucket.rate, bucket.burst
     yield ("learning",), learning.rate, learning.burst
+    yield ("logging",), policy.logging.rate, policy.logging.burst
 
 
 def _buckets(policy: Policy) -> Iterator[Finding]:
@@ -264,6 +273,29 @@ def _signatures(policy: Policy) -> Iterator[Finding]:
         yield Finding(path, note.message, note.severity)
 
 
+def _feeds(policy: Policy) -> Iterator[Finding]:
+    names: set[str] = set()
+    for index, feed in enumerate(policy.feeds):
+        if feed.name in names:
+            message = f"'{feed.name}' names two lists; give each its own name"
+            yield Finding(("feeds", index, "name"), message)
+        names.add(feed.name)
+        for field, message in _feed_faults(feed):
+            yield Finding(("feeds", index, field), message)
+    if len(policy.feeds) > MOST_FEEDS:
+        message = f"{len(policy.feeds)} lists are too many to look up; keep at most {MOST_FEEDS}"
+        yield Finding(("feeds", MOST_FEEDS), message)
+
+
+def _feed_faults(feed: Feed) -> Iterator[tuple[str, str]]:
+    if feed.column != 1 and feed.format is not FeedFormat.CSV:
+        yield "column", f"a {feed.format} has no columns; write format: csv, or take column out"
+    if feed.refresh < SHORTEST_REFRESH:
+        yield "refresh", f"'{feed.refresh}' seconds is too often; write at least 5m"
+    if feed.expiry is not None and feed.expiry < feed.refresh:
+        yield "expiry", "the list would expire before it is fetched again; write more than refresh"
+
+
 def _wide_admin(policy: Policy) -> Iterator[Finding]:
     for index, network in enumerate(policy.admin.networks):
         if _too_wide(network):
@@ -279,6 +311,17 @@ def _unheard_peers(policy: Policy) -> Iterator[Finding]:
             names = ", ".join(peer.transports)
             message = f"the switch has no port for {names}, so this peer is trusted nowhere"
             yield Finding(("trusted_peers", index, "transports"), message, Severity.WARNING)
+
+
+def _logging(policy: Policy) -> Iterator[Finding]:
+    guarded = policy.admin.networks and policy.host.default_drop
+    if LoggedLayer.HOST in policy.logging.layers and not guarded:
+        message = (
+            "'host' drops nothing here, so nothing of it is logged; it needs admin.networks and "
+            "host.default_drop"
+        )
+        index = policy.logging.layers.index(LoggedLayer.HOST)
+        yield Finding(("logging", "layers", index), message, Severity.WARNING)
 
 
 def _missing_parts(policy: Policy) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sipfw.ruleset
 from sipfw.ruleset.lint import lint
 from sipfw.ruleset.model import Ruleset
+from sipfw.ruleset.rule import Log
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -33,8 +34,10 @@ _TAG = "is"
 _ADDRESSES = (IPv4Address, IPv4Network, IPv6Address, IPv6Network)
 # Where an error is: deeper than a ruleset ever is, and short enough for one line.
 _MOST_SHOWN = 80
+_LAST_GROUP = 65535
 # These become words of a kernel interface or a file name below /proc/sys.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
+_LOG_PREFIX = re.compile(r"sipfw [A-Za-z0-9_.~-]{1,22} ")
 _SYSCTL = re.compile(r"net\.netfilter\.nf_conntrack_[a-z0-9_]{1,64}")
 
 
@@ -179,12 +182,22 @@ def _require_sound(ruleset: Ruleset) -> None:
     for name in names:
         if not _NAME.fullmatch(name):
             raise DecodeError(f"{_shown(name)} is no name of a chain, set or rule")
+    for action in (rule.action for chain in ruleset.chains for rule in chain.rules):
+        if isinstance(action, Log):
+            _require_sound_log(action)
     for item in ruleset.sysctls:
         if not _SYSCTL.fullmatch(item.name):
             raise DecodeError(f"{_shown(item.name)} is no setting of connection tracking")
     faults = lint(ruleset)
     if faults:
         raise DecodeError(_shown(faults[0]))
+
+
+def _require_sound_log(action: Log) -> None:
+    if not _LOG_PREFIX.fullmatch(action.prefix):
+        raise DecodeError(f"{_shown(action.prefix)} is no prefix of a log line")
+    if action.group is not None and not 1 <= action.group <= _LAST_GROUP:
+        raise DecodeError(f"{action.group} is no NFLOG group")
 
 
 def _fields(kind: type[Any]) -> tuple[dataclasses.Field[Any], ...]:

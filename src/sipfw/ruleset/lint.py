@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from sipfw.ruleset.match import CountAbove, InSet
-from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Done, Goto, Jump, Rule, UpdateSet
+from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Done, Goto, Jump, Log, Rule, UpdateSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 def lint(ruleset: Ruleset) -> list[str]:
     """Return every contradiction in a ruleset; an empty list for a sound one."""
-    return [*_ids(ruleset), *_references(ruleset), *_done_under_jump(ruleset), *_unused(ruleset)]
+    return [
+        *_ids(ruleset),
+        *_references(ruleset),
+        *_done_under_jump(ruleset),
+        *_unused(ruleset),
+        *_log_prefixes(ruleset),
+    ]
 
 
 def _rules(ruleset: Ruleset) -> Iterator[tuple[Chain, Rule]]:
@@ -78,3 +84,13 @@ def _unused(ruleset: Ruleset) -> Iterator[str]:
     for chain in ruleset.chains:
         if chain.base is None and chain.name not in reached:
             yield f"chain {chain.name} is never reached"
+
+
+def _log_prefixes(ruleset: Ruleset) -> Iterator[str]:
+    """A log line names its rule by the prefix alone."""
+    prefixes = Counter(
+        rule.action.prefix for _, rule in _rules(ruleset) if isinstance(rule.action, Log)
+    )
+    for prefix, count in prefixes.items():
+        if count > 1:
+            yield f"{count} rules log as {prefix!r}"

@@ -85,6 +85,17 @@ class NoTrack:
     """Keep the packet out of connection tracking; then go on with the next hook."""
 
 
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Tell about the packet, `prefix` first; then go on.
+
+    `group` is the NFLOG group whose reader is told; without one the kernel's own log is.
+    """
+
+    prefix: str
+    group: int | None = None
+
+
 Action = (
     Accept
     | Done
@@ -97,6 +108,7 @@ Action = (
     | DeleteFromSet
     | Record
     | NoTrack
+    | Log
 )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from sipfw.lower.xtables import Family
+from sipfw.verify.bypass import ways_past
 from sipfw.verify.order import kept_in_order
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Expectation,
         ExpectedChain,
         ExpectedJump,
+        ExpectedPolicy,
         ExpectedRule,
         ExpectedSet,
     )
@@ -53,7 +54,7 @@ class Drift:
 _NAMES = {Family.IP: "IPv4", Family.IP6: "IPv6"}
 
 # The kernel may grow hashsize by itself, and newer ipset prints two fields of its own.
-_SET_OPTIONS = frozenset({"family", "maxelem", "timeout", "counters"})
+_SET_OPTIONS = frozenset({"family", "maxelem", "timeout", "netmask", "bitmask", "counters"})
 
 
 def drift(expectation: Expectation, live: Live) -> list[Drift]:
@@ -62,6 +63,7 @@ def drift(expectation: Expectation, live: Live) -> list[Drift]:
         *_asleep(live),
         *_chains(expectation, live),
         *_jumps(expectation, live),
+        *_policies(expectation, live),
         *_sets(expectation, live),
     ]
 
@@ -76,16 +78,45 @@ def _place(family: Family, table: str, name: str) -> str:
 
 
 def _chains(expectation: Expectation, live: Live) -> Iterator[Drift]:
-    found = {(item.family, item.table, item.name): item for item in live.chains}
+    # A chain of text searches may have a namesake: the digest in its name is no part of the place.
+    found: dict[tuple[Family, str, str], list[LiveChain]] = {}
+    for item in live.chains:
+        found.setdefault((item.family, item.table, item.name), []).append(item)
     wanted = {(item.family, item.table, item.name): item for item in expectation.chains}
     for key, chain in wanted.items():
-        if key not in found:
+        namesakes = found.get(key, [])
+        if not namesakes:
             yield Drift(Kind.MISSING, "chain", _place(*key), origin=chain.rules[0].origin)
-        else:
-            yield from _rules(chain, found[key])
+            continue
+        real = max(namesakes, key=lambda item: _agreeing(chain, item))
+        yield from _rules(chain, real)
+        for item in namesakes:
+            if item is not real:
+                yield Drift(Kind.EXTRA, "chain", _place(*key), "one of the same name")
     for key, extra in found.items():
-        if key not in wanted and any(rule.rule_id is not None for rule in extra.rules):
-            yield Drift(Kind.EXTRA, "chain", _place(*key))
+        if key not in wanted:
+            for item in extra:
+                yield from _extra_chain(item, _place(*key))
+    hooks = {jump.hook for jump in expectation.jumps}
+    for name in live.strangers:
+        if name not in hooks:
+            yield Drift(Kind.EXTRA, "chain", f"inet sipfw {name}")
+
+
+def _agreeing(wanted: ExpectedChain, found: LiveChain) -> int:
+    """Count the rules that both have."""
+    marks = {(rule.id, rule.digest) for rule in wanted.rules}
+    return len(marks & {(rule.rule_id, rule.digest) for rule in found.rules})
+
+
+def _extra_chain(found: LiveChain, place: str) -> Iterator[Drift]:
+    """Name a chain of ours that should not be, or the rules of ours in somebody else's chain."""
+    ours = [rule for rule in found.rules if rule.rule_id is not None]
+    if ours and len(ours) == len(found.rules):
+        yield Drift(Kind.EXTRA, "chain", place)
+        return
+    for rule in ours:
+        yield Drift(Kind.EXTRA, "rule", f"{place} {rule.rule_id}", rule.line)
 
 
 def _rules(wanted: ExpectedChain, found: LiveChain) -> Iterator[Drift]:
@@ -100,10 +131,14 @@ def _rules(wanted: ExpectedChain, found: LiveChain) -> Iterator[Drift]:
         matches = live_by_id.get(expected.id, [])
         if not matches:
             yield _rule_drift(Kind.MISSING, expected, place)
-        elif _differs(expected, matches[0]):
-            yield _rule_drift(Kind.CHANGED, expected, place, matches[0].line)
-        for extra in matches[1:]:
-            yield _rule_drift(Kind.EXTRA, expected, place, f"stands twice: {extra.line}")
+            continue
+        real = _the_real_one(expected, matches)
+        if _differs(expected, real):
+            yield _rule_drift(Kind.CHANGED, expected, place, _seen(expected, real))
+        for extra in matches:
+            # By identity: a twin that has counted as much is equal.
+            if extra is not real:
+                yield _rule_drift(Kind.EXTRA, expected, place, f"stands twice: {extra.line}")
     known = {expected.id for expected in wanted.rules}
     for rule_id, rules in live_by_id.items():
         if rule_id not in known:
@@ -115,10 +150,27 @@ def _rule_drift(kind: Kind, rule: ExpectedRule, place: str, detail: str = "") ->
     return Drift(kind, "rule", f"{place} {rule.id}", detail, rule.origin)
 
 
+def _the_real_one(expected: ExpectedRule, found: list[LiveRule]) -> LiveRule:
+    """Return the rule that is as it should be, where one with its comment was put beside it."""
+    return next((rule for rule in found if not _differs(expected, rule)), found[0])
+
+
 def _differs(expected: ExpectedRule, found: LiveRule) -> bool:
     if expected.digest != found.digest:
         return True
-    return expected.line is not None and expected.line != found.line
+    if expected.line is not None and expected.line != found.line:
+        return True
+    return _searches_else(expected, found)
+
+
+def _searches_else(expected: ExpectedRule, found: LiveRule) -> bool:
+    return None not in {expected.search, found.search} and expected.search != found.search
+
+
+def _seen(expected: ExpectedRule, found: LiveRule) -> str:
+    if _searches_else(expected, found):
+        return f"searches {found.search}, not {expected.search}"
+    return found.line
 
 
 def _order(wanted: ExpectedChain, found: LiveChain, place: str) -> Iterator[Drift]:
@@ -143,48 +195,82 @@ def _jumps(expectation: Expectation, live: Live) -> Iterator[Drift]:
             if (jump.family, jump.table, jump.hook) == (wanted.family, wanted.table, wanted.hook)
         ]
         ours = [jump for jump in here if jump.rule.rule_id == wanted.rule.id]
-        if not ours:
-            yield Drift(Kind.MISSING, "jump", place, "no packet reaches sipfw here")
+        real = next((jump for jump in ours if not _differs(wanted.rule, jump.rule)), None)
+        real = real or next(iter(ours), None)
+        if real is None:
+            yield Drift(Kind.MISSING, "jump", place, _why_missing(wanted, live))
         else:
-            yield from _jump(wanted, ours[0], place)
+            yield from _jump(wanted, real, place, expectation)
         for jump in here:
-            # By identity: a twin that has counted as much is equal.
-            if not ours or jump is not ours[0]:
+            if jump is not real:
                 yield Drift(Kind.EXTRA, "jump", place, jump.rule.line)
     hooks = {(item.family, item.table, item.hook) for item in expectation.jumps}
-    for jump in live.jumps:
-        if (jump.family, jump.table, jump.hook) not in hooks:
-            place = _place(jump.family, jump.table, jump.hook)
-            yield Drift(Kind.EXTRA, "jump", place, jump.rule.line)
+    stray = [item for item in live.jumps if (item.family, item.table, item.hook) not in hooks]
+    for jump in stray:
+        place = _place(jump.family, jump.table, jump.hook)
+        yield Drift(Kind.EXTRA, "jump", place, jump.rule.line)
+    for jump in live.strays:
+        place = _place(jump.family, jump.table, jump.hook)
+        yield Drift(Kind.EXTRA, "jump", place, f"not made by sipfw, so it stays: {jump.rule.line}")
 
 
-def _jump(wanted: ExpectedJump, found: LiveJump, place: str) -> Iterator[Drift]:
+def _why_missing(wanted: ExpectedJump, live: Live) -> str:
+    """Say what that means; a chain of nftables that is hooked otherwise says so in its name."""
+    moved = any(
+        jump.family == wanted.family
+        and jump.rule.rule_id == wanted.rule.id
+        and jump.hook.startswith(f"{wanted.hook} (")
+        for jump in live.jumps
+    )
+    return "its chain is hooked otherwise" if moved else "no packet reaches sipfw here"
+
+
+def _jump(
+    wanted: ExpectedJump, found: LiveJump, place: str, expectation: Expectation
+) -> Iterator[Drift]:
     if _differs(wanted.rule, found.rule):
         yield Drift(Kind.CHANGED, "jump", place, found.rule.line)
-    for line in found.before:
-        if _takes_packets(line):
-            yield Drift(Kind.MOVED, "jump", place, f"a rule before it lets packets pass: {line}")
+    if wanted.table == "filter" and not _drops(expectation, wanted.family):
+        # There is nothing that a packet could get past: SIP is judged in table raw.
+        return
+    for line in ways_past(found):
+        yield Drift(Kind.MOVED, "jump", place, f"a rule before it lets packets pass: {line}")
 
 
-def _takes_packets(line: str) -> bool:
-    """Tell whether a rule before our jump could let SIP go past it; drops and chains may stand.
+def _drops(expectation: Expectation, family: Family) -> bool:
+    """Tell whether our part of table filter drops anything; an older record does not say."""
+    chains = [
+        item for item in expectation.chains if (item.family, item.table) == (family, "filter")
+    ]
+    return any(rule.action in {"drop", ""} for chain in chains for rule in chain.rules)
 
-    The line is that of iptables-save, or the JSON of nft, which starts with a bracket.
+
+def _policies(expectation: Expectation, live: Live) -> Iterator[Drift]:
+    found = {(item.family, item.table, item.hook): item.policy for item in live.policies}
+    for wanted in expectation.policies:
+        key = (wanted.family, wanted.table, wanted.hook)
+        now = found.get(key, wanted.policy)
+        if now != wanted.policy and _matters(wanted, expectation):
+            detail = f"policy {now}, which was {wanted.policy} at the apply"
+            yield Drift(Kind.CHANGED, "chain", _place(*key), detail)
+
+
+def _matters(wanted: ExpectedPolicy, expectation: Expectation) -> bool:
+    """Tell whether another policy changes what gets in.
+
+    In table raw it would judge what sipfw lets through. In table filter a host that was shut may
+    be open now, unless our own host part drops the rest; shutting it is what ufw does.
     """
-    if line.startswith("["):
-        return any(f'{{"{verdict}":null}}' in line for verdict in ("accept", "return"))
-    words = line.split()
-    accepts = any(
-        flag in {"-j", "-g"} and target in {"ACCEPT", "RETURN"} for flag, target in pairwise(words)
-    )
-    return accepts and " -i lo " not in line.replace("! -i lo ", "")
+    if wanted.table != "filter":
+        return True
+    return wanted.policy != "ACCEPT" and not _drops(expectation, wanted.family)
 
 
 def _sets(expectation: Expectation, live: Live) -> Iterator[Drift]:
     found = {item.name: item for item in live.sets}
     for wanted in expectation.sets:
         if wanted.name not in found:
-            yield Drift(Kind.MISSING, "set", wanted.name, wanted.summary)
+            yield Drift(Kind.MISSING, "set", wanted.name, wanted.summary, wanted.origin)
         else:
             yield from _set(wanted, found[wanted.name])
     known = {item.name for item in expectation.sets}
@@ -194,19 +280,26 @@ def _sets(expectation: Expectation, live: Live) -> Iterator[Drift]:
 
 
 def _set(wanted: ExpectedSet, found: LiveSetState) -> Iterator[Drift]:
+    def changed(detail: str) -> Drift:
+        return Drift(Kind.CHANGED, "set", wanted.name, detail, wanted.origin)
+
     if found.type != wanted.type:
-        yield Drift(Kind.CHANGED, "set", wanted.name, f"type {found.type}, not {wanted.type}")
+        yield changed(f"type {found.type}, not {wanted.type}")
     expected, actual = _options(wanted.options), _options(found.header)
     for name in sorted(_SET_OPTIONS):
         if expected.get(name) != actual.get(name):
-            detail = f"{name} {actual.get(name, 'absent')}, not {expected.get(name, 'absent')}"
-            yield Drift(Kind.CHANGED, "set", wanted.name, detail)
+            yield changed(
+                f"{name} {actual.get(name, 'absent')}, not {expected.get(name, 'absent')}"
+            )
     if wanted.elements is None or found.elements is None:
         return
-    for element in sorted(set(wanted.elements) - found.elements):
-        yield Drift(Kind.MISSING, "set element", f"{wanted.name} {element}")
-    for element in sorted(found.elements - set(wanted.elements)):
-        yield Drift(Kind.EXTRA, "set element", f"{wanted.name} {element}")
+    meant = set(wanted.elements)
+    for kind, elements in (
+        (Kind.MISSING, meant - found.elements),
+        (Kind.EXTRA, found.elements - meant),
+    ):
+        for element in sorted(elements):
+            yield Drift(kind, "set element", f"{wanted.name} {element}", origin=wanted.origin)
 
 
 def _options(words: tuple[str, ...]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from sipfw.ruleset.rule import (
     Drop,
     Goto,
     Jump,
+    Log,
     NoTrack,
     Record,
     Return,
@@ -36,7 +37,8 @@ FORMAT = 1
 class ExpectedRule:
     """One rule; `line` is the kernel's listing right after the apply, where there was one.
 
-    `action` says what it does with a packet, see `action_word`; empty in an older record.
+    `action` says what it does with a packet, see `action_word`; empty in an older record. `search`
+    is what it looks for where the listing does not say that, see `LiveRule`.
     """
 
     id: str
@@ -45,6 +47,7 @@ class ExpectedRule:
     origin: str
     line: str | None = None
     action: str = ""
+    search: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class ExpectedSet:
     options: tuple[str, ...]
     summary: str
     elements: tuple[str, ...] | None
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,19 @@ class ExpectedSysctl:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedPolicy:
+    """What a built-in chain did right after the apply with packets that no rule had judged.
+
+    It is the host's own; sipfw never sets it.
+    """
+
+    family: Family
+    table: str
+    hook: str
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
 class Expectation:
     """A whole applied firewall, as `verify` compares it."""
 
@@ -96,6 +113,7 @@ class Expectation:
     jumps: tuple[ExpectedJump, ...]
     sets: tuple[ExpectedSet, ...]
     sysctls: tuple[ExpectedSysctl, ...]
+    policies: tuple[ExpectedPolicy, ...] = ()
 
     def chain_names(self) -> frozenset[str]:
         """Name the chains that should be live."""
@@ -164,23 +182,31 @@ def action_word(action: Action) -> str:
             return "return"
         case UpdateSet() | AddOnce() | DeleteFromSet():
             return "set"
-        case Record() | NoTrack():
+        case Record() | NoTrack() | Log():
             return "note"
         case _:
             assert_never(action)
 
 
 def _sets(ruleset: Ruleset, plan: XPlan) -> Iterable[ExpectedSet]:
-    summaries = {
-        set_name(item.name, family): item.summary for item in ruleset.sets for family in Family
-    }
+    named = {set_name(item.name, family): item for item in ruleset.sets for family in Family}
     for item in plan.sets:
-        elements = item.elements if item.static else None
-        yield ExpectedSet(item.name, item.type, item.options, summaries[item.name], elements)
+        known = named[item.name]
+        yield ExpectedSet(
+            item.name,
+            item.type,
+            item.options,
+            known.summary,
+            item.elements if item.static else None,
+            str(known.origin),
+        )
 
 
 def with_lines(expectation: Expectation, live: Live) -> Expectation:
-    """Remember how the kernel lists each rule: later a rule edited under its comment shows."""
+    """Remember how the kernel lists each rule: later a rule edited under its comment shows.
+
+    The policies of built-in chains are remembered with them.
+    """
     chains = {(item.family, item.table, item.name): item for item in live.chains}
     filled = []
     for chain in expectation.chains:
@@ -190,7 +216,10 @@ def with_lines(expectation: Expectation, live: Live) -> Expectation:
             continue
         pairs = zip(chain.rules, found.rules, strict=True)
         filled.append(replace(chain, rules=tuple(replace(r, line=f.line) for r, f in pairs)))
-    return replace(expectation, chains=tuple(filled))
+    policies = tuple(
+        ExpectedPolicy(item.family, item.table, item.hook, item.policy) for item in live.policies
+    )
+    return replace(expectation, chains=tuple(filled), policies=policies)
 
 
 def without_families(expectation: Expectation, absent: Iterable[Family]) -> Expectation:
@@ -200,6 +229,7 @@ def without_families(expectation: Expectation, absent: Iterable[Family]) -> Expe
         expectation,
         chains=tuple(item for item in expectation.chains if item.family not in gone),
         jumps=tuple(item for item in expectation.jumps if item.family not in gone),
+        policies=tuple(item for item in expectation.policies if item.family not in gone),
     )
 
 
@@ -241,10 +271,15 @@ def from_json(text: str) -> Expectation:
                     tuple(item["options"]),
                     item["summary"],
                     None if item["elements"] is None else tuple(item["elements"]),
+                    item.get("origin", ""),
                 )
                 for item in data["sets"]
             ),
             tuple(ExpectedSysctl(**item) for item in data["sysctls"]),
+            tuple(
+                ExpectedPolicy(Family(item["family"]), item["table"], item["hook"], item["policy"])
+                for item in data.get("policies", ())
+            ),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"damaged state file: {error}") from error

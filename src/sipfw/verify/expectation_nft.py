@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sipfw.backends.interface import search_words
 from sipfw.lower.naming import base_id, split_comment, split_nft_chain
 from sipfw.lower.nftables_hooks import hook_families
 from sipfw.verify.expectation import (
@@ -34,9 +35,15 @@ def expect_nft(ruleset: Ruleset, plan: NftPlan) -> Expectation:
         *((chain.name, [rule.comment for rule in chain.rules]) for chain in plan.chains),
         *((chain.name, [rule.comment for rule in chain.rules]) for chain in plan.texts),
     ]
+    searches = {
+        (chain.name, rule.comment): search_words(rule.pattern, rule.offset)
+        for chain in plan.texts
+        for rule in chain.rules
+    }
     bases = {chain.name for chain in plan.chains if chain.base is not None}
+    origins = {item.summary: str(item.origin) for item in ruleset.sets}
     return Expectation(
-        chains=tuple(_chains(comments, bases, rules, layers)),
+        chains=tuple(_chains(comments, searches, bases, rules, layers)),
         jumps=tuple(
             ExpectedJump(family, "sipfw", name, rule)
             for name, found in comments
@@ -44,7 +51,7 @@ def expect_nft(ruleset: Ruleset, plan: NftPlan) -> Expectation:
             for rule in (_rule(comment, rules) for comment in found)
             for family in hook_families(rule.id)
         ),
-        sets=tuple(_set(item) for item in plan.sets),
+        sets=tuple(_set(item, origins.get(item.summary, "")) for item in plan.sets),
         sysctls=tuple(
             ExpectedSysctl(item.name, item.value, str(item.origin)) for item in ruleset.sysctls
         ),
@@ -70,6 +77,7 @@ def _key(jump: ExpectedJump) -> tuple[Family, str, str, str]:
 
 def _chains(
     comments: list[tuple[str, list[str]]],
+    searches: dict[tuple[str, str], str],
     bases: set[str],
     rules: dict[str, Rule],
     layers: dict[str, str],
@@ -80,7 +88,10 @@ def _chains(
             continue
         chain, family = place
         layer = layers[chain.removesuffix("_text")]
-        texts = tuple(_rule(comment, rules) for comment in found)
+        texts = tuple(
+            replace(_rule(comment, rules), search=searches.get((name, comment)))
+            for comment in found
+        )
         yield ExpectedChain(family, "sipfw", chain, layer, texts)
 
 
@@ -97,11 +108,11 @@ def _rule(comment: str, rules: dict[str, Rule]) -> ExpectedRule:
     )
 
 
-def _set(item: NftSet) -> ExpectedSet:
+def _set(item: NftSet, origin: str) -> ExpectedSet:
     options: tuple[str, ...] = ()
     if item.size is not None:
         options += ("maxelem", str(item.size))
     if item.timeout is not None:
         options += ("timeout", str(item.timeout))
     elements = item.elements if item.static else None
-    return ExpectedSet(item.name, item.type, options, item.summary, elements)
+    return ExpectedSet(item.name, item.type, options, item.summary, elements, origin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, assert_never
 
 from sipfw.ruleset.match import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _ENDS = {Direction.SOURCE: "source", Direction.DESTINATION: "destination"}
 
+_LOOPBACK = "lo"
 _OPENING = frozenset({TcpFlag.SYN})
 _SYN_MASK = frozenset(TcpFlag)
 
@@ -79,6 +81,8 @@ def ask(match: Match, rule_id: str, scene: Scene) -> Answer:
     """Answer one match of one rule."""
     packet = scene.packet
     match match:
+        case PayloadContains():
+            return _payload_contains(match, packet)
         case Protocol():
             return _protocol(match.proto, packet)
         case Ports():
@@ -102,8 +106,6 @@ def ask(match: Match, rule_id: str, scene: Scene) -> Answer:
             return _payload_at(match, packet)
         case StartsWithOneOf():
             return _starts_with_one_of(match, packet)
-        case PayloadContains():
-            return _payload_contains(match, packet)
         case RateAbove() | RateWithin() | SeenAtLeast() | ConnectionsAbove() | CountAbove():
             return _limit(match, rule_id, scene)
         case _:
@@ -121,9 +123,11 @@ def _ports(match: Ports, packet: Packet) -> Answer:
     if not proto.holds:
         return proto
     port, end = packet.port(match.direction), _ENDS[match.direction]
+    wanted = ", ".join(str(item) for item in match.ranges)
+    if port is None:
+        return _nobody_knows(f"the {end} port", f"its {end} port is among {wanted}")
     if any(item.first <= port <= item.last for item in match.ranges):
         return Answer(holds=True, why=f"{end} port {port}/{match.proto}")
-    wanted = ", ".join(str(item) for item in match.ranges)
     return Answer(holds=False, why=f"{end} port {port} is not among {wanted}")
 
 
@@ -145,8 +149,7 @@ def _in_set(match: InSet, scene: Scene) -> Answer:
         return _nobody_knows(f"the {end} address", f"its {end} is in {match.set}")
     item = scene.ruleset.set(match.set)
     if not item.dynamic:
-        holds = _in_static(item, address, match.direction, scene.packet)
-        return Answer(holds, f"{end} {address} is {'' if holds else 'not '}in {match.set}")
+        return _in_static(item, address, match.direction, scene.packet)
     found = _in_dynamic(match.set, address, scene)
     if found.present is None:
         text = f"{address} is in {match.set}"
@@ -156,13 +159,21 @@ def _in_set(match: InSet, scene: Scene) -> Answer:
     return Answer(holds, f"{end} {address} is {'' if holds else 'not '}in {match.set}{left}")
 
 
-def _in_static(item: AddressSet, address: IpAddress, end: Direction, packet: Packet) -> bool:
-    return any(address in network for network in item.networks) or any(
-        address in endpoint.network
-        and packet.protocol == endpoint.proto.value
-        and packet.port(end) == endpoint.port
+def _in_static(
+    item: AddressSet, address: IpAddress, direction: Direction, packet: Packet
+) -> Answer:
+    end, port = _ENDS[direction], packet.port(direction)
+    ports = {
+        endpoint.port
         for endpoint in item.endpoints
-    )
+        if packet.protocol == endpoint.proto.value and address in endpoint.network
+    }
+    if port in ports or any(address in network for network in item.networks):
+        return Answer(holds=True, why=f"{end} {address} is in {item.name}")
+    if port is None and ports:
+        some = " or ".join(str(number) for number in sorted(ports))
+        return _nobody_knows(f"the {end} port", f"it comes from port {some}")
+    return Answer(holds=False, why=f"{end} {address} is not in {item.name}")
 
 
 def _in_dynamic(name: str, address: IpAddress, scene: Scene) -> Membership:
@@ -176,6 +187,9 @@ def _interface(match: Interface, scene: Scene) -> Answer:
     if incoming == (scene.base.hook is Hook.OUTPUT):
         return Answer(holds=False, why=f"no packet of this hook {verb} an interface")
     name = scene.packet.interface(match.direction)
+    if name is None and match.name == _LOOPBACK and scene.packet.local is not None:
+        holds = scene.packet.local
+        return Answer(holds, f"{'comes' if holds else 'does not come'} from this host itself")
     if name is None:
         return _nobody_knows("the interface", f"it {verb} {match.name}")
     holds = name == match.name
@@ -241,11 +255,21 @@ def _starts_with_one_of(match: StartsWithOneOf, packet: Packet) -> Answer:
 
 
 def _payload_contains(match: PayloadContains, packet: Packet) -> Answer:
-    text = shown(match.pattern)
     if packet.payload is None:
-        return _nobody_knows("the payload", f"it contains {text}")
-    holds = match.pattern.translate(_FOLD) in packet.payload.translate(_FOLD)
-    return Answer(holds, f"{'contains' if holds else 'does not contain'} {text}")
+        return _nobody_knows("the payload", f"it contains {shown(match.pattern)}")
+    return _contains(match.pattern, packet.payload)
+
+
+# A policy may have thousands of texts, and "what if" walks the same packet again and again.
+@lru_cache(maxsize=32768)
+def _contains(pattern: bytes, payload: bytes) -> Answer:
+    holds = pattern.translate(_FOLD) in _folded(payload)
+    return Answer(holds, f"{'contains' if holds else 'does not contain'} {shown(pattern)}")
+
+
+@lru_cache(maxsize=16)
+def _folded(payload: bytes) -> bytes:
+    return payload.translate(_FOLD)
 
 
 def _limit(
@@ -286,5 +310,7 @@ def _limit_text(
 
 def shown(pattern: bytes) -> str:
     """Write bytes for an operator, in quotes, whatever they hold."""
-    text = "".join(chr(code) if 32 <= code < 127 else f"\\x{code:02x}" for code in pattern)
+    text = pattern.decode("latin-1")
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(chr(code) if 32 <= code < 127 else f"\\x{code:02x}" for code in pattern)
     return f"'{text}'"

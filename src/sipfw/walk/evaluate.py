@@ -19,12 +19,13 @@ from sipfw.ruleset.rule import (
     Drop,
     Goto,
     Jump,
+    Log,
     NoTrack,
     Record,
     Return,
     UpdateSet,
 )
-from sipfw.walk.conditions import Scene, ask
+from sipfw.walk.conditions import Answer, Scene, ask
 from sipfw.walk.state import Limit, LiveState
 from sipfw.walk.trace import Assumption, Stage, Step, Trace, Verdict
 
@@ -47,15 +48,16 @@ def evaluate(
     *,
     assume: Limit = Limit.WITHIN,
     path: Sequence[Base] = INCOMING,
+    otherwise: frozenset[Assumption] = frozenset(),
 ) -> Trace:
     """Walk a packet through the hooks of `path`.
 
     Limits that `live` does not know count as `assume`. Whatever was not known is in the trace's
-    assumptions.
+    assumptions. Of those in `otherwise` the opposite is assumed, and they are not in the trace.
     """
     if assume is Limit.UNKNOWN:
         raise ValueError("an unknown limit cannot be assumed to be unknown")
-    return _Walk(ruleset, packet, live or LiveState(), assume).along(path)
+    return _Walk(ruleset, packet, live or LiveState(), assume, otherwise).along(path)
 
 
 class _End(Enum):
@@ -68,11 +70,19 @@ class _End(Enum):
 
 
 class _Walk:
-    def __init__(self, ruleset: Ruleset, packet: Packet, live: LiveState, assume: Limit) -> None:
+    def __init__(
+        self,
+        ruleset: Ruleset,
+        packet: Packet,
+        live: LiveState,
+        assume: Limit,
+        otherwise: frozenset[Assumption],
+    ) -> None:
         self._ruleset = ruleset
         self._packet = packet
         self._live = live
         self._assume = assume
+        self._otherwise = otherwise
         self._written: dict[tuple[str, IpAddress], bool] = {}
         self._assumptions: list[Assumption] = []
         self._changes: list[str] = []
@@ -115,10 +125,9 @@ class _Walk:
         """Walk one chain. `above` are the chains that led here; the kernel refuses a circle."""
         if chain.name in above:
             raise ValueError(f"chain {chain.name} leads back to itself")
+        family, scene = self._packet.family, self._scene(base)
         for rule in chain.rules:
-            if rule.family not in (None, self._packet.family) or not self._matches(
-                chain, rule, base
-            ):
+            if rule.family not in (None, family) or not self._matches(chain, rule, scene):
                 continue
             action = rule.action
             match action:
@@ -130,6 +139,7 @@ class _Walk:
                     end = self._chain(self._ruleset.chain(action.chain), base, (*above, chain.name))
                     if end is not _End.FELL_OFF:
                         return end
+                    scene = self._scene(base)
                 case Goto():
                     return self._chain(
                         self._ruleset.chain(action.chain), base, (*above, chain.name)
@@ -140,7 +150,10 @@ class _Walk:
                     self._changes.append(f"notes {self._packet.source} in {action.list}")
                 case NoTrack():
                     self._untracked = True
+                    scene = self._scene(base)
                     self._changes.append("keeps the packet out of connection tracking")
+                case Log():
+                    self._changes.append(f"logs it as '{action.prefix.strip()}'")
                 case _:
                     assert_never(action)
         return _End.FELL_OFF
@@ -157,8 +170,8 @@ class _Walk:
             case _:
                 assert_never(action)
 
-    def _matches(self, chain: Chain, rule: Rule, base: Base) -> bool:
-        scene = Scene(
+    def _scene(self, base: Base) -> Scene:
+        return Scene(
             self._ruleset,
             self._packet,
             self._live,
@@ -167,11 +180,14 @@ class _Walk:
             untracked=self._untracked,
             assume=self._assume,
         )
+
+    def _matches(self, chain: Chain, rule: Rule, scene: Scene) -> bool:
         reasons = []
         for match in rule.matches:
             answer = ask(match, rule.id, scene)
-            if answer.unless is not None:
-                self._assumptions.append(Assumption(rule.id, answer.unless))
+            # Whether a log line is written changes nothing for the packet.
+            if answer.unless is not None and not isinstance(rule.action, Log):
+                answer = self._assumed(rule, answer, answer.unless)
             if not answer.holds:
                 self._steps.append(Step(chain.name, rule, matched=False, why=answer.why))
                 return False
@@ -179,6 +195,13 @@ class _Walk:
         why = ", ".join(reasons) or "asks nothing"
         self._steps.append(Step(chain.name, rule, matched=True, why=why))
         return True
+
+    def _assumed(self, rule: Rule, answer: Answer, unless: str) -> Answer:
+        assumption = Assumption(rule.id, unless)
+        if assumption in self._otherwise:
+            return Answer(not answer.holds, f"assumed: {unless}")
+        self._assumptions.append(assumption)
+        return answer
 
     def _write(self, action: UpdateSet | AddOnce | DeleteFromSet) -> None:
         address = self._packet.address(action.direction)

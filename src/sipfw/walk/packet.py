@@ -33,13 +33,14 @@ class TcpFlag(StrEnum):
 class Packet:
     """One packet. None means that nobody knows this field; the walk then says what it assumed.
 
-    `payload` is what stands behind the UDP or TCP header.
+    `payload` is what stands behind the UDP or TCP header. `local` tells whether this host itself
+    sent it: then, and only then, it comes in through the loopback device.
     """
 
     source: IpAddress
     destination: IpAddress | None
     protocol: IpProto
-    source_port: int = 0
+    source_port: int | None = 0
     destination_port: int = 0
     flags: frozenset[TcpFlag] = frozenset()
     icmp_type: int | None = None
@@ -47,12 +48,13 @@ class Packet:
     out_interface: str | None = None
     payload: bytes | None = None
     state: CtState | None = None
+    local: bool | None = None
 
     def __post_init__(self) -> None:
         if self.destination is not None and self.destination.version != self.source.version:
             raise ValueError(f"{self.source} and {self.destination} are of two families")
         for port in (self.source_port, self.destination_port):
-            if not 0 <= port <= 65535:
+            if port is not None and not 0 <= port <= 65535:
                 raise ValueError(f"{port} is not a port")
 
     @property
@@ -64,8 +66,8 @@ class Packet:
         """Return the address of one end; None where it is not known."""
         return self.source if direction is Direction.SOURCE else self.destination
 
-    def port(self, direction: Direction) -> int:
-        """Return the port of one end."""
+    def port(self, direction: Direction) -> int | None:
+        """Return the port of one end; None where it is not known."""
         return self.source_port if direction is Direction.SOURCE else self.destination_port
 
     def interface(self, direction: Direction) -> str | None:

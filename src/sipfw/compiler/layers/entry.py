@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sipfw.compiler import names
 from sipfw.compiler.context import Context, join_ports
+from sipfw.compiler.layers.feeds import feed_rules
 from sipfw.compiler.layers.known import trusted_sets
 from sipfw.policy.model import Transport
 from sipfw.ruleset.match import InSet, Interface, L4Proto, Ports, TcpSyn
@@ -140,6 +141,7 @@ def _encrypted_unknown(context: Context) -> list[Rule]:
             )
         ]
     return [
+        *feed_rules(context, ".tls"),
         Rule(
             "encrypted.connect",
             (TcpSyn(),),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
+from sipfw.compiler.layers.feeds import feed_rules
 from sipfw.policy.signatures import Signature, select, shipped_signatures
 from sipfw.ruleset.match import (
     InSet,
@@ -163,6 +164,7 @@ def _sources(context: Context) -> Chain:
         )
     if context.learning:
         rules.append(_learned(context, "identity.learned"))
+    rules += feed_rules(context)
     if context.policy.scanners.block_options:
         rules.append(_drop_options(context, L4Proto.TCP, (PayloadAt(L4Proto.TCP, _OPTIONS),)))
     rules += _at_start(context, [s for s in _signatures(context) if s.offset_zero])

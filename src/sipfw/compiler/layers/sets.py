@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
+from sipfw.compiler.layers.feeds import feed_sets
 from sipfw.compiler.layers.known import trusted_sets
 from sipfw.policy.model import MediaFrom, Peer, Transport
 from sipfw.policy.types import Hostname
@@ -24,7 +25,13 @@ _ENCRYPTED = {Transport.TLS, Transport.WS, Transport.WSS}
 
 def all_sets(context: Context) -> list[AddressSet]:
     """Return every set that this policy's rules name."""
-    return [*_trusted(context), *_tiers(context), *_host(context), *_dynamic(context)]
+    return [
+        *_trusted(context),
+        *_tiers(context),
+        *feed_sets(context),
+        *_host(context),
+        *_dynamic(context),
+    ]
 
 
 def collapsed(networks: list[Network]) -> tuple[Network, ...]:

@@ -1,0 +1,1 @@
+"""Block lists of others: fetched, read as hostile input, kept. Knows no kernel."""

@@ -1,0 +1,132 @@
+"""Whether a rule before our jump lets packets go past it. Drops and plain chains may stand so."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sipfw.backends.interface import LiveChain, LiveJump
+
+# iptables-save quotes a text only where it must.
+_FREE_TEXT = re.compile(
+    r"--(?:comment|string|hex-string|log-prefix|nflog-prefix|name) "
+    r'(?:"(?:\\.|[^"\\])*"|\S+)',
+    re.DOTALL,
+)
+# A program that is asked by NFQUEUE and accepts lets the packet skip the rest of the hook.
+_ENDS = frozenset({"ACCEPT", "QUEUE", "NFQUEUE"})
+_NFT_ENDS = ('{"accept":null}', '{"return":null}', '{"queue":', '{"goto":')
+_DROPS_ALL = re.compile(r"-A \S+ (?:-m comment )?-j (?:DROP|REJECT)\b.*")
+_CONDITIONS = frozenset({"-i", "--dport", "--dports"})
+_STATES = frozenset({"RELATED", "ESTABLISHED"})
+
+
+def ways_past(jump: LiveJump) -> Iterator[str]:
+    """Yield the rules before a jump that let packets past it, with the inner rule that does.
+
+    The lines are those of iptables-save, or the JSON of nft, which starts with a bracket.
+    """
+    chains = {chain.name: chain for chain in jump.led}
+    for line in jump.before:
+        if line.startswith("["):
+            if any(verdict in line for verdict in _NFT_ENDS):
+                yield line
+            continue
+        rule = _Words(line)
+        if jump.table == "filter" and rule.is_of_old_connections:
+            continue
+        inner = _way(rule, jump.table, chains)
+        if inner is not None:
+            yield line if inner == line else f"{line} and there {inner}"
+
+
+class _Words:
+    """A line of iptables-save; a text of somebody's own in it says nothing."""
+
+    def __init__(self, line: str) -> None:
+        self.line = line
+        self._words = _FREE_TEXT.sub("", line).split()
+
+    @property
+    def target(self) -> str:
+        """The verdict or chain, empty without one."""
+        return self._after("-j") or self._after("-g") or ""
+
+    @property
+    def goes(self) -> bool:
+        """Tell whether the target's end does not come back here."""
+        return self._after("-g") is not None
+
+    @property
+    def drops_all(self) -> bool:
+        """Tell whether no packet comes behind this rule, or past it."""
+        return _DROPS_ALL.fullmatch(" ".join(self._words)) is not None
+
+    @property
+    def is_of_loopback(self) -> bool:
+        """Tell whether it is for the host's talk with itself, which sipfw leaves alone."""
+        return self._after("-i") == "lo" and "! -i" not in " ".join(self._words)
+
+    @property
+    def is_of_old_connections(self) -> bool:
+        """Tell whether it is for connections that are open, which our host part accepts too."""
+        states = self._after("--ctstate") or self._after("--state")
+        return states is not None and set(states.split(",")) <= _STATES and "!" not in self._words
+
+    @property
+    def is_narrow(self) -> bool:
+        """Tell whether it opens one interface or one port, as a tool does for its own service."""
+        return bool(_CONDITIONS & set(self._words))
+
+    def _after(self, option: str) -> str | None:
+        return next((value for word, value in pairwise(self._words) if word == option), None)
+
+
+def _way(rule: _Words, table: str, chains: Mapping[str, LiveChain]) -> str | None:
+    """Return the rule that lets packets past, itself or in a chain that it leads to."""
+    if rule.is_of_loopback:
+        return None
+    # The end of a built-in chain is its policy: a return there passes us by as well.
+    if rule.target in _ENDS or rule.target == "RETURN":
+        return rule.line
+    chain = chains.get(rule.target)
+    if chain is None:
+        return None
+    inner = _way_inside(chain, table, chains, set())
+    if inner is not None:
+        return inner
+    return rule.line if rule.goes and not _is_wall(chain) else None
+
+
+def _way_inside(
+    chain: LiveChain, table: str, chains: Mapping[str, LiveChain], seen: set[str]
+) -> str | None:
+    if chain.name in seen:
+        return None
+    seen.add(chain.name)
+    for each in chain.rules:
+        rule = _Words(each.line)
+        if rule.is_of_loopback or (table == "filter" and _is_of_no_matter(rule)):
+            continue
+        if rule.target in _ENDS:
+            return rule.line
+        if rule.target in chains:
+            inner = _way_inside(chains[rule.target], table, chains, seen)
+            if inner is not None:
+                return inner
+        if rule.drops_all:
+            return None
+    return None
+
+
+def _is_of_no_matter(rule: _Words) -> bool:
+    """Tell what libvirt, a VPN and the like open for themselves; SIP is judged in table raw."""
+    return rule.is_narrow or rule.is_of_old_connections
+
+
+def _is_wall(chain: LiveChain) -> bool:
+    return any(_Words(rule.line).drops_all for rule in chain.rules)
