@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import yaml
 
+from lab import warm
 from packets.firewall import Iptables, Nftables
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class SharedHost:
         return self.run("-".join(filter(None, (program, self.flavour, verb))), *options, text=text)
 
     def sipfw(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "sipfw", words[0], "--root", str(self.root), *words[1:]]
-        return self.node.run(command, check=False, timeout=60, env=self.env)
+        whole = [words[0], "--root", str(self.root), *words[1:]]
+        return warm.run(self.node.namespace, whole, env=self.env)
 
     def must(self, *words: str) -> None:
         done = self.sipfw(*words)

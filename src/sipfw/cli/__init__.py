@@ -20,13 +20,21 @@ _COMMANDS = {
     "diff": "show what an apply would change in the live firewall",
     "apply": "make the policy live on this host",
     "verify": "show counters and whether the live firewall is the applied one",
+    "metrics": "print, write or serve what Prometheus wants to know",
+    "why": "say what happens to a source now, the reason, and what would change it",
+    "top": "show who is being dropped, by which layer and why",
     "doctor": "say what is wrong with this host for SIP, and how to mend it",
     "confirm": "keep what was applied with --confirm",
     "rollback": "bring an earlier firewall back",
     "history": "list what was applied and what became of it",
     "restore": "make the last confirmed firewall live, as at boot",
     "install-service": "restore the firewall at boot and follow host names",
-    "refresh": "resolve the peers' host names again",
+    "refresh": "resolve host names again, and fetch block lists",
+    "feeds": "show the block lists: entries, age, errors, hits",
+    "ban": "ban addresses by hand, for a time",
+    "unban": "free addresses from every ban",
+    "bans": "show who is banned, why and for how long still; export the list",
+    "trust": "trust a source for a time, without a word in the policy",
     "remove": "take everything of sipfw off this host",
     "profiles": "list and show the shipped profiles and switches",
     "schema": "print the JSON Schema of the policy file",
@@ -56,7 +64,7 @@ def cli() -> None:
 
     Exit codes: 0 clean, 1 difference found, 2 usage, 3 invalid policy,
     4 host refused (nothing changed), 5 went live and failed (see the message),
-    6 done, but a peer's host name has no address.
+    6 done, but a host name has no address or a block list no entries.
     """
 
 

@@ -1,0 +1,79 @@
+"""A source that is being dropped, for one reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from ipaddress import IPv4Network, IPv6Network
+
+Network: TypeAlias = "IPv4Network | IPv6Network"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source and one reason. Moments are seconds since 1970, None where nothing tells.
+
+    `packets` were seen while looking, or counted as refused by the switch. `left` is how many
+    seconds the reason still lasts if nothing more comes.
+    """
+
+    network: Network
+    layer: str
+    rule: str
+    reason: str
+    packets: int | None = None
+    first: float | None = None
+    last: float | None = None
+    left: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """The sources, those with the most packets first, and what could not be seen.
+
+    `looked` is for how many seconds arriving packets were looked at.
+    """
+
+    sources: tuple[Source, ...]
+    notes: tuple[str, ...]
+    looked: float
+
+
+def plain_id(rule_id: str) -> str:
+    """Return the id of the rule that a logged drop belongs to; see `compiler.logged`."""
+    return rule_id.removeprefix("log.").removesuffix(".drop") if _logs(rule_id) else rule_id
+
+
+def _logs(rule_id: str) -> bool:
+    return rule_id.startswith("log.") and rule_id.endswith(".drop")
+
+
+def seen_again(old: Source | None, new: Source) -> Source:
+    """Count one more packet of a source."""
+    if old is None:
+        return new
+    return replace(old, packets=(old.packets or 0) + (new.packets or 0), last=new.last)
+
+
+def merged(sources: Iterable[Source]) -> list[Source]:
+    """Make one of what several places tell about one source in one layer."""
+    found: dict[tuple[Network, str], Source] = {}
+    for item in sources:
+        key = item.network, item.layer
+        old = found.get(key)
+        if old is None:
+            found[key] = item
+            continue
+        more, less = sorted((old, item), key=lambda one: -(one.packets or 0))
+        firsts = [one.first for one in (old, item) if one.first is not None]
+        lasts = [one.last for one in (old, item) if one.last is not None]
+        found[key] = replace(
+            more,
+            first=min(firsts, default=None),
+            last=max(lasts, default=None),
+            left=more.left if more.left is not None else less.left,
+        )
+    return list(found.values())

@@ -1,0 +1,154 @@
+"""What sets, limits and the log tell about sources."""
+
+from __future__ import annotations
+
+import time
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from sipfw.backends.limit_state import Standing, limit_state, source_limits
+from sipfw.compiler import names
+from sipfw.deploy.top_source import Source, plain_id, seen_again
+from sipfw.ruleset.match import InSet, RateAbove, SeenAtLeast
+from sipfw.ruleset.rule import Drop, Log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from sipfw.backends.limit_state import Bucket, Table
+    from sipfw.backends.nflog import Logged
+    from sipfw.backends.set_members import Member
+    from sipfw.deploy.live import Firewall
+    from sipfw.deploy.top_source import Network
+    from sipfw.ruleset.model import Chain, Ruleset
+    from sipfw.ruleset.rule import Rule
+
+
+def from_sets(ruleset: Ruleset, members: Mapping[str, Sequence[Member]]) -> Iterator[Source]:
+    """Return who is banned, and whom the switch refuses."""
+    timeouts = {item.name: item.timeout for item in ruleset.sets if item.dynamic}
+    rule = _asking(ruleset, names.SET_BANNED)
+    if rule is not None:
+        for item in members.get(names.SET_BANNED, ()):
+            yield Source(
+                ip_network(item.address),
+                "banned",
+                rule.id,
+                rule.summary,
+                first=_began(item, timeouts[names.SET_BANNED]),
+                left=item.left,
+            )
+    for item in members.get(names.SET_FAILURES, ()):
+        # An entry is there from the first refusal on, and has counted those after it.
+        yield Source(
+            ip_network(item.address),
+            "replies",
+            "failures",
+            "the switch refuses its requests; a ban follows if that goes on",
+            item.packets,
+            last=_began(item, timeouts[names.SET_FAILURES]),
+            left=item.left,
+        )
+
+
+def _asking(ruleset: Ruleset, name: str) -> Rule | None:
+    """Return the first rule that asks a set about the source."""
+    for chain in ruleset.chains:
+        for rule in chain.rules:
+            if any(isinstance(match, InSet) and match.set == name for match in rule.matches):
+                return rule
+    return None
+
+
+def _began(item: Member, timeout: int | None) -> float | None:
+    """Return when the entry got its time; None for one that was given another than the set's."""
+    if item.left is None or timeout is None or item.left > timeout:
+        return None
+    return time.time() - (timeout - item.left)
+
+
+def from_limits(firewall: Firewall) -> tuple[list[Source], list[str]]:
+    """Return who is above a limit of its own, and what the kernel does not show."""
+    rules = [
+        (match, chain, rule)
+        for chain in firewall.ruleset.chains
+        for rule in chain.rules
+        for match in rule.matches
+        if isinstance(match, RateAbove | SeenAtLeast)
+    ]
+    tables = limit_state(firewall.backend).read(source_limits(firewall.ruleset))
+    found: list[Source] = []
+    for table in tables:
+        chain, rule = next((c, r) for match, c, r in rules if match == table.limit)
+        found += _above(table, chain, rule)
+    notes = []
+    if any(table.cut for table in tables):
+        notes.append("more sources have a limit of their own than are read")
+    if any(one.standing is Standing.UNKNOWN for table in tables for one in table.buckets):
+        notes.append("nftables does not show who is above a limit; an NFLOG group would")
+    return found, notes
+
+
+def _above(table: Table, chain: Chain, rule: Rule) -> Iterator[Source]:
+    found: dict[Network, Source] = {}
+    for item in table.buckets:
+        if item.standing is not Standing.EXCEEDED:
+            continue
+        last = _last_seen(item, table)
+        old = found.get(item.network)
+        # A source may have a bucket for each of its ports.
+        if old is None or (last or 0.0) > (old.last or 0.0):
+            found[item.network] = Source(
+                item.network,
+                chain.layer.value,
+                rule.id,
+                rule.summary,
+                last=last,
+                left=None if item.expires is None else round(item.expires),
+            )
+    yield from found.values()
+
+
+def _last_seen(item: Bucket, table: Table) -> float | None:
+    """Return when a bucket was last used: each packet gives it its whole life again."""
+    if item.expires is None or isinstance(table.limit, SeenAtLeast):
+        return None
+    return time.time() - max(table.limit.lifetime - item.expires, 0.0)
+
+
+def log_group(ruleset: Ruleset) -> int | None:
+    """Return the NFLOG group that the ruleset logs to, None without one."""
+    for chain in ruleset.chains:
+        for rule in chain.rules:
+            if isinstance(rule.action, Log) and rule.action.group is not None:
+                return rule.action.group
+    return None
+
+
+def from_log(ruleset: Ruleset, packets: Iterable[Logged]) -> list[Source]:
+    """Return whom the kernel has logged as dropped."""
+    dropped = {
+        rule.action.prefix: (chain, last)
+        for chain in ruleset.chains
+        for rule in chain.rules
+        if isinstance(rule.action, Log)
+        for last in chain.rules
+        if isinstance(last.action, Drop)
+    }
+    found: dict[tuple[Network, str], Source] = {}
+    for item in packets:
+        if item.prefix not in dropped:
+            continue
+        chain, rule = dropped[item.prefix]
+        key = (ip_network(item.source), rule.id)
+        seen = Source(
+            key[0],
+            chain.layer.value,
+            plain_id(rule.id),
+            rule.summary,
+            1,
+            item.moment,
+            item.moment,
+        )
+        found[key] = seen_again(found.get(key), seen)
+    return list(found.values())
