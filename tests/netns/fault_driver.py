@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from kernel_listing import listing
 from small_rulesets import small_content
 
-from sipfw.backends import nft_text_rules
+from sipfw.backends import iptables, nft_text_rules
 from sipfw.backends.iptc_protocol import Operation, decode_request, encode_request
 from sipfw.backends.runner import SubprocessRunner
 from sipfw.deploy import sysctls
@@ -82,7 +82,7 @@ class Killer:
 
         def run(runner: SubprocessRunner, argv: list[str], **options: Any) -> Any:
             self.point()
-            if argv[0] == sys.executable and "stdin" in options:
+            if iptables._START_WORKER in argv:
                 self.between_commits(runner, argv, options, real)
             done = real(runner, argv, **options)
             if not any(word in argv for word in ("list", "save", "--version")):

@@ -2,7 +2,8 @@
 
 `writer_driver.py PLAN WORDS...` with a plan in JSON: `writes` are programs to run, `waits` whether
 sipfw waits for them, `always` whether they run before every commit or before the first one only,
-`fails` whether sipfw finds its rules wrong after the commit and goes back.
+`late` whether they run after sipfw's last look before libiptc commits table filter, `fails` whether
+sipfw finds its rules wrong after the commit and goes back, which is a commit as well.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sipfw.backends import iptables, iptables_restore
+from sipfw.backends.iptc_patches import load_iptc
 from sipfw.backends.iptc_table import KernelTable
 from sipfw.backends.runner import HOST_PATH, SubprocessRunner
 from sipfw.cli import main as sipfw
@@ -51,19 +53,23 @@ class Writer:
                 sys.exit(f"{argv} failed")
 
     def around_commits_of_libiptc(self) -> None:
-        real = KernelTable.commit
+        late = load_iptc().Table
+        owner = late if self.plan["late"] else KernelTable
+        real = owner.commit
 
-        def commit(table: KernelTable) -> None:
-            self.write()
+        def commit(table: Any) -> None:
+            # The writes are to this table.
+            if owner is KernelTable or (type(table) is late and table.name == "filter"):
+                self.write()
             real(table)
 
-        KernelTable.commit = commit  # type: ignore[method-assign,assignment]
+        owner.commit = commit
 
     def around_commits_of_programs(self) -> None:
         real = SubprocessRunner.run
 
         def run(runner: SubprocessRunner, argv: list[str], **options: Any) -> Any:
-            loads = argv[0].endswith("-nft-restore") and "--test" not in argv
+            loads = argv[0].endswith("-restore") and "--test" not in argv
             if loads or argv == ["nft", "-f", "-"]:
                 self.write()
             return real(runner, argv, **options)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class LiveRule:
     """A rule in the kernel; `rule_id` is None when it does not carry our mark.
 
-    `line` is the kernel's own listing of it, without counters.
+    `line` is the kernel's own listing of it, without counters. `search` says what the xtables
+    matches of an nftables rule look for, which the listing leaves out.
     """
 
     rule_id: str | None
@@ -21,6 +22,7 @@ class LiveRule:
     packets: int
     bytes: int
     line: str
+    search: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,17 @@ class LiveChain:
 
 @dataclass(frozen=True, slots=True)
 class LiveJump:
-    """A rule of ours in a built-in chain; `before` are the rules that see packets first."""
+    """A rule of ours in a built-in chain; `before` are the rules that see packets first.
+
+    `led` are the foreign chains into which those lead, at any depth.
+    """
 
     family: Family
     table: str
     hook: str
     rule: LiveRule
     before: tuple[str, ...]
+    led: tuple[LiveChain, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +62,35 @@ class LiveSetState:
 
 
 @dataclass(frozen=True, slots=True)
+class LivePolicy:
+    """What a built-in chain of iptables does with packets that no rule of it has judged."""
+
+    family: Family
+    table: str
+    hook: str
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
-    """Everything of ours that one namespace's kernel holds; `dormant` when no packet meets it."""
+    """Everything of ours that one namespace's kernel holds; `dormant` when no packet meets it.
+
+    `strays` are rules without our mark, outside our chains, that lead into them. `strangers` are
+    chains in our own table which no plan makes.
+    """
 
     chains: tuple[LiveChain, ...]
     jumps: tuple[LiveJump, ...]
     sets: tuple[LiveSetState, ...]
     dormant: bool = False
+    policies: tuple[LivePolicy, ...] = ()
+    strays: tuple[LiveJump, ...] = ()
+    strangers: tuple[str, ...] = ()
+
+
+def search_words(pattern: bytes, start: int) -> str:
+    """Say what a search of ours looks for, as `LiveRule.search` has it."""
+    return f"{repr(pattern)[1:]} from byte {start}"
 
 
 class LiveReader(Protocol):

@@ -1,7 +1,7 @@
 """The live iptables backend: one plan into legacy x_tables and ipset, all of it or nothing.
 
 Order: lock, snapshot, sets, rules (in the worker process), read back, obsolete sets. Any failure
-after the snapshot brings back every table and set that differs from it. Knows nothing of policy.
+after the snapshot takes our chains, jumps and sets back to it. Knows nothing of policy.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from sipfw.backends.ipset import OUR_PREFIX, Ipsets, SetSnapshot
 from sipfw.backends.iptables_live import LiveRuleset, differences
 from sipfw.backends.iptables_shared import (
+    ATTEMPTS,
     GUIDE_CHAINS,
     ApplyResult,
+    WayBack,
     drop_obsolete_sets,
     refuse_foreign,
     require_sets,
@@ -32,6 +34,7 @@ from sipfw.backends.iptc_protocol import (
     decode_reply,
     encode_request,
 )
+from sipfw.backends.restore_edit import Adoption
 from sipfw.backends.runner import Runner, SubprocessRunner
 from sipfw.backends.xtables_tools import LegacyTools, Tables
 from sipfw.backends.xtlock import xtables_lock
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 WORKER_TIMEOUT = 60.0
-_ATTEMPTS = 3
 
 # -I keeps the directory that root stands in and every PYTHON* variable out of the worker; the
 # parent's own package directory is handed over, since a checkout is not on the isolated path.
@@ -57,12 +59,17 @@ class _Change:
     """One run between snapshot and success: what to return to, and how far it came."""
 
     tools: LegacyTools
-    tables: Tables
+    back: WayBack
     sets: SetSnapshot
     step: str = "snapshot"
     changed_sets: tuple[str, ...] = ()
     went_live: bool = False
     notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def is_live(self) -> None:
+        """Remember that something of this change may have reached the kernel."""
+        self.went_live = True
 
 
 class IptablesBackend:
@@ -98,8 +105,11 @@ class IptablesBackend:
             require_sets(self._sets, plan)
             existing = _existing(tools)
             tables = _touched(existing, plan.tables, adopt_chains if adopt else ())
+            names = {chain.name for table in plan.tables for chain in table.chains}
+            adoption = Adoption(frozenset({*adopt_chains, *names} if adopt else ()))
+            back = WayBack(tools, tables, tuple(tables), adoption, legacy=True)
             sets = self._sets.snapshot(item.name for item in plan.sets)
-            change = _Change(tools, tables, sets, notes=notes)
+            change = _Change(tools, back, sets, notes=notes)
             request = WorkerRequest(
                 Operation.APPLY,
                 tables=_with_emptied(plan.tables, tables),
@@ -160,9 +170,10 @@ class IptablesBackend:
         except BackendError as error:
             trouble = self._roll_back(change)
             kind = ApplyError if change.went_live else BackendError
-            message = f"{change.step}: {error.message}"
+            message = "; ".join([f"{change.step}: {error.message}", *change.left_out])
             if trouble is None:
-                raise kind(message, hint=error.hint, restored=True) from error
+                restored = not change.left_out
+                raise kind(message, hint=error.hint, restored=restored) from error
             raise kind(f"{message}; and going back failed: {trouble}", restored=False) from error
         except BaseException:
             # A bug of ours must not leave half a firewall either.
@@ -176,7 +187,7 @@ class IptablesBackend:
         loaded = self._sets.load(plan.sets)
         change.changed_sets = loaded.changed
         change.step = "change rules"
-        reply = self._work_until_quiet(request, change)
+        committed = self._work_until_quiet(request, change)
         change.step = "read back"
         found = [
             text
@@ -186,14 +197,13 @@ class IptablesBackend:
         ]
         if found:
             raise BackendError("; ".join(found))
-        notes = [*change.notes, *loaded.notes, *reply.notes, *drop_obsolete_sets(self._sets, plan)]
-        return ApplyResult(reply.committed, loaded.changed, tuple(notes))
+        notes = [*change.notes, *loaded.notes, *drop_obsolete_sets(self._sets, plan)]
+        return ApplyResult(committed, loaded.changed, tuple(notes))
 
     def _roll_back(self, change: _Change) -> str | None:
         """Return to the snapshot: tables first, since they may hold new sets. None if it worked."""
         try:
-            changed_tables = change.tools.put_back(change.tables)
-            change.went_live = change.went_live or bool(changed_tables)
+            change.left_out = change.back.go(change.is_live)
             names = change.changed_sets
             saved = {name: change.sets.saved[name] for name in names}
             self._sets.restore(SetSnapshot(saved))
@@ -201,17 +211,28 @@ class IptablesBackend:
             return error.message
         return None
 
-    def _work_until_quiet(self, request: WorkerRequest, change: _Change) -> WorkerReply:
-        """Run the worker again while programs that ignore the lock change the tables under it."""
-        for attempt in range(_ATTEMPTS):
+    def _work_until_quiet(self, request: WorkerRequest, change: _Change) -> tuple[str, ...]:
+        """Run the worker again while programs that ignore the lock change the tables under it.
+
+        Returns which tables it committed. What it notes on a table that it committed holds even if
+        it failed at a later one.
+        """
+        for attempt in range(ATTEMPTS):
             reply = self._work(request)
             change.went_live = change.went_live or bool(reply.committed)
+            change.notes += [note for note in reply.notes if note not in change.notes]
             if reply.error is None:
-                return reply
+                return reply.committed
             if reply.foreign:
                 raise BackendError(reply.error, hint="apply with --adopt to take it over")
-            if not reply.retry or attempt == _ATTEMPTS - 1:
+            if not reply.retry:
                 raise BackendError(reply.error)
+            if attempt == ATTEMPTS - 1:
+                raise BackendError(
+                    reply.error,
+                    hint="apply again when the program that changes it has ended, or let that "
+                    "program take the xtables lock (iptables -w)",
+                )
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _work(self, request: WorkerRequest) -> WorkerReply:

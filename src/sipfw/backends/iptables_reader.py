@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import chain as chained
 from typing import TYPE_CHECKING, Protocol
 
-from sipfw.backends.interface import Live, LiveChain, LiveJump, LiveRule, LiveSetState
+from sipfw.backends.interface import (
+    Live,
+    LiveChain,
+    LiveJump,
+    LivePolicy,
+    LiveRule,
+    LiveSetState,
+)
 from sipfw.backends.ipset import OUR_PREFIX, Ipsets, LiveSet
 from sipfw.backends.ipset_text import elements_of
 from sipfw.backends.iptables_live import LiveRuleset
@@ -13,8 +21,11 @@ from sipfw.errors import BackendError
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sipfw.backends.iptables_live import LiveJump as OurJump
     from sipfw.backends.runner import Runner
-    from sipfw.backends.save_text import SavedRule
+    from sipfw.backends.save_text import SavedChain, SavedRule, SavedTable
     from sipfw.backends.xtables_tools import Tables
 
 
@@ -38,24 +49,22 @@ class IptablesReader:
         tables: Tables = {}
         for family in Family:
             tables |= self._tools.existing(family)
-        ruleset = LiveRuleset(tables, ())
         chains = [
-            LiveChain(family, name, chain.name, tuple(_rule(rule) for rule in chain.rules))
+            _chain(family, name, chain)
             for (family, name), table in tables.items()
             for chain in table.chains
             if chain.policy is None and (chain.is_ours or chain.name in chain_names)
         ]
-        jumps = [
-            LiveJump(
-                jump.family,
-                jump.table,
-                jump.hook,
-                _rule(jump.rule),
-                tuple(rule.line for rule in jump.before),
-            )
-            for jump in ruleset.our_jumps()
-        ]
-        return Live(tuple(chains), tuple(jumps), self._set_states(static_sets))
+        return Live(
+            tuple(chains),
+            tuple(
+                _jump(jump, tables[jump.family, jump.table])
+                for jump in LiveRuleset(tables, ()).our_jumps()
+            ),
+            self._set_states(static_sets),
+            policies=tuple(_policies(tables)),
+            strays=tuple(_strays(tables, chain_names)),
+        )
 
     def _set_states(self, static_sets: frozenset[str]) -> tuple[LiveSetState, ...]:
         try:
@@ -77,3 +86,46 @@ class IptablesReader:
 
 def _rule(rule: SavedRule) -> LiveRule:
     return LiveRule(rule.rule_id, rule.digest, rule.packets, rule.bytes, rule.line)
+
+
+def _chain(family: Family, table: str, chain: SavedChain) -> LiveChain:
+    return LiveChain(family, table, chain.name, tuple(_rule(rule) for rule in chain.rules))
+
+
+def _jump(jump: OurJump, table: SavedTable) -> LiveJump:
+    led = tuple(_chain(jump.family, jump.table, chain) for chain in _led(jump.before, table))
+    before = tuple(rule.line for rule in jump.before)
+    return LiveJump(jump.family, jump.table, jump.hook, _rule(jump.rule), before, led)
+
+
+def _led(rules: Iterable[SavedRule], table: SavedTable) -> list[SavedChain]:
+    """Return the foreign chains that the rules lead into, and those that these lead into."""
+    foreign = {c.name: c for c in table.chains if c.policy is None and not c.is_ours}
+    found: dict[str, SavedChain] = {}
+    waiting = list(rules)
+    while waiting:
+        chain = foreign.get(waiting.pop().target or "")
+        if chain is not None and chain.name not in found:
+            found[chain.name] = chain
+            waiting += chain.rules
+    return list(found.values())
+
+
+def _policies(tables: Tables) -> Iterator[LivePolicy]:
+    """Return the policies behind our jumps, and of filter/INPUT: whether the host is shut."""
+    for (family, name), table in tables.items():
+        for chain in table.chains:
+            hooked = any(rule.is_ours for rule in chain.rules)
+            if chain.policy is not None and (hooked or (name, chain.name) == ("filter", "INPUT")):
+                yield LivePolicy(family, name, chain.name, chain.policy)
+
+
+def _strays(tables: Tables, chain_names: frozenset[str]) -> Iterator[LiveJump]:
+    for (family, name), table in tables.items():
+        ours = {c.name for c in table.chains if c.is_ours and c.name in chain_names}
+        if not ours:
+            continue
+        outside = (chain.rules for chain in table.chains if chain.name not in ours)
+        for rule in chained.from_iterable(outside):
+            if not rule.is_ours and rule.target in ours:
+                yield LiveJump(family, name, rule.chain, _rule(rule), ())

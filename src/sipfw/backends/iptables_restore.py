@@ -15,7 +15,9 @@ from sipfw.backends.iptables_live import LiveRuleset, differences
 from sipfw.backends.iptables_shared import (
     GUIDE_CHAINS,
     ApplyResult,
+    WayBack,
     drop_obsolete_sets,
+    load_edits,
     refuse_foreign,
     require_sets,
     signals_later,
@@ -23,7 +25,7 @@ from sipfw.backends.iptables_shared import (
 from sipfw.backends.iptc_limits import OUR_TABLES, plan_faults
 from sipfw.backends.nft_empty_tables import drop_empty_tables
 from sipfw.backends.nft_flavour_tools import PROGRAM, NftFlavourTools, explained
-from sipfw.backends.restore_edit import Adoption, TableEdit, change, foreign_chains, undo
+from sipfw.backends.restore_edit import Adoption, change, foreign_chains
 from sipfw.backends.runner import Runner, SubprocessRunner
 from sipfw.backends.save_text import parse_save
 from sipfw.backends.scratch import Step, run_in_scratch
@@ -54,6 +56,10 @@ class _Change:
     changed_sets: tuple[str, ...] = ()
     went_live: bool = False
     left_out: list[str] = field(default_factory=list)
+
+    def is_live(self) -> None:
+        """Remember that something of this change may have reached the kernel."""
+        self.went_live = True
 
 
 class RestoreBackend:
@@ -181,7 +187,7 @@ class RestoreBackend:
             key = (table.family, table.name)
             edit = change(table, made.tables.get(key), rehearsed.get(key), made.adoption)
             edits.append((table.family, edit))
-        self._load(edits, made)
+        load_edits(self._tools, edits, made.is_live)
         made.step = "read back"
         live = self._existing()
         found = [text for table in wanted for text in _differences(table, live)]
@@ -193,31 +199,11 @@ class RestoreBackend:
         names = tuple(f"{table.family} {table.name}" for table in wanted)
         return ApplyResult(names, loaded.changed, tuple(notes))
 
-    def _load(self, edits: Sequence[tuple[Family, TableEdit]], made: _Change | None) -> None:
-        """Have both families' texts parsed, then load them."""
-        texts = {
-            family: "".join(edit.text() for each, edit in edits if each is family)
-            for family in Family
-        }
-        for family, text in texts.items():
-            if text:
-                self._tools.test(family, text)
-        for family, text in texts.items():
-            if text:
-                self._tools.load(family, text)
-                if made is not None:
-                    made.went_live = True
-
     def _roll_back(self, made: _Change) -> str | None:
         """Return to the snapshot: rules first, since they may use new sets. None if it worked."""
         try:
-            edits = self._ways_back(made)
-            made.went_live = made.went_live or any(edit.lines for _, edit in edits)
-            made.left_out = [note for _, edit in edits for note in edit.notes]
-            self._load(edits, None)
-            still = [f"{f} {edit.name}" for f, edit in self._ways_back(made) if edit.lines]
-            if still:
-                return f"these tables differ from before: {', '.join(still)}"
+            back = WayBack(self._tools, made.tables, made.touched, made.adoption)
+            made.left_out = back.go(made.is_live)
             created = [key for key in made.touched if key not in made.tables]
             drop_empty_tables(self._runner, created)
             saved = {name: made.sets.saved[name] for name in made.changed_sets}
@@ -225,13 +211,6 @@ class RestoreBackend:
         except BackendError as error:
             return error.message
         return None
-
-    def _ways_back(self, made: _Change) -> list[tuple[Family, TableEdit]]:
-        now = self._existing()
-        return [
-            (key[0], undo(made.tables.get(key), now.get(key), key[1], made.adoption))
-            for key in made.touched
-        ]
 
 
 def _refuse_faults(plan: XPlan) -> None:

@@ -3,6 +3,16 @@
 Ours is what carries our comment, nothing else. Reads entries byte by byte instead of through
 python-iptables' `Chain.rules`, which fails as soon as one foreign rule uses an extension without a
 plugin here. Nothing reaches the kernel before `commit`.
+
+A commit writes the whole table as it was fetched, with our changes. The kernel refuses it when the
+number of entries is another one by then, and nothing else tells it that somebody wrote meanwhile,
+without the xtables lock. So the table is read once more right before the commit, and the commit is
+left out if it reads otherwise. What is left is an exchange (`iptables -R`) between that look and
+the kernel's swap of the tables: 0.1 to 3 ms for ours, 35 ms beside 5000 other rules. No later
+listing shows it, since our table has replaced it; but the counters that libiptc carries over are
+those of the replaced one, entry by entry. If a rule of somebody else has counted less than before,
+or their rules are not those that we wrote, a note asks the operator to look. An exchange of rules
+that have not counted yet leaves no trace.
 """
 
 from __future__ import annotations
@@ -13,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from sipfw.backends.carried_counters import Counters, carried
 from sipfw.backends.iptc_build import RuleBuilder
+from sipfw.backends.iptc_entries import TableReader
 from sipfw.backends.save_text import OUR_MARK
+from sipfw.errors import BackendError
 from sipfw.lower.xtables import Family
 
 if TYPE_CHECKING:
@@ -25,6 +37,8 @@ if TYPE_CHECKING:
 _MATCH_HEADER = 32  # struct xt_entry_match: size 2, name 29, revision 1
 _MATCH_NAME = 29
 _COMMENT_SIZE = 256
+
+CHANGED = "another program changed the table meanwhile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +69,10 @@ class KernelTable:
     """A libiptc handle on one table, with the few calls that python-iptables lacks."""
 
     def __init__(self, iptc: ModuleType, family: Family, name: str) -> None:
-        # Creating the object fetches the table: this is the one refresh.
+        self._reader = TableReader(iptc, family, name)
+        # Before the fetch: what is written between the two shows at the commit.
+        self._read = self._reader.read()
+        # Creating the object fetches the table.
         table = iptc.Table if family is Family.IP else iptc.Table6
         self._table = table(name, autocommit=False)
         self.create_chain = self._table.create_chain
@@ -71,7 +88,7 @@ class KernelTable:
         return {name: self._table.builtin_chain(name) for name in names}
 
     def commit(self) -> None:
-        """Put the table into the kernel in one step, policy counters included.
+        """Put the table into the kernel in one step, unless somebody wrote it since the fetch.
 
         libiptc forgets the counters of built-in chains with every commit, as each
         `iptables -A` does too, unless they are set explicitly.
@@ -80,7 +97,13 @@ class KernelTable:
             if builtin:
                 policy, counters = self._table.get_policy(chain)
                 self._table.set_policy(chain, policy, counters)
+        if self._reader.read() != self._read:
+            raise BackendError(CHANGED)
         self._table.commit()
+
+    def fetch(self) -> None:
+        """Look at the table as it is in the kernel now; what was not committed is gone."""
+        self._table.refresh()
 
     def entries(self, chain: str) -> list[Entry]:
         """Return the rules of a chain in order."""
@@ -160,8 +183,21 @@ class TableEdit:
             self._drop(name)
 
     def commit(self) -> None:
-        """Put the whole table into the kernel in one step."""
+        """Put the whole table into the kernel in one step, and look at what it replaced."""
+        wanted = self._foreign()
         self._kernel.commit()
+        self._kernel.fetch()
+        if not _goes_on(wanted, self._foreign()):
+            self.notes.append(
+                f"{self.label}: another program changed this table at the moment of the commit, "
+                "without the xtables lock; look whether its rules are there"
+            )
+
+    def _foreign(self) -> dict[str, list[Entry]]:
+        return {
+            chain: [entry for entry in self._kernel.entries(chain) if not entry.is_ours]
+            for chain in self._kernel.chains()
+        }
 
     def _is_foreign(self, name: str) -> bool:
         exists_as_user_chain = self._builtin.get(name) is False
@@ -243,6 +279,22 @@ class TableEdit:
 def _counters(rules: Sequence[XRule], before: Sequence[Entry]) -> list[Counters]:
     live = [(entry.comment, entry.counters) for entry in before if entry.comment is not None]
     return carried([rule.comment for rule in rules], live)
+
+
+def _goes_on(before: dict[str, list[Entry]], after: dict[str, list[Entry]]) -> bool:
+    """Tell whether the rules are the same ones and none of them has counted backwards."""
+    if before.keys() != after.keys():
+        return False
+    return all(
+        [(entry.comment, entry.target) for entry in old]
+        == [(entry.comment, entry.target) for entry in after[chain]]
+        and all(
+            now >= then
+            for earlier, later in zip(old, after[chain], strict=True)
+            for then, now in zip(earlier.counters, later.counters, strict=True)
+        )
+        for chain, old in before.items()
+    )
 
 
 def _comment(raw: Any) -> str | None:

@@ -22,7 +22,7 @@ from sipfw.backends.iptc_protocol import (
     decode_request,
     encode_reply,
 )
-from sipfw.backends.iptc_table import TableEdit
+from sipfw.backends.iptc_table import CHANGED, TableEdit
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -67,11 +67,11 @@ class Job:
             if self.request.adopt:
                 edit.adopt()
             edit.change(reposition=self.request.reposition)
-            self.notes += edit.notes
         for edit in edits:
             self.step = f"commit table {edit.label}"
             edit.commit()
             self.committed.append(edit.label)
+            self.notes += edit.notes
         return WorkerReply(committed=tuple(self.committed), notes=tuple(self.notes))
 
 
@@ -87,9 +87,10 @@ def main() -> None:
         text = _BYTES.sub(r"\1", str(error))
         reply = WorkerReply(
             error=f"{job.step}: {text}",
-            # EAGAIN from the commit: the table grew or shrank since it was fetched.
-            retry="Resource temporarily unavailable" in text,
+            # EAGAIN from the kernel: the table grew or shrank since it was fetched.
+            retry=CHANGED in text or "Resource temporarily unavailable" in text,
             committed=tuple(job.committed),
+            notes=tuple(job.notes),
         )
     with os.fdopen(reply_to, "w", encoding="utf-8") as stream:
         stream.write(encode_reply(reply))

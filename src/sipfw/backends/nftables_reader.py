@@ -1,10 +1,16 @@
-"""Our nftables table in the neutral form that `verify` compares."""
+"""Our nftables table in the neutral form that `verify` compares.
+
+nft's listing says that a rule has an xtables match, not what it looks for. That part is read by
+netlink, from the network namespace of the calling thread.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sipfw.backends.interface import Live, LiveChain, LiveJump, LiveSetState
+from sipfw.backends.nft_searches import read_searches
 from sipfw.lower.naming import split_nft_chain
 from sipfw.lower.nftables_hooks import base_lines, hook_families
 from sipfw.ruleset.rule import Family
@@ -13,6 +19,8 @@ if TYPE_CHECKING:
     from sipfw.backends.interface import LiveRule
     from sipfw.backends.nft_tool import NftChain, NftListing
 
+_XT_MATCH = '{"xt":{'
+
 
 def nft_live(listing: NftListing | None) -> Live:
     """Return the listing in neutral form; empty when we have no table."""
@@ -20,18 +28,34 @@ def nft_live(listing: NftListing | None) -> Live:
         return Live((), (), ())
     chains: list[LiveChain] = []
     jumps: list[LiveJump] = []
+    strangers: list[str] = []
     for chain in listing.chains.values():
         if chain.hook is not None:
             jumps += _jumps(chain)
+            if not chain.rules:
+                strangers.append(_place(chain))
             continue
         place = split_nft_chain(chain.name)
-        if place is not None:
-            chains.append(LiveChain(place[1], "sipfw", place[0], chain.rules))
+        if place is None:
+            strangers.append(chain.name)
+        else:
+            chains.append(LiveChain(place[1], "sipfw", place[0], _with_searches(chain)))
     sets = tuple(
         LiveSetState(item.name, item.type, _header(item.header), item.entries, item.elements)
         for item in listing.sets.values()
     )
-    return Live(tuple(chains), tuple(jumps), sets, listing.dormant)
+    return Live(tuple(chains), tuple(jumps), sets, listing.dormant, strangers=tuple(strangers))
+
+
+def _with_searches(chain: NftChain) -> tuple[LiveRule, ...]:
+    if not any(_XT_MATCH in rule.line for rule in chain.rules):
+        return chain.rules
+    found = read_searches(chain.name)
+    if len(found) != len(chain.rules):
+        # Changed since it was listed, or listed elsewhere: then nothing is known of it.
+        return chain.rules
+    pairs = zip(chain.rules, found, strict=True)
+    return tuple(replace(rule, search=search) for rule, search in pairs)
 
 
 def _jumps(chain: NftChain) -> list[LiveJump]:

@@ -6,6 +6,7 @@ what `adopt` takes over are ever written. Ours is what carries our comment, noth
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from sipfw.backends.save_text import SavedChain, SavedRule, SavedTable
+    from sipfw.backends.xtables_tools import TableKey
     from sipfw.lower.xtables import XRule, XTable
 
 
@@ -95,25 +97,31 @@ def change(
     missing = {jump.hook for jump in wanted.jumps} - set(chains)
     for name in sorted(missing):
         edit.lines += _new_jumps(wanted, name)
-    _drop(edit, wanted, gone, taken, live)
+    _drop(edit, f"{wanted.family} {wanted.name}", gone, taken, live)
     return edit
 
 
 def undo(
-    before: SavedTable | None, now: SavedTable | None, name: str, adoption: Adoption
+    key: TableKey,
+    before: SavedTable | None,
+    now: SavedTable | None,
+    adoption: Adoption,
+    *,
+    legacy: bool = False,
 ) -> TableEdit:
     """Return the edit that takes the chains and jumps of `now` back to `before`.
 
-    A rule of somebody else in a chain of ours is not put back, since its listing may be wider than
-    the rule was; the notes name it.
+    A rule of somebody else that our change took out of a chain of ours is put back into `legacy`
+    tables only: in the other flavour its listing may be wider than the rule was. The notes name it.
     """
+    family, name = key
     edit = TableEdit(name)
     old = {} if before is None else {chain.name: chain for chain in before.chains}
     new = {} if now is None else {chain.name: chain for chain in now.chains}
     taken = {chain.name for chain in old.values() if adoption.covers(chain)}
     ours = {chain.name for chain in (*_ours(old.values()), *_ours(new.values()))} | taken
     for chain in (chain for chain in old.values() if chain.name in ours):
-        kept = [rule for rule in chain.rules if rule.is_ours or chain.name in taken]
+        kept = [r for r in chain.rules if legacy or r.is_ours or chain.name in taken]
         live = new.get(chain.name)
         if live is not None and _lines(live.rules) in (_lines(chain.rules), _lines(kept)):
             continue
@@ -126,9 +134,15 @@ def undo(
     for chain in (*new.values(), *(c for c in old.values() if c.name not in new and c.policy)):
         if chain.name not in ours:
             edit.lines += _jumps_back(old.get(chain.name), new.get(chain.name), taken)
-    created = [name for name in new if name in ours and name not in old]
-    edit.lines += [f"-F {name}" for name in created]
-    edit.lines += [f"-X {name}" for name in created]
+    created = [chain for chain in new.values() if chain.name in ours and chain.name not in old]
+    _drop(edit, f"{family} {name}", created, (), now)
+    if legacy and edit.lines:
+        # libiptc sets the counters of every built-in chain that it is not told about to 0.
+        edit.lines += [
+            f":{chain.name} {chain.policy} [{chain.packets}:{chain.bytes}]"
+            for chain in new.values()
+            if chain.policy is not None
+        ]
     # Chains are declared before any rule that leads to them.
     edit.lines.sort(key=lambda line: not line.startswith(":"))
     return edit
@@ -201,13 +215,12 @@ def _new_jumps(wanted: XTable, hook: str) -> list[str]:
 
 def _drop(
     edit: TableEdit,
-    wanted: XTable,
+    at: str,
     gone: Sequence[SavedChain],
     taken: Sequence[SavedChain],
     live: SavedTable | None,
 ) -> None:
     """Empty and delete chains that are not wanted any more, as far as they are ours alone."""
-    at = f"{wanted.family} {wanted.name}"
     leaving = {chain.name for chain in gone}
     deleted = []
     for chain in gone:
@@ -241,23 +254,66 @@ def _foreign_callers(live: SavedTable | None, name: str, leaving: Collection[str
 def _jumps_back(
     before: SavedChain | None, now: SavedChain | None, taken: Collection[str]
 ) -> list[str]:
-    """Take out our rules that were not there, and put in those that were."""
-
-    def concerned(rule: SavedRule) -> bool:
-        return rule.is_ours or rule.target in taken
-
-    old = [] if before is None else [*enumerate(before.rules, start=1)]
-    new = () if now is None else now.rules
-    there = [(place, rule) for place, rule in old if concerned(rule)]
-    here = [rule for rule in new if concerned(rule)]
-    if _lines(rule for _, rule in there) == _lines(here):
+    """Take out our rules that were not there, and put in those that were, where they stood."""
+    others, there = _apart(before, taken)
+    others_now, here = _apart(now, taken)
+    wanted = _places(others, there, others_now, here)
+    if [(at, rule.line) for at, rule in wanted] == [(at, rule.line) for at, rule in here]:
         return []
-    lines = [_deletion(rule) for rule in here]
-    for place, rule in there:
-        # Somebody may have taken rules out meanwhile, and a place beyond the end is an error.
-        last = len(new) - len(here) + len(lines) - len(here) + 1
-        lines.append(_insertion(rule, min(place, last)))
-    return lines
+    return [_deletion(rule) for _, rule in here] + [
+        _insertion(rule, at + number) for number, (at, rule) in enumerate(wanted, start=1)
+    ]
+
+
+def _apart(
+    chain: SavedChain | None, taken: Collection[str]
+) -> tuple[list[str], list[tuple[int, SavedRule]]]:
+    """Return the lines of others, and our rules, each with how many of those stand before it."""
+    others: list[str] = []
+    ours = []
+    for rule in () if chain is None else chain.rules:
+        if rule.is_ours or rule.target in taken:
+            ours.append((len(others), rule))
+        else:
+            others.append(rule.line)
+    return others, ours
+
+
+def _places(
+    others: Sequence[str],
+    there: Sequence[tuple[int, SavedRule]],
+    others_now: Sequence[str],
+    here: Sequence[tuple[int, SavedRule]],
+) -> list[tuple[int, SavedRule]]:
+    """Say behind how many rules of others each of our old rules belongs now.
+
+    Others may have written meanwhile. It belongs between the nearest of its old neighbours that
+    are still there, and if that leaves a choice, where our change has its rule.
+    """
+    index = {key: number for number, key in enumerate(_numbered(others_now))}
+    keys = _numbered(others)
+    result: list[tuple[int, SavedRule]] = []
+    for number, (at, rule) in enumerate(there):
+        behind = next((index[key] + 1 for key in reversed(keys[:at]) if key in index), None)
+        ahead = next((index[key] for key in keys[at:] if key in index), None)
+        low = behind or 0
+        high = len(others_now) if ahead is None else ahead
+        if number < len(here):
+            place = min(max(here[number][0], low), high)
+        else:
+            place = high if behind is None and ahead is not None else low
+        result.append((max(place, result[-1][0] if result else 0), rule))
+    return result
+
+
+def _numbered(lines: Iterable[str]) -> list[tuple[str, int]]:
+    """Tell equal lines apart."""
+    seen: Counter[str] = Counter()
+    result = []
+    for line in lines:
+        result.append((line, seen[line]))
+        seen[line] += 1
+    return result
 
 
 def _carried(rules: Sequence[XRule], chain: SavedChain | None) -> list[str]:

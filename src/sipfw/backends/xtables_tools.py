@@ -1,6 +1,6 @@
-"""The legacy iptables-save and -restore programs: snapshot of tables, exact return to it.
+"""The legacy iptables-save and -restore programs.
 
-Only whole tables, only text; what the rules mean is nobody's business here.
+Only text goes in and out; what the rules mean is nobody's business here.
 """
 
 from __future__ import annotations
@@ -58,31 +58,21 @@ class LegacyTools:
         _require(done, f"{_PROGRAM[family]}-save -t {name}")
         return parse_save(done.stdout)[0]
 
-    def put_back(self, wanted: Tables) -> tuple[TableKey, ...]:
-        """Make the tables equal `wanted` again and return those that differed.
+    def test(self, family: Family, text: str) -> None:
+        """Have iptables-restore parse the text; the kernel is not changed."""
+        self._feed(family, text, "--test")
 
-        A table with the same rules is left alone: rewriting it would only set foreign counters
-        back to the time of the snapshot.
+    def load(self, family: Family, text: str) -> None:
+        """Load the text, each table of it in one step: all of a table or nothing.
+
+        The program fetches a table and commits it some milliseconds later. The kernel refuses the
+        commit if the number of entries is another one by then, and only then: see iptc_table.
         """
-        changed = self._differing(wanted)
-        for family in Family:
-            text = "".join(wanted[key].text for key in changed if key[0] is family)
-            if text:
-                done = self._run(family, "restore", "-c", "-w", "5", stdin=text)
-                _require(done, f"{_PROGRAM[family]}-restore")
-        still = self._differing({key: wanted[key] for key in changed})
-        if still:
-            names = ", ".join(f"{family} {name}" for family, name in still)
-            raise BackendError(f"restored tables differ from the snapshot: {names}")
-        return changed
+        self._feed(family, text, "-w", "5", "-c")
 
-    def _differing(self, wanted: Tables) -> tuple[TableKey, ...]:
-        changed = []
-        for key, table in wanted.items():
-            now = self.table(*key)
-            if now is None or now.listing() != table.listing():
-                changed.append(key)
-        return tuple(changed)
+    def _feed(self, family: Family, text: str, *options: str) -> None:
+        done = self._run(family, "restore", "--noflush", *options, stdin=text)
+        _require(done, f"{_PROGRAM[family]}-restore")
 
     def _run(self, family: Family, tool: str, *arguments: str, stdin: str = "") -> Completed:
         argv = [f"{_PROGRAM[family]}-{tool}", *arguments]
