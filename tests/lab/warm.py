@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _TESTS = Path(__file__).resolve().parent.parent
-_CLONE_NEWNET = 0x40000000
+_CLONE_NEWNET, _CLONE_NEWNS = 0x40000000, 0x20000
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
 
 
 class _Server:
@@ -77,15 +78,20 @@ def run(
     words: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
+    binds: Mapping[str, str] | None = None,
     timeout: float = 60.0,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `sipfw WORDS` in a namespace and wait for its end."""
+    """Run `sipfw WORDS` in a namespace and wait for its end.
+
+    `binds` are files that it sees in the place of others: the one there, by the path it stands for.
+    """
     done = _SERVER.ask(
         {
             "namespace": namespace,
             "words": list(words),
             "env": {**os.environ, **(env or {})},
             "cwd": str(Path.cwd()),
+            "binds": dict(binds or {}),
             "timeout": timeout,
         }
     )
@@ -135,10 +141,7 @@ def _be_sipfw(request: dict[str, Any], out: IO[bytes], err: IO[bytes]) -> None:
     """Become the command. Never returns."""
     code: int | str | None = 99
     try:
-        with Path("/run/netns", request["namespace"]).open("rb") as place:
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.setns(place.fileno(), _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
+        _enter(request["namespace"], request["binds"])
         nothing = os.open(os.devnull, os.O_RDONLY)
         for descriptor, target in ((nothing, 0), (out.fileno(), 1), (err.fileno(), 2)):
             os.dup2(descriptor, target)
@@ -155,6 +158,23 @@ def _be_sipfw(request: dict[str, Any], out: IO[bytes], err: IO[bytes]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def _enter(namespace: str, binds: Mapping[str, str]) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path("/run/netns", namespace).open("rb") as place:
+        codes = [libc.setns(place.fileno(), _CLONE_NEWNET)]
+    if binds:
+        codes += [
+            libc.unshare(_CLONE_NEWNS),
+            libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None),
+            *(
+                libc.mount(source.encode(), target.encode(), None, _MS_BIND, None)
+                for target, source in binds.items()
+            ),
+        ]
+    if any(codes):
+        raise OSError(ctypes.get_errno(), "cannot enter the namespaces")
 
 
 if __name__ == "__main__":

@@ -56,5 +56,5 @@ def _sets() -> list[str]:
 def _nft() -> list[str]:
     """Blocks of a table stand in the order of their creation."""
     text = _run("nft", "-s", "list", "ruleset")
-    blocks = re.split(r"\n\t(?=chain |set )|\n\n", text.replace("\n}\n", "\n"))
+    blocks = re.split(r"\n\t(?=chain |set )|\n(?=table )|\n\n", text.replace("\n}\n", "\n"))
     return sorted(block.strip() for block in blocks if block.strip())

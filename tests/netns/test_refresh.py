@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from test_live_commands import Host
 
-from lab import Lab, sip
+from lab import Lab, sip, warm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,12 +54,17 @@ def _hosts_text(names: dict[str, list[str]]) -> str:
     return "\n".join(["127.0.0.1 localhost", *lines]) + "\n"
 
 
-def with_names(folder: Path, names: dict[str, list[str]], command: list[str]) -> list[str]:
-    """Return a command line that sees these names, by a hosts file of its own."""
+def name_files(folder: Path, names: dict[str, list[str]]) -> tuple[str, str]:
+    """Write what a host with these names has as /etc/hosts and /etc/resolv.conf."""
     hosts, resolver = folder / "hosts", folder / "resolv.conf"
     hosts.write_text(_hosts_text(names))
     resolver.write_text("nameserver 192.0.2.1\n")
-    return ["unshare", "-m", "sh", "-c", BIND, "sh", str(hosts), str(resolver), *command]
+    return str(hosts), str(resolver)
+
+
+def with_names(folder: Path, names: dict[str, list[str]], command: list[str]) -> list[str]:
+    """Return a command line that sees these names, by a hosts file of its own."""
+    return ["unshare", "-m", "sh", "-c", BIND, "sh", *name_files(folder, names), *command]
 
 
 @dataclass(frozen=True)
@@ -72,11 +77,13 @@ class NamedHost:
     def sipfw(
         self, names: dict[str, list[str]], *words: str, code: int = 0
     ) -> subprocess.CompletedProcess[str]:
-        command = [
-            *(sys.executable, "-m", "sipfw", words[0]),
-            *("--root", str(self.host.root), *words[1:]),
-        ]
-        done = self.host.run(*with_names(self.host.folder, names, command))
+        hosts, resolver = name_files(self.host.folder, names)
+        done = warm.run(
+            self.host.name,
+            [words[0], "--root", str(self.host.root), *words[1:]],
+            env={"XTABLES_LOCKFILE": str(self.host.folder / "lock")},
+            binds={"/etc/hosts": hosts, "/etc/resolv.conf": resolver},
+        )
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done
