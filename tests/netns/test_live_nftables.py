@@ -184,6 +184,36 @@ HOOK_TAMPERING = {
 }
 
 
+OTHER_TEXT = """\
+import sys
+from sipfw.backends.nft_text_rules import fill_chain, read_chain
+for name in sys.argv[1:]:
+    rules = [
+        type(each)(each.comment, each.pattern.swapcase()[::-1], each.from_offset, each.verdict)
+        for each in read_chain(name)
+    ]
+    fill_chain(name, rules)
+"""
+
+
+def test_another_text_under_the_old_comment_is_named_and_mended(host: Host) -> None:
+    host.must("apply", *BACKEND, "--policy", host.policy())
+    before = content(host)["patterns", ""]
+    (name, *_) = re.findall(
+        r"chain (\w+_text_\w+)", host.run("nft", "list", "table", "inet", "sipfw").stdout
+    )
+    assert host.run(sys.executable, "-c", OTHER_TEXT, name).returncode == 0
+    assert content(host)["patterns", ""] != before
+    assert "searches " in host.must("verify", code=1).stdout
+    assert (
+        "edited since the apply"
+        in host.must("diff", *BACKEND, "--policy", host.policy(), code=1).stdout
+    )
+    host.must("apply", *BACKEND, "--policy", host.policy())
+    host.must("verify")
+    assert content(host)["patterns", ""] == before
+
+
 def test_a_hook_is_named_by_family(host: Host) -> None:
     """One table serves both families, and a fault of one must not hide behind the other."""
     host.must("apply", *BACKEND, "--policy", host.policy())

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipfw.backends.carried_counters import Counters, carried
+from sipfw.backends.interface import search_words
 from sipfw.backends.nft_return import parse_listing
+from sipfw.backends.nft_searches import read_searches
 from sipfw.backends.nft_tool import live_from_json
 from sipfw.render.nft import Existing
 
@@ -53,11 +55,18 @@ def existing(plan: NftPlan, objects: Sequence[NftObject], text: str) -> Existing
 
 
 def same_texts(chain: NftTextChain, live: NftListing | None) -> bool:
-    """Tell whether the live chain holds the plan's searches, in their order."""
+    """Tell whether the live chain holds the plan's searches, in their order.
+
+    A text may have been changed under its comment, and nft does not show texts.
+    """
     found = None if live is None else live.chains.get(chain.name)
     if found is None:
         return False
-    return [comment(rule) for rule in found.rules] == [rule.comment for rule in chain.rules]
+    wanted = [(rule.comment, search_words(rule.pattern, rule.offset)) for rule in chain.rules]
+    searches = read_searches(chain.name)
+    return [(comment(rule), text) for rule, text in zip(found.rules, searches, strict=False)] == (
+        wanted
+    ) and len(searches) == len(found.rules)
 
 
 def text_counters(chain: NftTextChain, live: NftListing | None) -> list[Counters]:

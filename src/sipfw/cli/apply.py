@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from sipfw.cli.backend_option import backend_option
-from sipfw.cli.options import Choice, compile_wanted, keep_names, load_policy, policy_options
+from sipfw.cli.first_lists import first_lists, keep_lists
+from sipfw.cli.options import (
+    Choice,
+    Wanted,
+    compile_wanted,
+    keep_names,
+    load_policy,
+    policy_options,
+)
 from sipfw.cli.outcome import report, wait_or_leave
 from sipfw.cli.output import complain, remark, say
 from sipfw.cli.preview import agreed
 from sipfw.errors import Exit, PolicyError
+
+if TYPE_CHECKING:
+    from sipfw.deploy.generations import Content
+    from sipfw.deploy.targets import Target
 
 
 @click.command("apply")
@@ -56,18 +69,19 @@ def command(
     from sipfw.deploy.apply import apply, rehearse
     from sipfw.deploy.choose import choose
     from sipfw.deploy.files import Layout
-    from sipfw.deploy.generations import Content
     from sipfw.deploy.targets import Options
     from sipfw.lower.setless import warnings
 
-    loaded = load_policy(choice)
+    layout, loaded = Layout(choice.root), load_policy(choice)
     if blockers := loaded.blockers():
         raise PolicyError(blockers)
-    wanted = compile_wanted(loaded, Layout(choice.root))
     if no_ipset:
-        wanted.loaded.require_setless()
+        loaded.require_setless()
+    known, fetched = first_lists(choice, loaded)
+    wanted = compile_wanted(loaded, layout, known)
+    if no_ipset:
         remark(warnings(wanted.ruleset))
-    choice_of_backend = choose(backend, Layout(choice.root), ipset=not no_ipset)
+    choice_of_backend = choose(backend, layout, ipset=not no_ipset)
     remark(choice_of_backend.remarks)
     chosen = choice_of_backend.target
     options = Options(adopt=adopt, lock_seconds=lock_seconds, force=force)
@@ -77,21 +91,28 @@ def command(
         say(text)
         complain("dry run: nothing was changed")
     else:
-        content = Content(
-            wanted.ruleset,
-            chosen.name,
-            ipset=not no_ipset,
-            source=", ".join(loaded.sources),
-            policy=json.dumps(loaded.policy.model_dump(mode="json", by_alias=True), indent=1),
-        )
-        layout = Layout(choice.root)
+        content = _content(wanted, chosen, ipset=not no_ipset)
         if not agreed(wanted.ruleset, chosen, layout, ask=not (yes or confirm)):
             return Exit.DIFFERENT
         outcome = apply(content, layout, options, confirm=confirm)
         keep_names(layout, wanted.resolution)
+        keep_lists(layout, loaded, fetched)
         report("applied", outcome)
         complain("see the counters with: sipfw verify")
         waiting = outcome.waiting
         if waiting and (ended := wait_or_leave(layout, waiting, ask=not yes)) != Exit.CLEAN:
             return ended
-    return Exit.INCOMPLETE if wanted.resolution.failures else Exit.CLEAN
+    return Exit.INCOMPLETE if wanted.incomplete else Exit.CLEAN
+
+
+def _content(wanted: Wanted, chosen: Target, *, ipset: bool) -> Content:
+    from sipfw.deploy.generations import Content
+
+    loaded = wanted.loaded
+    return Content(
+        wanted.ruleset,
+        chosen.name,
+        ipset=ipset,
+        source=", ".join(loaded.sources),
+        policy=json.dumps(loaded.policy.model_dump(mode="json", by_alias=True), indent=1),
+    )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def command(*, root: Path, enable: bool, form: str) -> int:
     """Restore the last confirmed firewall at boot, before the network is up.
 
-    Writes sipfw.service, and a timer that follows the host names of peers every five minutes.
+    Writes sipfw.service, and a timer that follows host names and block lists every five minutes.
     `sipfw remove` takes all of it away again.
     """
     from sipfw.deploy.apply import require_root

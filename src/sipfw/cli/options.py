@@ -13,6 +13,10 @@ import click
 from sipfw.cli.output import complain, remark
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sipfw.deploy.feed_files import Known
+    from sipfw.deploy.feeds import Lists
     from sipfw.deploy.files import Layout
     from sipfw.deploy.resolve import Resolution
     from sipfw.policy.load import LoadedPolicy
@@ -25,11 +29,17 @@ DEFAULT_POLICY = "etc/sipfw/policy.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A loaded policy and what it means on this day's DNS."""
+    """A loaded policy and what it means with this day's DNS and block lists."""
 
     loaded: LoadedPolicy
     ruleset: Ruleset
     resolution: Resolution
+    lists: Lists
+
+    @property
+    def incomplete(self) -> bool:
+        """Tell whether a host name has no address, or a block list drops nothing."""
+        return bool(self.resolution.failures or self.lists.missing)
 
 
 def root_option(command: F) -> F:
@@ -120,19 +130,42 @@ def load_policy(choice: Choice) -> LoadedPolicy:
     return loaded
 
 
-def compile_wanted(loaded: LoadedPolicy, layout: Layout | None = None) -> Wanted:
+def compile_wanted(
+    loaded: LoadedPolicy,
+    layout: Layout | None = None,
+    lists: Mapping[str, Known] | None = None,
+) -> Wanted:
     """Resolve host names and compile; a name without an answer now is a warning.
 
-    With `layout` its last good addresses, if it ever had any, stand in for the answer.
+    With `layout` its last good addresses, if it ever had any, stand in for the answer. Block lists
+    hold what is in `lists`, or on file; where there is neither they are empty. With `layout` there
+    are rules for what is banned and trusted by hand on this host.
     """
+    from sipfw.compiler.by_hand import NOBODY
     from sipfw.compiler.pipeline import compile_policy
+    from sipfw.deploy.feeds import NO_LISTS, lists_of, read_all
+    from sipfw.deploy.manual_file import by_hand
     from sipfw.deploy.names import read_names, resolution_warnings, resolve_or_recall
     from sipfw.deploy.resolve import host_names
 
     known = {} if layout is None else read_names(layout)
     resolution = resolve_or_recall(host_names(loaded.policy), known)
     remark(resolution_warnings(resolution))
-    return Wanted(loaded, compile_policy(loaded, resolution.addresses), resolution)
+    if lists is None and layout is not None:
+        lists = read_all(layout, loaded.policy)
+    found = NO_LISTS if lists is None else lists_of(loaded.policy, lists, resolution.addresses)
+    remark(found.remarks)
+    hands = NOBODY if layout is None else by_hand(layout)
+    ruleset = compile_policy(loaded, resolution.addresses, found.networks, hands)
+    return Wanted(loaded, ruleset, resolution, found)
+
+
+def stored_lists(choice: Choice, loaded: LoadedPolicy) -> Mapping[str, Known]:
+    """Return the copies of the policy's block lists that are on this host."""
+    from sipfw.deploy.feeds import read_all
+    from sipfw.deploy.files import Layout
+
+    return read_all(Layout(choice.root), loaded.policy)
 
 
 def keep_names(layout: Layout, resolution: Resolution) -> None:

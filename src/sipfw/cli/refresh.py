@@ -1,4 +1,4 @@
-"""`sipfw refresh`: follow the host names of peers."""
+"""`sipfw refresh`: follow the host names of peers and the block lists of others."""
 
 from __future__ import annotations
 
@@ -13,23 +13,37 @@ from sipfw.errors import Exit
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sipfw.deploy.refresh import Refreshed
+    from sipfw.deploy.refresh import Change, Refreshed
+
+# More changes than this in one set are counted, not listed.
+_LISTED = 20
 
 
 @click.command("refresh")
 @root_option
-@click.option("--cached", is_flag=True, help="Ask no DNS; use the last good addresses, as at boot.")
-def command(*, root: Path, cached: bool) -> int:
-    """Resolve the host names of the live policy again and update the peers' addresses.
+@click.option("--cached", is_flag=True, help="Ask nobody; use the last good answers, as at boot.")
+@click.option("--feeds-now", is_flag=True, help="Fetch every block list, also before its time.")
+@click.option(
+    "--accept",
+    multiple=True,
+    metavar="NAME",
+    help="Fetch this block list and take it, also if it is empty or has shrunk. Repeatable.",
+)
+def command(*, root: Path, cached: bool, feeds_now: bool, accept: tuple[str, ...]) -> int:
+    """Look up peers' host names, fetch the block lists that are due, and update their sets.
 
-    Only elements of sets change, never a rule. A name without an answer keeps its last good
-    addresses. Refused while an apply waits to be confirmed.
+    Only elements of sets change, never a rule. What has no good answer keeps the last good one.
+    Refused while an apply waits to be confirmed. Exit code 6 means that a host name has no address,
+    or that nothing is dropped by a block list.
     """
     from sipfw.deploy.files import Layout
-    from sipfw.deploy.refresh import refresh
+    from sipfw.deploy.refresh import Wish, refresh
     from sipfw.deploy.targets import Options
+    from sipfw.diagnostics import Severity
 
-    done = refresh(Layout(root), Options(), cached=cached)
+    if cached and (feeds_now or accept):
+        raise click.UsageError("--cached asks nobody, so it goes with no other option")
+    done = refresh(Layout(root), Options(), cached=cached, wish=Wish(feeds_now, accept))
     if done is None:
         complain("nothing to refresh: no firewall of sipfw is in force")
         return Exit.CLEAN
@@ -37,8 +51,11 @@ def command(*, root: Path, cached: bool) -> int:
         complain(f"note: {note}")
     if not cached:
         _warn(done)
+    # A timer runs this: who is left out is worth a line when a list was fetched, not every time.
+    remark(item for item in done.lists.remarks if done.asked or item.severity is not Severity.NOTE)
     _report(done)
-    return Exit.INCOMPLETE if done.resolution.failures and not cached else Exit.CLEAN
+    incomplete = done.resolution.failures or done.lists.missing
+    return Exit.INCOMPLETE if incomplete and not cached else Exit.CLEAN
 
 
 def _warn(done: Refreshed) -> None:
@@ -49,17 +66,26 @@ def _warn(done: Refreshed) -> None:
 
 def _report(done: Refreshed) -> None:
     names = len(done.resolution.addresses) + len(done.resolution.failures)
-    if not names:
+    lists = len(done.lists.networks) + len(done.lists.missing)
+    if not names and not lists:
         complain("nothing to refresh: no peer of the live policy has a host name")
         return
     for change in done.changes:
-        for element in change.added:
-            complain(f"{change.set}: {element} added")
-        for element in change.removed:
-            complain(f"{change.set}: {element} removed")
+        _list(change)
     if not done.changes:
-        complain(f"nothing changed: host names looked up: {names}")
+        looked = [f"host names looked up: {names}"] if names else []
+        looked += [f"block lists fetched: {len(done.asked)}"] if lists else []
+        complain(f"nothing changed: {', '.join(looked)}")
         return
     added = sum(len(change.added) for change in done.changes)
     removed = sum(len(change.removed) for change in done.changes)
     complain(f"refreshed: {added} elements added, {removed} removed; the rules are untouched")
+
+
+def _list(change: Change) -> None:
+    for word, elements in (("added", change.added), ("removed", change.removed)):
+        if len(elements) > _LISTED:
+            complain(f"{change.set}: {len(elements):,} elements {word}")
+            continue
+        for element in elements:
+            complain(f"{change.set}: {element} {word}")

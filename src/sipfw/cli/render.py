@@ -6,7 +6,13 @@ from pathlib import Path
 
 import click
 
-from sipfw.cli.options import Choice, compile_wanted, load_policy, policy_options
+from sipfw.cli.options import (
+    Choice,
+    compile_wanted,
+    load_policy,
+    policy_options,
+    stored_lists,
+)
 from sipfw.cli.output import remark, say
 from sipfw.errors import Exit
 
@@ -50,7 +56,8 @@ def command(
 
     if family is not None and form != "restore":
         raise click.UsageError("--family goes with --format restore")
-    wanted = compile_wanted(load_policy(choice))
+    loaded = load_policy(choice)
+    wanted = compile_wanted(loaded, lists=stored_lists(choice, loaded))
     if no_ipset:
         wanted.loaded.require_setless()
         remark(warnings(wanted.ruleset))

@@ -86,6 +86,8 @@ def command(
 
     if sum((as_json, brief, watch)) > 1:
         raise click.UsageError("--json, --brief and --watch exclude each other")
+    if deep and (watch or choice.explicit):
+        raise click.UsageError("--deep compares with what was applied, once: no --watch, no policy")
     layout = Layout(choice.root)
     moment = None if since is None else moment_of(since, time.time())
     subject = find_subject(choice, backend, ipset=not no_ipset)

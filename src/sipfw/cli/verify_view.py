@@ -202,7 +202,7 @@ def _verdict(report: Report, health: Health) -> Iterator[str]:
         yield f"the live firewall differs in {len(report.drift)} places:"
         for item in report.drift:
             yield f"  {item}"
-        yield "run `sipfw apply` to make it right"
+        yield "`sipfw apply` mends what is sipfw's own; what others added, take out by hand"
     else:
         yield "the live firewall is the applied one"
     for problem in health.problems[1 if report.drift else 0 :]:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sipfw.deploy.feed_sets import forget_all, without_lists
 from sipfw.deploy.files import require_writable, sweep
 from sipfw.deploy.generations import Content, prune, write_generation
 from sipfw.deploy.journal import Journal
@@ -63,8 +64,11 @@ def apply(
     """
     require_root()
     require_writable(layout)
+    kept = without_lists(content.ruleset)
     full = replace(
-        content, listing=listing_text(content.ruleset, content.backend, ipset=content.ipset)
+        content,
+        ruleset=kept,
+        listing=listing_text(kept, content.backend, ipset=content.ipset),
     )
     with signals_later(), state_lock(layout):
         said = settle(layout, options)
@@ -107,7 +111,7 @@ def _doubtful_way_back(layout: Layout, now: Current) -> list[Diagnostic]:
     if now.generation is None:
         message = "what is live was applied by an older sipfw; going back would mean no firewall"
         return [Diagnostic(message, severity=Severity.WARNING)]
-    found = stored(layout, now.generation)
+    found = stored(layout, now.generation, lists=False)
     if isinstance(found, Firewall):
         return []
     message = (
@@ -173,12 +177,14 @@ def remove(layout: Layout, options: Options) -> Outcome:
             looked_for=now.expectation,
         )
         # Renamed first, so that a kill half way leaves no half generation.
-        with suppress(OSError):
-            layout.generations.rename(layout.state / ".generations.gone")
+        for folder in (layout.generations, layout.readings):
+            with suppress(OSError):
+                folder.rename(layout.state / f".{folder.name}.gone")
         sweep(layout.state)
         units = uninstall(layout, systemd(layout))
         with suppress(OSError):
             names_file(layout).unlink()
+        forget_all(layout)
     # Empty now, or it holds what is not ours.
     with suppress(OSError):
         layout.state.rmdir()

@@ -1,4 +1,4 @@
-"""Follows the host names of the applied policy: new elements for the sets that hold them.
+"""Follows host names and block lists of the applied policy: new elements for their sets.
 
 The rules stay as they are, and so do the generations; the record of what is live follows. What
 decides is the stored policy of the generation in force, not a file that may have been edited since.
@@ -6,7 +6,7 @@ decides is the stored policy of the generation in force, not a file that may hav
 
 from __future__ import annotations
 
-import json
+import time
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from sipfw.compiler.context import Context
 from sipfw.compiler.layers.sets import all_sets
 from sipfw.deploy.apply import require_root
-from sipfw.deploy.files import read_private, require_writable
+from sipfw.deploy.feed_sets import feed_of, read_policy, with_lists
+from sipfw.deploy.feeds import ask_sources, is_due, keep, lists_of, read_all
+from sipfw.deploy.files import require_writable
 from sipfw.deploy.generations import Damaged
 from sipfw.deploy.live import stored
 from sipfw.deploy.lock import state_lock
@@ -26,14 +28,16 @@ from sipfw.deploy.targets import Options, target
 from sipfw.deploy.transaction import signals_later
 from sipfw.errors import BackendError
 from sipfw.policy.merge import Origins
-from sipfw.policy.model import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from sipfw.deploy.feed_files import Known
+    from sipfw.deploy.feeds import Lists
     from sipfw.deploy.files import Layout
     from sipfw.deploy.live import Firewall
     from sipfw.deploy.resolve import Address
+    from sipfw.policy.model import Policy
     from sipfw.ruleset.model import AddressSet, Ruleset
     from sipfw.verify.expectation import Expectation, ExpectedSet
 
@@ -51,10 +55,25 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Refreshed:
-    """What the names of a generation mean now, and what that changed in the kernel.
+class Wish:
+    """Which block lists are asked: those that are due, all with `force`, and `accept`ed ones.
 
-    Of `lost` names it is not known what they meant before, so their sets lost nothing.
+    What is accepted may be empty or have shrunk.
+    """
+
+    force: bool = False
+    accept: tuple[str, ...] = ()
+
+
+DUE = Wish()
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What the names and lists of a generation mean now, and what that changed in the kernel.
+
+    Of `lost` names it is not known what they meant before, so their sets lost nothing. `asked`
+    are the block lists whose source was asked.
     """
 
     generation: int
@@ -62,6 +81,8 @@ class Refreshed:
     changes: tuple[Change, ...]
     lost: tuple[str, ...]
     notes: tuple[str, ...]
+    lists: Lists
+    asked: tuple[str, ...] = ()
 
 
 def refresh(
@@ -70,22 +91,26 @@ def refresh(
     *,
     cached: bool = False,
     lookup: Callable[[str], list[str]] = ask_dns,
+    wish: Wish = DUE,
 ) -> Refreshed | None:
-    """Resolve the names of what is live and update its sets; None when nothing is live.
+    """Resolve names and fetch lists of what is live, update its sets; None when nothing is live.
 
-    With `cached` nobody is asked: the last good addresses count, at boot for example. Refused
+    With `cached` nobody is asked: the last good answers count, at boot for example. Refused
     while a change waits to be confirmed: until then it must stay what the operator is looking at.
     """
     require_root()
     applied = _applied(layout)
     if applied is None:
         return None
-    policy = _policy(layout, _number(applied))
+    policy = read_policy(layout, _number(applied))
     names, known = host_names(policy), read_names(layout)
-    # Without the lock: a name server that is down must not keep an operator's apply waiting.
+    # Without the lock: a source that is down must not keep an operator's apply waiting.
+    copies = read_all(layout, policy)
+    asked = {} if cached else _asked(policy, copies, wish)
     resolution = (
         recalled(names, known) if cached else resolve_or_recall(names, known, lookup=lookup)
     )
+    lists = lists_of(policy, copies | asked, resolution.addresses)
     with signals_later(), state_lock(layout):
         notes = settle(layout, options)
         now = _applied(layout)
@@ -93,15 +118,31 @@ def refresh(
             raise BackendError(
                 "another firewall went live meanwhile", hint="run sipfw refresh again"
             )
-        if not names:
-            return Refreshed(_number(now), resolution, (), (), notes)
+        if not names and not policy.feeds:
+            return Refreshed(_number(now), resolution, (), (), notes, lists)
         require_writable(layout)
         lost = tuple(name for name, _ in resolution.failures if name not in known)
         if not cached:
             # A lost name is no name that never had an address: the next answer will tell.
             remember(layout, _without(resolution, lost))
-        changes = _follow(layout, now, policy, resolution.addresses, lost)
-    return Refreshed(_number(now), resolution, changes, lost, notes)
+            keep(layout, policy, asked)
+        changes = _follow(layout, now, policy, resolution.addresses, lost=lost, lists=lists)
+    return Refreshed(_number(now), resolution, changes, lost, notes, lists, tuple(asked))
+
+
+def _asked(policy: Policy, copies: Mapping[str, Known], wish: Wish) -> dict[str, Known]:
+    unknown = set(wish.accept) - {feed.name for feed in policy.feeds}
+    if unknown:
+        raise BackendError(
+            f"the live policy has no block list {min(unknown)}", hint="see sipfw feeds"
+        )
+    now = time.time()
+    due = [
+        feed
+        for feed in policy.feeds
+        if wish.force or feed.name in wish.accept or is_due(feed, copies[feed.name], now)
+    ]
+    return ask_sources(due, copies, accept=wish.accept)
 
 
 def _without(resolution: Resolution, lost: tuple[str, ...]) -> Resolution:
@@ -122,36 +163,35 @@ def _number(applied: Applied) -> int:
     return applied.generation
 
 
-def _policy(layout: Layout, number: int) -> Policy:
-    path = layout.generations / str(number) / "policy.json"
-    try:
-        return Policy.model_validate(json.loads(read_private(path)))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BackendError(
-            f"the policy of generation {number} cannot be read", hint="apply again"
-        ) from error
-
-
 def _follow(
     layout: Layout,
     applied: Applied,
     policy: Policy,
     addresses: Mapping[str, tuple[Address, ...]],
+    *,
     lost: Iterable[str],
+    lists: Lists,
 ) -> tuple[Change, ...]:
-    """Bring kernel and record to these addresses; sets of `lost` names lose nothing."""
-    firewall = stored(layout, _number(applied))
+    """Bring kernel and record to these addresses and lists; sets of `lost` names lose nothing."""
+    firewall = stored(layout, _number(applied), lists=False)
     if isinstance(firewall, Damaged):
         raise BackendError(
             f"generation {firewall.number} is damaged: {firewall.reason}", hint="apply again"
         )
+    # In what is compared the lists are the same: only host names can make other rules.
+    firewall = replace(firewall, ruleset=with_lists(firewall.ruleset, lists.networks))
     wanted = _wanted(firewall, policy, addresses)
-    spared = _changed_names(wanted, _wanted(firewall, policy, {**addresses, **_nobody(lost)}))
+    spared = (
+        _changed_names(wanted, _wanted(firewall, policy, {**addresses, **_nobody(lost)}))
+        if lost
+        else set()
+    )
+    left_alone = _without_copy(firewall, lists)
     recorded = {item.name: item for item in applied.expectation.sets}
     new = [
         _spared(item, recorded[item.name]) if item.name in spared else item
         for item in wanted.sets
-        if item.elements is not None and item.name in recorded
+        if item.elements is not None and item.name in recorded and item.summary not in left_alone
     ]
     new = [item for item in new if set(_elements(item)) != set(_elements(recorded[item.name]))]
     if new:
@@ -160,6 +200,18 @@ def _follow(
         sets = tuple(by_name.get(item.name, item) for item in applied.expectation.sets)
         write_applied(layout, replace(applied, expectation=replace(applied.expectation, sets=sets)))
     return tuple(_change(item, recorded[item.name]) for item in new)
+
+
+def _without_copy(firewall: Firewall, lists: Lists) -> set[str]:
+    """Return the summaries of lists of which nothing is on file: what is live of them stays.
+
+    Lowering keeps a set's summary, and splits the set.
+    """
+    return {
+        item.summary
+        for item in firewall.ruleset.sets
+        if (name := feed_of(item.name)) is not None and name not in lists.networks
+    }
 
 
 def _wanted(

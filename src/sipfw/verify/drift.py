@@ -160,15 +160,16 @@ def _differs(expected: ExpectedRule, found: LiveRule) -> bool:
         return True
     if expected.line is not None and expected.line != found.line:
         return True
-    return _searches_else(expected, found)
+    return searches_else(expected, found)
 
 
-def _searches_else(expected: ExpectedRule, found: LiveRule) -> bool:
+def searches_else(expected: ExpectedRule, found: LiveRule) -> bool:
+    """Tell whether a rule looks for another text than it should."""
     return None not in {expected.search, found.search} and expected.search != found.search
 
 
 def _seen(expected: ExpectedRule, found: LiveRule) -> str:
-    if _searches_else(expected, found):
+    if searches_else(expected, found):
         return f"searches {found.search}, not {expected.search}"
     return found.line
 

@@ -19,6 +19,7 @@ from sipfw.verify.changes import (
     Settings,
     SysctlChange,
 )
+from sipfw.verify.drift import searches_else
 from sipfw.verify.order import kept_in_order
 
 if TYPE_CHECKING:
@@ -137,14 +138,14 @@ def _chain_rules(
             yield _rule(Action.ADD, wanted, expected)
         elif expected.digest != match.digest:
             yield _rule(Action.CHANGE, wanted, expected)
-        elif expected.line not in (None, match.line):
+        elif expected.line not in (None, match.line) or searches_else(expected, match):
             yield _rule(Action.CHANGE, wanted, expected, _edited(match))
         elif expected.id in moved:
             yield _rule(Action.MOVE, wanted, expected)
 
 
 def _edited(rule: LiveRule) -> str:
-    return f"edited since the apply: {rule.line}"
+    return f"edited since the apply: {rule.line if rule.search is None else rule.search}"
 
 
 def _moved(wanted: ExpectedChain, live_ids: list[str]) -> set[str]:

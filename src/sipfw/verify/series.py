@@ -53,6 +53,7 @@ class Mark:
 class Series:
     """Packets per second by layer in steps of equal length, None where nobody looked.
 
+    `start` and `end` are those of the steps, `first` and `last` of the readings.
     `counted` is how many packets each layer dropped in all that time, gaps included.
     `connections` are the tracked connections in runs that no gap divides.
     """
@@ -60,6 +61,8 @@ class Series:
     start: float
     end: float
     step: float
+    first: float
+    last: float
     dropped: Mapping[str, Values]
     passed: Mapping[str, Values]
     counted: Mapping[str, int]
@@ -100,6 +103,8 @@ def make_series(readings: Sequence[Reading], kinds: Kinds) -> Series | None:
         grid.start,
         grid.end,
         step,
+        first,
+        last,
         {name: grid.rates(pairs, "dropped", name) for name in _names(pairs, "dropped")},
         {name: grid.rates(pairs, "passed", name) for name in _names(pairs, "passed")},
         {
@@ -270,4 +275,5 @@ def _marks(readings: Sequence[Reading]) -> Iterator[Mark]:
         elif earlier.generation != later.generation:
             yield Mark(later.taken, f"generation {later.generation} went live")
         elif (reset := growth(earlier, later).reset) > 0:
-            yield Mark(later.taken, f"{reset:,} counters had been set back")
+            what = "a counter" if reset == 1 else f"{reset:,} counters"
+            yield Mark(later.taken, f"{what} had been set back")

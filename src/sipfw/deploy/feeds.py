@@ -1,0 +1,233 @@
+"""Block lists in force: asks the sources that are due, keeps what is good, says what is in each.
+
+A list is taken as a whole or not at all. An answer that fails, is empty, or has less than half of
+the entries of the copy leaves the copy in force until that expires; the operator may accept it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sipfw.deploy.feed_files import Known, forget_others, read_known, write_copy, write_tries
+from sipfw.deploy.names import age_text
+from sipfw.deploy.spared import Spared, spare, spared_by_host, spared_by_policy
+from sipfw.diagnostics import Diagnostic, Severity
+from sipfw.feeds.errors import FeedError
+from sipfw.feeds.fetch import DEADLINE, NOTHING_SEEN, Answer, fetch, read_file
+from sipfw.feeds.parse import parse
+from sipfw.feeds.store import Copy, Tries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from sipfw.deploy.files import Layout
+    from sipfw.feeds.fetch import Seen
+    from sipfw.policy.feed import Feed
+    from sipfw.policy.model import Policy
+    from sipfw.policy.types import Network
+
+    Ask = Callable[[str, Seen], Answer]
+
+# A source that failed is asked again before its time, but not at every tick of the timer.
+_RETRY = 900
+# Threads end by themselves a little after the deadline, or never.
+_PATIENCE = 2.0
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """What the block lists of a policy hold now, by name.
+
+    `networks` has no entry for a list of which nothing is on file. `missing` are those by which
+    nothing is dropped.
+    """
+
+    networks: Mapping[str, tuple[Network, ...]]
+    remarks: tuple[Diagnostic, ...]
+    missing: tuple[str, ...]
+
+
+NO_LISTS = Lists({}, (), ())
+
+
+def read_all(layout: Layout, policy: Policy) -> dict[str, Known]:
+    """Return what is on file of a policy's lists."""
+    return {feed.name: read_known(layout, feed) for feed in policy.feeds}
+
+
+def is_due(feed: Feed, known: Known, now: float) -> bool:
+    """Tell whether the source has to be asked: after `refresh`, and after a failure a little later.
+
+    Where the clock has gone back, it has to.
+    """
+    if known.good is not None and 0 <= now - known.good < feed.refresh:
+        return False
+    if known.tries is None:
+        return True
+    return not 0 <= now - known.tries.tried < min(feed.refresh, _RETRY)
+
+
+def ask_sources(
+    feeds: Iterable[Feed],
+    known: Mapping[str, Known],
+    *,
+    accept: Collection[str] = (),
+    ask: Ask = fetch,
+) -> dict[str, Known]:
+    """Ask all at once; return what is known now, with the failures. Writes nothing."""
+    wanted = list(feeds)
+    answers: queue.Queue[tuple[str, Answer | FeedError]] = queue.Queue()
+    for feed in wanted:
+        seen = _seen(known[feed.name])
+        # Daemon threads: one that hangs in a resolver, or on a head without end, is left behind.
+        threading.Thread(target=_get, args=(feed, seen, ask, answers), daemon=True).start()
+    end = time.monotonic() + DEADLINE + _PATIENCE
+    came: dict[str, Answer | FeedError] = {}
+    for _ in wanted:
+        try:
+            name, answer = answers.get(timeout=max(0.0, end - time.monotonic()))
+        except queue.Empty:
+            break
+        came[name] = answer
+    late = FeedError(f"no answer within {DEADLINE:g} s")
+    now = time.time()
+    return {
+        feed.name: _judged(
+            feed, known[feed.name], came.get(feed.name, late), now, accept=feed.name in accept
+        )
+        for feed in wanted
+    }
+
+
+def keep(layout: Layout, policy: Policy, asked: Mapping[str, Known]) -> None:
+    """Write down what was asked, and forget other policies' lists. Raises BackendError."""
+    forget_others(layout, policy.feeds)
+    for feed in policy.feeds:
+        found = asked.get(feed.name)
+        if found is None or found.tries is None:
+            continue
+        # One that the source stands by has an older time, and is on file.
+        if found.copy is not None and found.copy.time == found.tries.tried:
+            write_copy(layout, feed, found.copy)
+        write_tries(layout, feed, found.tries)
+
+
+def lists_of(
+    policy: Policy,
+    known: Mapping[str, Known],
+    addresses: Mapping[str, tuple[Network, ...]],
+    *,
+    now: float | None = None,
+) -> Lists:
+    """Return what is dropped by each list: its copy without friends, nothing once it expired."""
+    if not policy.feeds:
+        return NO_LISTS
+    moment = time.time() if now is None else now
+    friends = [*spared_by_policy(policy, addresses), *spared_by_host()]
+    networks: dict[str, tuple[Network, ...]] = {}
+    remarks: list[Diagnostic] = []
+    missing = []
+    for feed in policy.feeds:
+        found = known.get(feed.name, Known())
+        met: list[Spared] = []
+        if found.copy is not None:
+            expired = is_expired(feed, found, moment)
+            kept = () if expired else found.copy.networks
+            networks[feed.name], met = spare(kept, friends)
+        if not networks.get(feed.name) and not _is_meant_empty(feed, found, moment):
+            missing.append(feed.name)
+        remarks += _remarks(feed, found, met, moment)
+    return Lists(networks, tuple(remarks), tuple(missing))
+
+
+def is_expired(feed: Feed, known: Known, now: float) -> bool:
+    """Tell whether the source has not stood by the copy for too long."""
+    return feed.expiry is not None and known.good is not None and now - known.good > feed.expiry
+
+
+def _is_meant_empty(feed: Feed, known: Known, now: float) -> bool:
+    """An empty copy was accepted by hand, and one of friends alone has nobody to drop."""
+    return known.copy is not None and not is_expired(feed, known, now)
+
+
+def _seen(known: Known) -> Seen:
+    return NOTHING_SEEN if known.copy is None else known.copy.seen
+
+
+def _get(
+    feed: Feed, seen: Seen, ask: Ask, answers: queue.Queue[tuple[str, Answer | FeedError]]
+) -> None:
+    try:
+        if feed.url is not None:
+            answers.put((feed.name, ask(feed.url, seen)))
+        else:
+            answers.put((feed.name, Answer(read_file(feed.file or ""))))
+    except FeedError as error:
+        answers.put((feed.name, error))
+    except Exception as error:  # noqa: BLE001 - a thread that dies in silence would cost the deadline
+        answers.put((feed.name, FeedError(f"a fault in sipfw itself: {type(error).__name__}")))
+
+
+def _judged(
+    feed: Feed, known: Known, answer: Answer | FeedError, now: float, *, accept: bool
+) -> Known:
+    """Return the new copy where the answer is good, and the old one with the reason where not."""
+    if isinstance(answer, FeedError):
+        return replace(known, tries=Tries(now, known.good, str(answer)))
+    if answer.data is None:
+        return replace(known, tries=Tries(now, now, None))
+    try:
+        parsed = parse(answer.data, feed)
+        if not accept:
+            _require_enough(len(parsed.networks), known, feed, now)
+    except FeedError as error:
+        return replace(known, tries=Tries(now, known.good, str(error)))
+    copy = Copy(now, parsed.networks, parsed.left_out, answer.seen)
+    return Known(copy, Tries(now, now, None))
+
+
+def _require_enough(count: int, known: Known, feed: Feed, now: float) -> None:
+    if not count:
+        raise FeedError(f"is empty; if that is right: sipfw refresh --accept {feed.name}")
+    if known.copy is None or is_expired(feed, known, now):
+        return
+    before = len(known.copy.networks)
+    if 2 * count < before:
+        raise FeedError(
+            f"has shrunk from {before:,} to {count:,} entries; if that is right: sipfw refresh "
+            f"--accept {feed.name}"
+        )
+
+
+def _remarks(feed: Feed, known: Known, met: list[Spared], now: float) -> list[Diagnostic]:
+    """Say what stands in for a source that failed, and who was left out."""
+    field = f"feeds.{feed.name}"
+    found = []
+    error = None if known.tries is None else known.tries.error
+    state = _in_force(feed, known, now)
+    if error is not None:
+        found.append(Diagnostic(f"the list {error}; {state}", field, severity=Severity.WARNING))
+    elif known.copy is None or is_expired(feed, known, now):
+        found.append(Diagnostic(state, field, severity=Severity.WARNING))
+    if met:
+        more = len(met) - _MOST_NAMED
+        names = ", ".join(map(str, met[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
+        found.append(Diagnostic(f"lists friends, left out: {names}", field, severity=Severity.NOTE))
+    return found
+
+
+def _in_force(feed: Feed, known: Known, now: float) -> str:
+    if known.unreadable:
+        return "only root may read the copy, so the set is empty here"
+    if known.copy is None:
+        return "there is no copy yet, so nothing is dropped by it"
+    age = now - (known.good or now)
+    old = age_text(age if age >= 0 else None)
+    if is_expired(feed, known, now):
+        return f"the last good one is {old} and has expired, so nothing is dropped by it"
+    return f"the last good one stays in force: {len(known.copy.networks):,} entries, {old}"

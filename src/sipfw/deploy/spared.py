@@ -1,0 +1,73 @@
+"""Whom no block list may name: peers, admin networks, this host, and who is logged in by ssh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from sipfw.deploy.own_addresses import own_addresses
+from sipfw.deploy.ssh_sessions import ssh_sessions
+from sipfw.feeds.ranges import networks_of, span_of, touched, without
+from sipfw.policy.types import Hostname
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sipfw.policy.model import Policy
+    from sipfw.policy.types import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Spared:
+    """A network that stays out of every block list, and whose it is."""
+
+    network: Network
+    whose: str
+
+    def __str__(self) -> str:
+        return f"{self.network} ({self.whose})"
+
+
+def spared_by_policy(policy: Policy, addresses: Mapping[str, tuple[Network, ...]]) -> list[Spared]:
+    """Return the networks that the policy calls its friends."""
+    found = [Spared(network, "an admin network") for network in policy.admin.networks]
+    for peer in policy.trusted_peers:
+        networks = list(peer.media)
+        for entry in peer.signalling:
+            networks += addresses.get(entry.name, ()) if isinstance(entry, Hostname) else [entry]
+        # What `allow_any` permits is everybody, and of everybody some may be listed.
+        if not peer.allow_any:
+            found += [Spared(network, f"trusted peer {peer.name}") for network in networks]
+    return found
+
+
+def spared_by_host() -> list[Spared]:
+    """Return the addresses of this host, and of those who are logged in by ssh now."""
+    found = [Spared(ip_network(address), "this host") for address in own_addresses()]
+    clients = {session.client for session in ssh_sessions()}
+    found += [Spared(ip_network(client), "logged in by ssh") for client in sorted(clients, key=str)]
+    return found
+
+
+def spare(
+    networks: Sequence[Network], friends: Sequence[Spared]
+) -> tuple[tuple[Network, ...], list[Spared]]:
+    """Cut friends out of a sorted list; return the rest and the friends that were in it.
+
+    A wider network loses just that part, and is never made wider.
+    """
+    rest: list[Network] = []
+    met: list[Spared] = []
+    for version in (4, 6):
+        mine = [network for network in networks if network.version == version]
+        spans = [span_of(network) for network in mine]
+        hit = [
+            friend
+            for friend in friends
+            if friend.network.version == version and touched(spans, span_of(friend.network))
+        ]
+        holes = [span_of(friend.network) for friend in hit]
+        rest += networks_of(without(spans, holes), version) if hit else mine
+        met += hit
+    return tuple(rest), met
