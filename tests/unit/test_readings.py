@@ -118,7 +118,7 @@ def test_the_newest_reading_before_a_moment(layout: Layout) -> None:
 def test_a_damaged_file_is_passed_over(layout: Layout) -> None:
     for taken in (100.0, 200.0):
         readings.keep(layout, reading(taken))
-    sorted(layout.readings.iterdir())[-1].write_text("{")
+    max(layout.readings.iterdir()).write_text("{")
     assert readings.latest(layout, 500.0) == reading(100.0)
 
 
