@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class LiveRule:
     """A rule in the kernel; `rule_id` is None when it does not carry our mark.
 
-    `line` is the kernel's own listing of it, without counters.
+    `line` is the kernel's own listing of it, without counters. A rule that is not `counted` has
+    none, and its figures are 0.
     """
 
     rule_id: str | None
@@ -21,6 +22,7 @@ class LiveRule:
     packets: int
     bytes: int
     line: str
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
