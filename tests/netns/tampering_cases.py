@@ -118,7 +118,7 @@ def an_edited_verdict(hand: Hand) -> list[Named]:
 @shared
 def a_verdict_taken_away(hand: Hand) -> list[Named]:
     edit(hand, "scanner.not-sip", hand.verdict("drop"), "")
-    return [rule(hand, "changed", "SIP_PROBES scanner.not-sip", "scanners")]
+    return [rule(hand, "changed", "SIP_SCANNER_BLOCK scanner.not-sip", "scanners")]
 
 
 @shared
@@ -226,10 +226,10 @@ def a_flushed_chain(hand: Hand) -> list[Named]:
 @shared
 def a_deleted_chain(hand: Hand) -> list[Named]:
     hand.delete(hand.spot("scanner.probe"))
-    hand.drop_chain("SIP_PROBES")
+    hand.drop_chain("SIP_SCANNER_BLOCK")
     return [
-        rule(hand, "missing", "SIP_SCANNER_BLOCK scanner.probe", "scanners"),
-        Named("missing", "chain", hand.place("SIP_PROBES"), "learning"),
+        rule(hand, "missing", "SIP_TRUSTED scanner.probe", "scanners"),
+        Named("missing", "chain", hand.place("SIP_SCANNER_BLOCK"), "learning"),
     ]
 
 

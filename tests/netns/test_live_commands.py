@@ -222,7 +222,7 @@ def test_verify_changes_nothing_and_creates_no_table(host: Host) -> None:
 
 TAMPERING = {
     "rule deleted": (
-        "iptables-legacy -t raw -D SIP_PROBES 2",
+        "iptables-legacy -t raw -D SIP_SCANNER_BLOCK 2",
         ("missing", "rule", "scanner.options-udp"),
     ),
     "rule inserted": (

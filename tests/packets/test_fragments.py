@@ -83,6 +83,8 @@ def test_the_rules_see_reassembled_packets(lab: Lab, firewall: Firewall, family:
     header = 40 if family == "ip6" else 20
     counts = firewall.counts(family)
     # A rule that sees single fragments counts a third of the bytes, or three packets.
-    for rule in ("hook.raw.prerouting", "entry.udp", "rate.accept"):
+    # Only iptables counts at the hook; it has a counter in every rule.
+    hook = () if firewall.own_table else ("hook.raw.prerouting",)
+    for rule in (*hook, "entry.udp", "rate.accept"):
         assert counts[rule].bytes >= header + 8 + SIZE, rule
     assert counts["entry.udp"].packets == 1

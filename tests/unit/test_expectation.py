@@ -158,6 +158,18 @@ def test_a_report_adds_up_rules_that_lowering_split(tmp_path: Path) -> None:
     assert trusted.packets == 9
 
 
+def test_a_rule_without_a_counter_shows_no_figure(wanted: Expectation) -> None:
+    live = live_of(wanted)
+    first, *others = live.chains[0].rules
+    bare = replace(first, packets=0, bytes=0, counted=False)
+    chains = (replace(live.chains[0], rules=(bare, *others)), *live.chains[1:])
+    report = make_report(wanted, replace(live, chains=chains), {}, Conntrack(1, 2))
+    place = live.chains[0].name, first.rule_id
+    [shown] = [rule for rule in report.rules if (rule.chain, rule.id) == place]
+    assert shown.counts[live.chains[0].family] is None
+    assert report.drift == ()
+
+
 def test_a_report_of_an_empty_kernel(wanted: Expectation) -> None:
     report = make_report(wanted, Live((), (), ()), {}, Conntrack(None, None))
     assert {count for rule in report.rules for count in rule.counts.values()} == {None}

@@ -65,7 +65,7 @@ def test_the_figures_are_those_of_the_look(found: Scrape, form: Format) -> None:
         labels = {
             "family": name,
             "layer": "scanner-block",
-            "chain": "SIP_PROBES",
+            "chain": "SIP_SCANNER_BLOCK",
             "rule": "scanner.options-udp",
             "action": "drop",
         }

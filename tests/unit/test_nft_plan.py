@@ -17,7 +17,7 @@ from sipfw.compiler.textless import textless
 from sipfw.deploy.targets import NftablesTarget, Options
 from sipfw.errors import BackendError
 from sipfw.lower.naming import base_id
-from sipfw.lower.nftables import NftPlan, NftRule, lower
+from sipfw.lower.nftables import lower
 from sipfw.policy.load import LoadedPolicy, Request, load, shipped_profiles
 from sipfw.policy.model import Tier
 from sipfw.render.nft import Existing, nft_text, transaction_text
@@ -27,6 +27,8 @@ from sipfw.verify.expectation_nft import expect_nft
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from sipfw.lower.nftables_plan import NftPlan, NftRule
 
 POLICY = """\
 admin: {networks: [192.0.2.0/28]}
@@ -86,12 +88,61 @@ def test_a_flood_cannot_fill_the_buckets(profile: str, tmp_path: Path) -> None:
 
 def test_udp_is_compared_behind_its_header(plan: NftPlan) -> None:
     """`@ih` needs kernel 5.16, so only TCP, whose header has no fixed length, may need it."""
-    matches = [rule.match for chain in plan.chains for rule in chain.rules]
-    for match in matches:
-        if "@ih," in match:
-            assert "tcp" in match
-        if "@th," in match:
-            assert "udp" in match
+    for chain in plan.chains:
+        for rule in chain.rules:
+            if "@ih," in rule.match:
+                assert "tcp" in rule.match
+            if "@th," in rule.match and "udp" not in rule.match:
+                # A TCP acknowledgment number may look like a word, where it makes no difference.
+                between, last = chain.rules[chain.rules.index(rule) + 1 : -1], chain.rules[-1]
+                assert all(each.match == "meta l4proto udp" for each in between)
+                assert (last.match, last.action) == ("", rule.action)
+
+
+def test_only_ways_on_go_uncounted(plan: NftPlan) -> None:
+    uncounted = [rule for chain in plan.chains for rule in chain.rules if not rule.counted]
+    for rule in uncounted:
+        assert rule.action.startswith(("goto ", "jump "))
+        assert re.search(r"^$|^(th dport \S+ )?meta nfproto ipv[46]$|^@th,64,32 {", rule.match)
+    hooks = [rule for chain in plan.chains if chain.base is not None for rule in chain.rules]
+    assert [rule for rule in hooks if rule not in uncounted] == []
+    text = transaction_text(plan, Existing())
+    assert not [line for line in text.splitlines() if "hook." in line and "counter" in line]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("", "th dport 5060 "),
+        (
+            "signalling: {udp: [5060, 5070], tcp: [5060], tls: [5061]}\n",
+            "th dport { 5060, 5061, 5070 } ",
+        ),
+        ("media: {notrack: true}\n", ""),
+    ],
+)
+def test_only_packets_to_ports_of_the_chain_enter_it(
+    more: str, expected: str, tmp_path: Path
+) -> None:
+    chains = lower(compile_policy(loaded(tmp_path, more=more))).chains
+    (hook,) = [chain for chain in chains if chain.name == "raw_prerouting"]
+    assert [rule.match for rule in hook.rules] == [
+        f"{expected}meta nfproto {family}" for family in ("ipv4", "ipv6")
+    ]
+
+
+def test_a_rule_without_a_counter_has_counted_nothing_that_can_be_shown() -> None:
+    comment = "sipfw:trusted.others#00000000"
+    shown = {"family": "inet", "table": "sipfw", "chain": "SIP_TRUSTED4", "comment": comment}
+    goto = {"goto": {"target": "SIP_SOURCES4"}}
+    counter = {"counter": {"packets": 0, "bytes": 0}}
+    objects = [
+        {"chain": {"family": "inet", "table": "sipfw", "name": "SIP_TRUSTED4"}},
+        {"rule": {**shown, "expr": [goto]}},
+        {"rule": {**shown, "expr": [counter, goto]}},
+    ]
+    bare, counted = live_from_json(objects).chains["SIP_TRUSTED4"].rules
+    assert (bare.counted, counted.counted) == (False, True)
 
 
 def test_every_word_is_known_to_nft_1_0_6(plan: NftPlan) -> None:
@@ -165,6 +216,10 @@ def test_a_missing_string_match_is_told_and_takes_only_what_rests_on_it(
     assert found.texts == ()
     kept = [chain for chain in whole.chains if chain.name[4:-1] not in TAUGHT_CHAINS]
     for bare, full in zip(found.chains, kept, strict=True):
+        if full.base is not None:
+            # The ports on which a hook leads on are those of the rules that are left.
+            assert [rule_id(each) for each in bare.rules] == [rule_id(each) for each in full.rules]
+            continue
         if full.name.startswith("SIP_BANNED"):
             (wall,) = bare.rules
             assert (rule_id(wall), wall.match, wall.action) == ("banned.drop", "", "drop")

@@ -18,7 +18,7 @@ from sipfw.backends.nft_flavour_tools import NftFlavourTools
 from sipfw.backends.runner import HOST_PATH, SubprocessRunner
 from sipfw.backends.xtables_tools import LegacyTools
 from sipfw.errors import BackendError
-from sipfw.lower.nftables import TABLE
+from sipfw.lower.nftables_plan import TABLE
 from sipfw.lower.xtables import Family
 
 if TYPE_CHECKING:

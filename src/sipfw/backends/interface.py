@@ -14,7 +14,8 @@ class LiveRule:
     """A rule in the kernel; `rule_id` is None when it does not carry our mark.
 
     `line` is the kernel's own listing of it, without counters. `search` says what the xtables
-    matches of an nftables rule look for, which the listing leaves out.
+    matches of an nftables rule look for, which the listing leaves out. A rule that is not `counted`
+    has no counter, and its figures are 0.
     """
 
     rule_id: str | None
@@ -23,6 +24,7 @@ class LiveRule:
     bytes: int
     line: str
     search: str | None = None
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from sipfw.backends.nft_netlink import (
 )
 from sipfw.errors import BackendError
 from sipfw.lower.naming import MARK
-from sipfw.lower.nftables import TABLE
+from sipfw.lower.nftables_plan import TABLE
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from sipfw.backends.nft_netlink import (
     name_attribute,
     nested,
 )
-from sipfw.lower.nftables import TABLE
+from sipfw.lower.nftables_plan import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

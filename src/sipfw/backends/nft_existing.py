@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sipfw.backends.interface import LiveRule
     from sipfw.backends.nft_tool import NftListing, NftObject
-    from sipfw.lower.nftables import NftPlan, NftSet, NftTextChain
+    from sipfw.lower.nftables_plan import NftPlan, NftSet, NftTextChain
 
 _TEXT_CHAIN = "_text_"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sipfw.backends.nft_text_rules import TextRule, fill_chains, read_chain
 from sipfw.backends.nft_tool import NftTool, live_from_json
 from sipfw.errors import BackendError
-from sipfw.lower.nftables import TABLE
+from sipfw.lower.nftables_plan import TABLE
 from sipfw.ruleset.rule import Goto, Jump
 
 if TYPE_CHECKING:

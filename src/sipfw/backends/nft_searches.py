@@ -19,7 +19,7 @@ from sipfw.backends.nft_netlink import (
     name_attribute,
 )
 from sipfw.errors import BackendError
-from sipfw.lower.nftables import TABLE
+from sipfw.lower.nftables_plan import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -162,18 +162,16 @@ def live_from_json(
 
 def _live_rule(rule: NftObject, counters: Mapping[str, NftObject]) -> LiveRule:
     ours = split_comment(rule.get("comment", ""))
-    values: NftObject = {}
-    for statement in rule["expr"]:
-        counter = statement.get("counter")
-        if counter is not None:
-            values = counters.get(counter, {}) if isinstance(counter, str) else counter
-            break
+    found = [each["counter"] for each in rule["expr"] if each.get("counter") is not None]
+    counter = found[0] if found else {}
+    values: NftObject = counters.get(counter, {}) if isinstance(counter, str) else counter
     return LiveRule(
         rule_id=None if ours is None else ours[0],
         digest=None if ours is None else ours[1],
         packets=values.get("packets", 0),
         bytes=values.get("bytes", 0),
         line=_canonical(rule["expr"]),
+        counted=bool(found),
     )
 
 

@@ -16,12 +16,12 @@ from sipfw.backends.nft_text_rules import TextRule, fill_chains, text_match_avai
 from sipfw.backends.nft_tool import NftListing, NftTool, live_from_json
 from sipfw.backends.runner import Runner, SubprocessRunner
 from sipfw.errors import ApplyError, BackendError
-from sipfw.lower.nftables import TABLE
+from sipfw.lower.nftables_plan import TABLE
 from sipfw.render.nft import Existing, transaction_text
 from sipfw.ruleset.rule import Goto
 
 if TYPE_CHECKING:
-    from sipfw.lower.nftables import NftPlan, NftTextChain
+    from sipfw.lower.nftables_plan import NftPlan, NftTextChain
 
 OLDEST = (1, 0, 6)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sipfw.backends.ipset import Ipsets
 from sipfw.backends.nft_tool import NftTool, live_from_json
 from sipfw.errors import BackendError
-from sipfw.lower.nftables import TABLE
+from sipfw.lower.nftables_plan import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from sipfw.backends.ipset_text import elements_of
 from sipfw.errors import BackendError
 from sipfw.lower.naming import set_name
-from sipfw.lower.nftables import TABLE
+from sipfw.lower.nftables_plan import TABLE
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:

@@ -10,12 +10,13 @@ Syntax is that of nft 1.0.6; `@ih` needs kernel 5.16.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, assert_never
 
 from sipfw.lower.naming import nft_comment
 from sipfw.lower.nftables_hooks import base_line, base_name, family_match, hook_id
+from sipfw.lower.nftables_lean import leads_on, port_match, without_protocol
 from sipfw.lower.nftables_match import (
     NETS,
     SUFFIX,
@@ -27,6 +28,14 @@ from sipfw.lower.nftables_match import (
     parts,
     payload_at,
     plain,
+)
+from sipfw.lower.nftables_plan import (
+    NftChain,
+    NftPlan,
+    NftRule,
+    NftSet,
+    NftTextChain,
+    NftTextRule,
 )
 from sipfw.lower.shortlist import short_list
 from sipfw.ruleset.match import (
@@ -65,8 +74,6 @@ if TYPE_CHECKING:
 
     from sipfw.ruleset.model import AddressSet, Chain, Ruleset
 
-TABLE = "sipfw"
-
 _IP_HEADER = {Family.IP: 20, Family.IP6: 40}
 _UDP_HEADER = 8
 
@@ -75,70 +82,6 @@ _SHORT_LIST = 8
 
 # A bucket that never refills within the life of its element counts events of one window.
 _NO_REFILL = "1/day"
-
-
-@dataclass(frozen=True, slots=True)
-class NftRule:
-    """One rule: `match` and `action` are finished statements, the counter stands between them."""
-
-    comment: str
-    match: str
-    action: str
-
-
-@dataclass(frozen=True, slots=True)
-class NftChain:
-    """A chain; `base` is the line that hooks it, None for one that is only jumped to."""
-
-    name: str
-    summary: str
-    rules: tuple[NftRule, ...]
-    base: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NftTextRule:
-    """A search for a text anywhere behind the IP header, letters compared without case."""
-
-    comment: str
-    pattern: bytes
-    offset: int
-    verdict: Literal["drop"] | Goto
-
-
-@dataclass(frozen=True, slots=True)
-class NftTextChain:
-    """A chain of searches; its name changes with its content, so it is never edited in place."""
-
-    name: str
-    rules: tuple[NftTextRule, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class NftSet:
-    """One set. `static` ones are replaced as a whole, others keep what the kernel learned.
-
-    Elements of a `metered` set carry a limit of their own, which only a packet can give them.
-    """
-
-    name: str
-    summary: str
-    type: str
-    flags: tuple[str, ...]
-    elements: tuple[str, ...] = ()
-    static: bool = False
-    timeout: int | None = None
-    size: int | None = None
-    metered: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class NftPlan:
-    """Everything that one ruleset puts into `table inet sipfw`."""
-
-    sets: tuple[NftSet, ...]
-    chains: tuple[NftChain, ...]
-    texts: tuple[NftTextChain, ...]
 
 
 def lower(ruleset: Ruleset) -> NftPlan:
@@ -178,7 +121,7 @@ class _Lowering:
                 yield from self._text_chain(chain, list(group), family)
                 continue
             for rule in group:
-                yield from self._rule(rule, family)
+                yield from self._rule(chain, rule, family)
 
     def _text_chain(self, chain: Chain, rules: list[Rule], family: Family) -> Iterator[NftRule]:
         texts = tuple(_text_rule(rule, family) for rule in rules)
@@ -186,15 +129,16 @@ class _Lowering:
         name = f"{chain.name}{SUFFIX[family]}_text_{digest}"
         self._texts.append(NftTextChain(name, texts))
         lead = f"text.{chain.name.lower().replace('_', '-')}"
-        yield _commented(NftRule("", "", f"jump {name}"), lead)
+        yield _commented(NftRule("", "", f"jump {name}", counted=False), lead)
 
-    def _rule(self, rule: Rule, family: Family) -> list[NftRule]:
+    def _rule(self, chain: Chain, rule: Rule, family: Family) -> list[NftRule]:
         alternatives: list[list[str]] = [[]]
         for match in rule.matches:
-            options = self._options(match, family)
+            options = without_protocol(chain, rule) or self._options(match, family)
             alternatives = [[*words, option] for words in alternatives for option in options]
         action = self._action(rule.action, family)
-        finished = [NftRule("", " ".join(words), action) for words in alternatives]
+        counted = not leads_on(rule)
+        finished = [NftRule("", " ".join(words), action, counted) for words in alternatives]
         if len(finished) == 1:
             return [_commented(finished[0], rule.id)]
         return [
@@ -353,9 +297,15 @@ def _hook(chain: Chain) -> NftChain:
     base = chain.base
     if base is None:
         raise AssertionError(f"{chain.name} is no base chain")
+    ports = port_match(chain)
     rules = [
         _commented(
-            NftRule("", family_match(family), f"goto {chain.name}{SUFFIX[family]}"),
+            NftRule(
+                "",
+                f"{ports}{family_match(family)}",
+                f"goto {chain.name}{SUFFIX[family]}",
+                counted=False,
+            ),
             hook_id(base, family),
         )
         for family in Family

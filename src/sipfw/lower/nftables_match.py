@@ -85,14 +85,19 @@ def plain(match: Match, family: Family) -> str:
         case Icmp():
             return f"{'icmp' if family is Family.IP else 'icmpv6'} type {match.type}"
         case StartsWithOneOf():
-            words = ", ".join(f"0x{word.hex()}" for word in match.words)
-            return f"meta l4proto udp @th,{8 * _UDP_HEADER},32 {{ {words} }}"
+            return f"meta l4proto udp {words_at_start(match)}"
         case ShorterThan():
             return f"udp length < {_UDP_HEADER + match.payload_bytes}"
         case RateWithin():
             return f"limit rate {match.rate} burst {match.burst} packets"
         case _:
             raise AssertionError(f"{match} is handled elsewhere")
+
+
+def words_at_start(match: StartsWithOneOf) -> str:
+    """Look the first word behind a UDP header up; whether it is one is for others to say."""
+    words = ", ".join(f"0x{word.hex()}" for word in match.words)
+    return f"@th,{8 * _UDP_HEADER},32 {{ {words} }}"
 
 
 def _interface(match: Interface) -> str:
@@ -159,4 +164,5 @@ def payload_at(match: PayloadAt) -> list[str]:
         return [" ".join(words)]
     if len(chunks) > 1 or match.proto is not L4Proto.UDP:
         raise AssertionError("only a short UDP pattern can be negated")
-    return [f"udp length < {_UDP_HEADER + len(match.pattern)}", " ".join(words)]
+    # The commoner case first: an attacker's packet is rarely too short to be looked at.
+    return [" ".join(words), f"udp length < {_UDP_HEADER + len(match.pattern)}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sipfw.lower.nftables import TABLE, NftChain, NftPlan, NftRule, NftSet
+from sipfw.lower.nftables_plan import TABLE, NftChain, NftPlan, NftRule, NftSet
 from sipfw.render.environment import render_template
 
 if TYPE_CHECKING:
@@ -92,7 +92,11 @@ def _chain_lines(chain: NftChain, existing: Existing) -> list[str]:
 
 
 def _rule_text(chain: str, rule: NftRule, existing: Existing) -> str:
-    packets, octets = existing.counters.get((chain, rule.comment.partition("#")[0]), (0, 0))
-    counter = f"counter packets {packets} bytes {octets}" if packets else "counter"
+    counter = _counter_text(chain, rule, existing) if rule.counted else ""
     words = [rule.match, counter, rule.action, f'comment "{rule.comment}"']
     return " ".join(word for word in words if word)
+
+
+def _counter_text(chain: str, rule: NftRule, existing: Existing) -> str:
+    packets, octets = existing.counters.get((chain, rule.comment.partition("#")[0]), (0, 0))
+    return f"counter packets {packets} bytes {octets}" if packets else "counter"

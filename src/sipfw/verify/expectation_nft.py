@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sipfw.backends.interface import Live
-    from sipfw.lower.nftables import NftPlan, NftSet
+    from sipfw.lower.nftables_plan import NftPlan, NftSet
     from sipfw.ruleset.model import Ruleset
     from sipfw.ruleset.rule import Family, Rule
 

@@ -25,7 +25,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class RuleReport:
-    """One rule with its counters by family; None where the family has no such rule."""
+    """One rule with its counters by family; None where the family has no such rule or counter."""
 
     layer: str
     chain: str
@@ -110,7 +110,7 @@ def _rules(expectation: Expectation, live: Live) -> list[RuleReport]:
     counts: dict[tuple[Family, str, str], Count] = {}
     for chain in live.chains:
         for rule in chain.rules:
-            if rule.rule_id is not None:
+            if rule.rule_id is not None and rule.counted:
                 key = (chain.family, chain.name, base_id(rule.rule_id))
                 old = counts.get(key, Count(0, 0))
                 counts[key] = Count(old.packets + rule.packets, old.bytes + rule.bytes)

@@ -7,7 +7,6 @@ for that to say anything, there is a gap.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -223,15 +222,13 @@ def counted_between(
             {name: item.dropped for name, item in later.layers.items()},
             {name: item.passed for name, item in later.layers.items()},
         )
-    dropped: dict[str, int] = defaultdict(int)
-    passed: dict[str, int] = defaultdict(int)
+    dropped, passed = dict.fromkeys(later.layers, 0), dict.fromkeys(later.layers, 0)
     if grown.reset:
         for (_, chain, rule), (packets, _) in grown.rules.items():
             layer, action = kinds.get((chain, rule), ("", ""))
-            if action == "drop":
-                dropped[layer] += packets
-            elif action == "pass":
-                passed[layer] += packets
+            if action in {"drop", "pass"}:
+                counted = dropped if action == "drop" else passed
+                counted[layer] = counted.get(layer, 0) + packets
         return dropped, passed
     for name, item in later.layers.items():
         before = earlier.layers.get(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
+from sipfw.compiler.layers.scanners import strangers_ways
 from sipfw.policy.model import Transport
 from sipfw.ruleset.match import (
     InSet,
@@ -110,15 +111,7 @@ def _trusted(context: Context) -> Chain:
         denied = context.origin("limits", "unknown_sources")
         rules.append(Rule("unknown.denied", (), Drop(), "unknown sources are denied", denied))
     else:
-        rules.append(
-            Rule(
-                "trusted.others",
-                (),
-                Goto(names.SCANNER_BLOCK),
-                "no trusted peer: look closer",
-                context.origin("scanners"),
-            )
-        )
+        rules += strangers_ways(context)
     return Chain(
         names.TRUSTED,
         Layer.TRUSTED,
@@ -210,8 +203,6 @@ def _on_probation(context: Context) -> list[Rule]:
     origin = context.origin("bans", "probation")
     rate, burst = _CALLS
     return [
-        # A TCP source cannot be spoofed, so nobody is framed over TCP.
-        Rule("banned.tcp", (Protocol(L4Proto.TCP),), Drop(), "banned source over TCP", origin),
         Rule(
             "banned.drop",
             (PayloadAt(L4Proto.UDP, b"REGISTER ", negate=True),),
@@ -219,6 +210,8 @@ def _on_probation(context: Context) -> list[Rule]:
             "banned source, not a REGISTER",
             origin,
         ),
+        # A TCP source cannot be spoofed, so nobody is framed over TCP.
+        Rule("banned.tcp", (Protocol(L4Proto.TCP),), Drop(), "banned source over TCP", origin),
         Rule(
             "banned.trickle",
             (RateAbove("trickle", rate, burst, ONE_SOURCE),),

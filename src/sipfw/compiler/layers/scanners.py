@@ -54,18 +54,21 @@ _OPTIONS = b"OPTIONS "
 
 
 def scanner_chains(context: Context) -> list[Chain]:
-    """Return the scanner chain and its helpers; none where unknown sources are denied."""
+    """Return the chains for strangers; none where unknown sources are denied."""
     if context.denied:
         return []
-    chains = [_scanner_block(context), _sources(context), _signature_chain(context)]
+    chains = [_sources(context), _signature_chain(context)]
     scanners = context.policy.scanners
     if scanners.block_options or scanners.block_unknown_methods:
-        chains.insert(1, _probes(context))
+        chains.insert(0, _scanner_block(context))
     return chains
 
 
-def _scanner_block(context: Context) -> Chain:
-    """One comparison of the first word comes before every lookup of the source."""
+def strangers_ways(context: Context) -> list[Rule]:
+    """Say where a packet goes that no trusted peer sent, before any lookup of its source.
+
+    These rules end SIP_TRUSTED: a chain of their own would cost every stranger one more goto.
+    """
     scanners = context.policy.scanners
     summary = "OPTIONS or no SIP: only of sources that the switch knows"
     rules = []
@@ -80,31 +83,31 @@ def _scanner_block(context: Context) -> Chain:
                 "starts like a request or a response",
                 origin,
             ),
-            Rule("scanner.probe", (Protocol(L4Proto.UDP),), Goto(names.PROBES), summary, origin),
+            Rule(
+                "scanner.probe",
+                (Protocol(L4Proto.UDP),),
+                Goto(names.SCANNER_BLOCK),
+                summary,
+                origin,
+            ),
         ]
     elif scanners.block_options:
         origin = context.origin("scanners", "block_options")
         options = (PayloadAt(L4Proto.UDP, _OPTIONS),)
-        rules = [Rule("scanner.probe", options, Goto(names.PROBES), summary, origin)]
+        rules = [Rule("scanner.probe", options, Goto(names.SCANNER_BLOCK), summary, origin)]
     rules.append(
         Rule(
-            "scanner.others",
+            "trusted.others",
             (),
             Goto(names.SOURCES),
             "everything else, TCP among it",
             context.origin("scanners"),
         )
     )
-    return Chain(
-        names.SCANNER_BLOCK,
-        Layer.SCANNER,
-        "what only scanners send; dropped without an answer",
-        tuple(rules),
-        Priority.RAW,
-    )
+    return rules
 
 
-def _probes(context: Context) -> Chain:
+def _scanner_block(context: Context) -> Chain:
     scanners = context.policy.scanners
     rules = [_learned(context, "scanner.learned")] if context.learning else []
     if scanners.block_options:
@@ -121,9 +124,9 @@ def _probes(context: Context) -> Chain:
             )
         )
     return Chain(
-        names.PROBES,
+        names.SCANNER_BLOCK,
         Layer.SCANNER,
-        "OPTIONS and what is no SIP: a keep-alive of a known phone, or a scan",
+        "OPTIONS and what is no SIP: dropped without an answer, unless a known phone sent it",
         tuple(rules),
         Priority.RAW,
     )
@@ -165,9 +168,6 @@ def _sources(context: Context) -> Chain:
     if context.learning:
         rules.append(_learned(context, "identity.learned"))
     rules += feed_rules(context)
-    if context.policy.scanners.block_options:
-        rules.append(_drop_options(context, L4Proto.TCP, (PayloadAt(L4Proto.TCP, _OPTIONS),)))
-    rules += _at_start(context, [s for s in _signatures(context) if s.offset_zero])
     return Chain(
         names.SOURCES,
         Layer.SCANNER,
@@ -221,12 +221,17 @@ def _signature_chain(context: Context) -> Chain:
         "nothing of a scanner found: limit it",
         context.origin("limits", "unknown_sources"),
     )
-    texts = _anywhere(context, [s for s in _signatures(context) if not s.offset_zero])
+    first = [short]
+    if context.policy.scanners.block_options:
+        first.append(_drop_options(context, L4Proto.TCP, (PayloadAt(L4Proto.TCP, _OPTIONS),)))
+    signatures = _signatures(context)
+    first += _at_start(context, [s for s in signatures if s.offset_zero])
+    texts = _anywhere(context, [s for s in signatures if not s.offset_zero])
     return Chain(
         names.SIGNATURES,
         Layer.SCANNER,
         "texts that only scanners send; dropped without an answer",
-        (short, *texts, clean),
+        (*first, *texts, clean),
         Priority.RAW,
     )
 
