@@ -34,8 +34,8 @@ def command(*, root: Path, enable: bool, form: str) -> int:
     Writes sipfw.service, and a timer that follows host names and block lists every five minutes.
     `sipfw remove` takes all of it away again.
     """
-    from sipfw.deploy.apply import require_root
     from sipfw.deploy.files import Layout
+    from sipfw.deploy.privilege import require_root
     from sipfw.deploy.service import doubts, init_script, install, systemd, this_command
 
     layout, program = Layout(root), this_command(sys.argv[0])

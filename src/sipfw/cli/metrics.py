@@ -62,8 +62,8 @@ def command(
 
     Without an applied firewall, --textfile and --listen report sipfw_up 0, so that an alert fires.
     """
-    from sipfw.deploy.apply import require_root
     from sipfw.deploy.files import Layout
+    from sipfw.deploy.privilege import require_root
     from sipfw.metrics.families import Rules
     from sipfw.metrics.text import Format
 

@@ -14,8 +14,8 @@ from sipfw.compiler.layers.replies import reply_chains
 from sipfw.compiler.layers.scanners import scanner_chains
 from sipfw.compiler.layers.sets import all_sets
 from sipfw.compiler.logged import logged
-from sipfw.ruleset.model import Chain, Ruleset, Sysctl
-from sipfw.ruleset.rule import Goto, Jump
+from sipfw.compiler.reached import reached
+from sipfw.ruleset.model import Ruleset, Sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,24 +51,6 @@ def compile_policy(
         tuple(_sysctls(context)),
     )
     return with_by_hand(ruleset, context, by_hand)
-
-
-def reached(chains: list[Chain]) -> list[Chain]:
-    """Leave out what no packet can reach, such as the plain SIP layers of a TLS-only switch."""
-    by_name = {chain.name: chain for chain in chains}
-    found: set[str] = set()
-    waiting = [chain.name for chain in chains if chain.base is not None]
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        found.add(name)
-        waiting += [
-            rule.action.chain
-            for rule in by_name[name].rules
-            if isinstance(rule.action, Jump | Goto)
-        ]
-    return [chain for chain in chains if chain.name in found]
 
 
 def _sysctls(context: Context) -> list[Sysctl]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
-from sipfw.compiler.pipeline import reached
+from sipfw.compiler.reached import reached
 from sipfw.ruleset.match import CountAbove, InSet, PayloadContains
 from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Goto, Jump, Rule, UpdateSet
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from sipfw.deploy.live import Firewall, current, stored
 from sipfw.deploy.lock import state_lock
 from sipfw.deploy.lockout import spare_logged_in
 from sipfw.deploy.names import names_file
+from sipfw.deploy.privilege import require_root
 from sipfw.deploy.repair import settle
 from sipfw.deploy.service import systemd, uninstall
 from sipfw.deploy.targets import Options, Target, installed_backends
@@ -47,12 +47,6 @@ class Outcome:
     warnings: tuple[Diagnostic, ...]
     generation: int | None = None
     waiting: Journal | None = None
-
-
-def require_root() -> None:
-    """Raise BackendError for anybody but root: netfilter would refuse later and less clearly."""
-    if os.geteuid() != 0:
-        raise BackendError("only root may see or change the firewall", hint="use sudo")
 
 
 def apply(

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sipfw.backends.detect import Flavour, Host, look
-from sipfw.deploy.apply import require_root
 from sipfw.deploy.live import current
+from sipfw.deploy.privilege import require_root
 from sipfw.deploy.targets import Target, target
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sipfw.backends.runner import Runner, SubprocessRunner
-from sipfw.deploy.apply import require_root
 from sipfw.deploy.full_listing import read_fully
 from sipfw.deploy.generations import Damaged
 from sipfw.deploy.live import Firewall, stored
 from sipfw.deploy.plan import possible
+from sipfw.deploy.privilege import require_root
 from sipfw.deploy.state import read_applied
 from sipfw.deploy.targets import Options, target
 from sipfw.errors import BackendError

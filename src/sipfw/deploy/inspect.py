@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sipfw.deploy.apply import require_root
+from sipfw.deploy.privilege import require_root
 from sipfw.verify.host import is_fixed, read_conntrack, read_sysctl
 from sipfw.verify.report import Report, make_report
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sipfw.deploy.feed_sets import has_lists
 from sipfw.deploy.files import cannot_write, sync_folder
 from sipfw.deploy.generations import Damaged, Generation, list_generations, read_generation
 from sipfw.deploy.generations import read_ruleset as read_stored_ruleset
+from sipfw.deploy.manual_file import forget_by_hand
+from sipfw.deploy.manual_kernel import put_back
 from sipfw.deploy.state import Applied, read_applied, write_applied
 from sipfw.deploy.sysctls import apply_sysctls, remove_sysctls
 from sipfw.deploy.targets import Options, target
@@ -87,6 +90,7 @@ def make_live(
         layout,
         Applied(change.expectation, firewall.source, firewall.backend, firewall.generation),
     )
+    warnings = (*warnings, *put_back(chosen, firewall.ruleset, layout))
     return Result(change.expectation, tuple(notes), warnings)
 
 
@@ -98,6 +102,7 @@ def _make_nothing_live(backends: Iterable[str], layout: Layout, options: Options
         sync_folder(layout.state)
     except OSError as error:
         raise cannot_write(layout.applied, error) from error
+    forget_by_hand(layout)
     return Result(NOTHING, notes, warnings)
 
 
@@ -119,8 +124,8 @@ def _record(layout: Layout, applied: Applied) -> None:
     write_applied(layout, applied)
 
 
-def stored(layout: Layout, number: int) -> Firewall | Damaged:
-    """Return a generation ready to be made live."""
+def stored(layout: Layout, number: int, *, lists: bool = True) -> Firewall | Damaged:
+    """Return a generation ready to be made live; without `lists` block lists are left empty."""
     found = read_generation(layout, number)
     if isinstance(found, Damaged):
         return found
@@ -129,6 +134,11 @@ def stored(layout: Layout, number: int) -> Firewall | Damaged:
         return ruleset
     if target(found.backend).name != found.backend:
         return Damaged(number, f"this version has no backend {found.backend}")
+    if lists and has_lists(ruleset):
+        # pydantic and ssl come with it: only a firewall with block lists has to pay for them.
+        from sipfw.deploy.feed_fill import filled  # noqa: PLC0415 - see above
+
+        ruleset = filled(ruleset, layout, number)
     return Firewall(ruleset, found.backend, found.ipset, found.source, number)
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sipfw.deploy.apply import require_root
 from sipfw.deploy.live import current
+from sipfw.deploy.privilege import require_root
 from sipfw.deploy.sysctls import own_values
 from sipfw.errors import BackendError
 from sipfw.ruleset.rule import Family

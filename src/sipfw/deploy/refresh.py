@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from sipfw.compiler.context import Context
 from sipfw.compiler.layers.sets import all_sets
-from sipfw.deploy.apply import require_root
 from sipfw.deploy.feed_sets import feed_of, read_policy, with_lists
 from sipfw.deploy.feeds import ask_sources, is_due, keep, lists_of, read_all
 from sipfw.deploy.files import require_writable
@@ -21,6 +20,7 @@ from sipfw.deploy.generations import Damaged
 from sipfw.deploy.live import stored
 from sipfw.deploy.lock import state_lock
 from sipfw.deploy.names import read_names, recalled, remember, resolve_or_recall
+from sipfw.deploy.privilege import require_root
 from sipfw.deploy.repair import settle
 from sipfw.deploy.resolve import Resolution, ask_dns, host_names
 from sipfw.deploy.state import Applied, read_applied, write_applied

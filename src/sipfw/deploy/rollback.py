@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipfw.deploy import journal as journals
-from sipfw.deploy.apply import outcome_of, require_root
+from sipfw.deploy.apply import outcome_of
 from sipfw.deploy.generations import Damaged, read_generation
 from sipfw.deploy.journal import Journal
 from sipfw.deploy.live import Result, current, standing, stored, way_back
 from sipfw.deploy.lock import state_lock
 from sipfw.deploy.lockout import spare_logged_in
+from sipfw.deploy.privilege import require_root
 from sipfw.deploy.repair import (
     WAYS_OUT,
     now_live,

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from sipfw.backends.nflog import listen
-from sipfw.deploy.apply import require_root
 from sipfw.deploy.generations import Damaged
 from sipfw.deploy.live import current, stored
+from sipfw.deploy.privilege import require_root
 from sipfw.deploy.targets import target
 from sipfw.deploy.top_arriving import arriving
 from sipfw.deploy.top_source import Source, Top, merged
