@@ -11,8 +11,10 @@ NETNS_JOBS ?= $(shell echo $$(( $(JOBS) + ($(JOBS) + 1) / 2 )))
 PACKAGES := python3-venv python3-dev gcc libc6-dev \
 	iptables ipset nftables iproute2 kmod procps util-linux conntrack \
 	sipsak sip-tester sipvicious nmap kamailio shellcheck dash
+# Tests look at the report in a browser; the demo does without its 300 MB.
+TEST_PACKAGES := $(PACKAGES) chromium
 
-.PHONY: bench demo test lint type unit netns wheel packages clean
+.PHONY: bench demo test lint type unit netns wheel packages test-packages clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo/demo.py
@@ -32,7 +34,7 @@ type: $(VENV)/.ready
 unit: $(VENV)/.ready
 	$(BIN)/pytest -n $(JOBS) -m "not netns"
 
-netns: $(VENV)/.ready
+netns: $(VENV)/.ready | test-packages
 	$(BIN)/pytest -n $(NETNS_JOBS) -m netns
 
 wheel: $(VENV)/.ready
@@ -43,8 +45,12 @@ $(VENV)/.ready: pyproject.toml | packages
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-packages:
-	@missing=$$(for name in $(PACKAGES); do dpkg -s $$name >/dev/null 2>&1 || echo $$name; done); \
+# One after the other: apt has a lock.
+test-packages: | packages
+test-packages: wanted := $(TEST_PACKAGES)
+packages: wanted := $(PACKAGES)
+packages test-packages:
+	@missing=$$(for name in $(wanted); do dpkg -s $$name >/dev/null 2>&1 || echo $$name; done); \
 	if [ -n "$$missing" ]; then \
 		echo "installing:" $$missing; \
 		apt-get update -qq && \

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -125,7 +124,7 @@ def test_a_state_file_that_is_not_text(tmp_path: Path) -> None:
 
 def test_another_format_is_refused(wanted: Expectation) -> None:
     with pytest.raises(ValueError, match="not a state file of this version"):
-        from_json(json.dumps({**to_json(wanted), "format": 99}))
+        from_json({**to_json(wanted), "format": 99})
 
 
 def test_a_family_that_the_kernel_lacks_is_not_expected(wanted: Expectation) -> None:

@@ -21,6 +21,7 @@ _COMMANDS = {
     "apply": "make the policy live on this host",
     "verify": "show counters and whether the live firewall is the applied one",
     "metrics": "print, write or serve what Prometheus wants to know",
+    "report": "write a page with charts for a browser",
     "why": "say what happens to a source now, the reason, and what would change it",
     "top": "show who is being dropped, by which layer and why",
     "doctor": "say what is wrong with this host for SIP, and how to mend it",

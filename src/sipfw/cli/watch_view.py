@@ -30,6 +30,8 @@ _REMEMBERED = 60
 _COLOURS = {State.HEALTHY: "green", State.DRIFT: "yellow", State.DEGRADED: "red"}
 # Lines that are always there: title, heads and frames of the tables, sums, health.
 _FIXED_LINES = 12
+# The two columns of numbers beside the busiest rules, and the space between all five.
+_NUMBERS_WIDTH = 7 + 11 + 4 * 3 + 2
 
 
 class Screen:
@@ -67,7 +69,7 @@ class Screen:
         parts += [self._title(seen), self._layers(layers, size.width)]
         room = size.height - _FIXED_LINES - len(layers) - len(seen.health.problems)
         busiest = self._busiest(seen, rules)[: self._selection.top or max(room, 3)]
-        parts += [_rules(busiest), _fill(seen), *_health(seen)]
+        parts += [_rules(busiest, size.width), _fill(seen), *_health(seen)]
         return Group(*parts)
 
     def _title(self, seen: Observation) -> Text:
@@ -98,7 +100,7 @@ class Screen:
             ]
             if points:
                 past = list(self._past.get(item.layer, ()))[-points:]
-                row.append(Text(sparkline(past), style="red"))
+                row.append(Text(sparkline(past), style="red" if any(past) else "bright_black"))
             table.add_row(*row)
         return table
 
@@ -132,15 +134,18 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(_BARS[1 + round(7 * value / most)] for value in values)
 
 
-def _rules(rated: Sequence[tuple[float, RuleReport]]) -> RenderableType:
+def _rules(rated: Sequence[tuple[float, RuleReport]], width: int) -> RenderableType:
     if not rated:
         return Text("no rule is counting packets just now", style="dim")
+    # Where it is narrow words are cut, numbers never: rich would cut both alike.
+    room = max(width - max(len(rule.id) for _, rule in rated) - _NUMBERS_WIDTH, 10)
+    policy = min(max(len(rule.origin) for _, rule in rated), room // 2)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("rule", no_wrap=True)
-    table.add_column("per s", justify="right")
-    table.add_column("packets", justify="right")
-    table.add_column("what it is", no_wrap=True)
-    table.add_column("policy", no_wrap=True, style="dim")
+    table.add_column("per s", justify="right", no_wrap=True, min_width=7)
+    table.add_column("packets", justify="right", no_wrap=True, min_width=11)
+    table.add_column("what it is", no_wrap=True, max_width=room - policy)
+    table.add_column("policy", no_wrap=True, style="dim", max_width=policy)
     for rate, rule in rated:
         style = "red" if rule.action == "drop" else "green"
         table.add_row(

@@ -92,7 +92,7 @@ def _load_aside(firewall: Firewall, runner: Runner) -> tuple[Expectation, Defini
     if "error" in answer:
         raise BackendError(answer["error"], hint="verify without --deep needs none of this")
     definitions = {name: tuple(words) for name, words in answer["definitions"].items()}
-    return from_json(json.dumps(answer["expectation"])), definitions
+    return from_json(answer["expectation"]), definitions
 
 
 def serve() -> None:

@@ -27,6 +27,7 @@ from sipfw.deploy.files import (
     write_atomically,
     write_through,
 )
+from sipfw.deploy.privilege import who
 from sipfw.errors import BackendError
 from sipfw.ruleset.codec import DecodeError, decode, encode
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 KEPT = 20
 
-_USER = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
@@ -87,7 +87,7 @@ def write_generation(layout: Layout, content: Content, before: int | None) -> Ge
     made = Generation(
         number=max([before or 0, *_numbers(layout)]) + 1,
         time=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        who=_who(),
+        who=who(),
         backend=content.backend,
         ipset=content.ipset,
         source=content.source,
@@ -254,9 +254,3 @@ def _digest(text: str) -> str:
 def _said(error: Exception) -> str:
     reason = getattr(error, "strerror", None)
     return str(reason).lower() if reason else str(error)
-
-
-def _who() -> str:
-    """Name who asked: sudo's user, for what it is worth, or the user id."""
-    user = os.environ.get("SUDO_USER", "")
-    return user if _USER.fullmatch(user) else f"uid {os.getuid()}"

@@ -40,7 +40,7 @@ def read_applied(layout: Layout) -> Applied | None:
         data = json.loads(read_private(layout.applied))
         generation = data.get("generation")
         return Applied(
-            from_json(json.dumps(data["expectation"])),
+            from_json(data["expectation"]),
             str(data["source"]),
             str(data["backend"]),
             None if generation is None else int(generation),

@@ -16,8 +16,8 @@ Network: TypeAlias = "IPv4Network | IPv6Network"
 class Source:
     """One source and one reason. Moments are seconds since 1970, None where nothing tells.
 
-    `packets` were seen while looking, or counted as refused by the switch. `left` is how many
-    seconds the reason still lasts if nothing more comes.
+    `packets` were seen while looking. `left` is how many seconds the reason still lasts if nothing
+    more comes.
     """
 
     network: Network

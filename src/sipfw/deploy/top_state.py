@@ -38,26 +38,30 @@ def from_sets(ruleset: Ruleset, members: Mapping[str, Sequence[Member]]) -> Iter
                 first=_began(item, timeouts[names.SET_BANNED]),
                 left=item.left,
             )
+    held = {item.address for item in members.get(names.SET_BANNED, ())}
     for item in members.get(names.SET_FAILURES, ()):
-        # An entry is there from the first refusal on, and has counted those after it.
+        if item.address in held:
+            continue
+        # The entry's own counter counts looks at it as well, so it is no number of refusals.
         yield Source(
             ip_network(item.address),
             "replies",
             "failures",
             "the switch refuses its requests; a ban follows if that goes on",
-            item.packets,
             last=_began(item, timeouts[names.SET_FAILURES]),
             left=item.left,
         )
 
 
 def _asking(ruleset: Ruleset, name: str) -> Rule | None:
-    """Return the first rule that asks a set about the source."""
-    for chain in ruleset.chains:
-        for rule in chain.rules:
-            if any(isinstance(match, InSet) and match.set == name for match in rule.matches):
-                return rule
-    return None
+    """Return the rule that asks a set about the source: that of plain SIP, where there is one."""
+    found = [
+        (chain.name != names.SOURCES, rule)
+        for chain in ruleset.chains
+        for rule in chain.rules
+        if any(isinstance(match, InSet) and match.set == name for match in rule.matches)
+    ]
+    return min(found, key=lambda item: item[0])[1] if found else None
 
 
 def _began(item: Member, timeout: int | None) -> float | None:

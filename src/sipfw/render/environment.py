@@ -16,18 +16,21 @@ if TYPE_CHECKING:
 def render_template(name: str, template_dir: Path | None = None, **values: object) -> str:
     """Print one template; a file of the same name in `template_dir` wins over the shipped one.
 
-    Raises SipfwError when an operator's own template is broken.
+    A template for HTML escapes every value. Raises SipfwError when an operator's own template is
+    broken.
     """
     folders = ([template_dir] if template_dir else []) + [shipped_folder("templates")]
+    html = name.endswith(".html.j2")
     environment = Environment(
         loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        # The output is shell and iptables text, whose values are constrained in policy/types.py;
+        # Other output is shell and iptables text, whose values are constrained in policy/types.py;
         # HTML escaping would corrupt it.
-        autoescape=False,  # noqa: S701 - there is no HTML here
+        autoescape=html,  # noqa: S701 - off only where there is no HTML
+        finalize=_visible if html else None,
     )
     try:
         return environment.get_template(name).render(**values)
@@ -36,3 +39,12 @@ def render_template(name: str, template_dir: Path | None = None, **values: objec
         line = getattr(error, "lineno", None)
         place = f"{name}:{line}" if line else name
         raise SipfwError(f"{place}: the template is broken: {error}") from error
+
+
+def _visible(value: object) -> object:
+    """Replace what cannot be seen: a control character, or one that turns the writing around."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "".join(
+        c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in value
+    )

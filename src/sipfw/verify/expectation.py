@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -238,9 +237,8 @@ def to_json(expectation: Expectation) -> dict[str, Any]:
     return {"format": FORMAT, **asdict(expectation)}
 
 
-def from_json(text: str) -> Expectation:
-    """Read what `to_json` wrote. Raises ValueError for anything else."""
-    data = json.loads(text)
+def from_json(data: Any) -> Expectation:
+    """Read what `to_json` gave. Raises ValueError for anything else."""
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ValueError("not a state file of this version")
     try:

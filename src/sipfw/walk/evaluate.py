@@ -7,9 +7,9 @@ packet goes on to the next hook. Only a drop ends the walk.
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
-from sipfw.ruleset.match import CtState, Direction
+from sipfw.ruleset.match import CtState, Direction, PayloadContains
 from sipfw.ruleset.model import Base, Hook, Priority
 from sipfw.ruleset.rule import (
     Accept,
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from sipfw.ruleset.rule import Rule
     from sipfw.walk.packet import IpAddress, Packet
 
+# Rules that search a text which is not in a payload: by the payload, then by id().
+Misses: TypeAlias = "dict[bytes, dict[int, Step]]"
+
 # Priorities stand in the order in which the kernel calls them.
 INCOMING = tuple(Base(hook, when) for hook in (Hook.PREROUTING, Hook.INPUT) for when in Priority)
 OUTGOING = tuple(Base(Hook.OUTPUT, when) for when in Priority)
@@ -49,15 +52,21 @@ def evaluate(
     assume: Limit = Limit.WITHIN,
     path: Sequence[Base] = INCOMING,
     otherwise: frozenset[Assumption] = frozenset(),
+    misses: Misses | None = None,
 ) -> Trace:
     """Walk a packet through the hooks of `path`.
 
     Limits that `live` does not know count as `assume`. Whatever was not known is in the trace's
     assumptions. Of those in `otherwise` the opposite is assumed, and they are not in the trace.
+
+    `misses` is for many walks of one packet: a policy may search thousands of texts, and whether
+    they are in a payload does not change. Give the same mapping to walks of the same rules.
     """
     if assume is Limit.UNKNOWN:
         raise ValueError("an unknown limit cannot be assumed to be unknown")
-    return _Walk(ruleset, packet, live or LiveState(), assume, otherwise).along(path)
+    known = {} if misses is None else misses.setdefault(packet.payload or b"", {})
+    state = live or LiveState()
+    return _Walk(ruleset, packet, state, assume, otherwise=otherwise, misses=known).along(path)
 
 
 class _End(Enum):
@@ -76,13 +85,16 @@ class _Walk:
         packet: Packet,
         live: LiveState,
         assume: Limit,
+        *,
         otherwise: frozenset[Assumption],
+        misses: dict[int, Step],
     ) -> None:
         self._ruleset = ruleset
         self._packet = packet
         self._live = live
         self._assume = assume
         self._otherwise = otherwise
+        self._misses = misses
         self._written: dict[tuple[str, IpAddress], bool] = {}
         self._assumptions: list[Assumption] = []
         self._changes: list[str] = []
@@ -126,7 +138,11 @@ class _Walk:
         if chain.name in above:
             raise ValueError(f"chain {chain.name} leads back to itself")
         family, scene = self._packet.family, self._scene(base)
+        misses = self._misses
         for rule in chain.rules:
+            if (miss := misses.get(id(rule))) is not None:
+                self._steps.append(miss)
+                continue
             if rule.family not in (None, family) or not self._matches(chain, rule, scene):
                 continue
             action = rule.action
@@ -182,14 +198,18 @@ class _Walk:
         )
 
     def _matches(self, chain: Chain, rule: Rule, scene: Scene) -> bool:
-        reasons = []
+        reasons: list[str] = []
         for match in rule.matches:
             answer = ask(match, rule.id, scene)
             # Whether a log line is written changes nothing for the packet.
             if answer.unless is not None and not isinstance(rule.action, Log):
                 answer = self._assumed(rule, answer, answer.unless)
             if not answer.holds:
-                self._steps.append(Step(chain.name, rule, matched=False, why=answer.why))
+                step = Step(chain.name, rule, matched=False, why=answer.why)
+                self._steps.append(step)
+                if isinstance(match, PayloadContains) and self._packet.payload and not reasons:
+                    # The step keeps its rule, so no other one gets the same id.
+                    self._misses[id(rule)] = step
                 return False
             reasons.append(answer.why)
         why = ", ".join(reasons) or "asks nothing"

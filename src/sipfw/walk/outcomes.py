@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from sipfw.walk.evaluate import INCOMING, evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sipfw.ruleset.model import Base, Ruleset
+    from sipfw.walk.evaluate import Misses
     from sipfw.walk.packet import Packet
     from sipfw.walk.state import LiveState
     from sipfw.walk.trace import Assumption, Trace
@@ -28,28 +29,31 @@ class Outcome:
 
 
 def outcomes(
-    ruleset: Ruleset, packet: Packet, live: LiveState, path: Sequence[Base] = INCOMING
+    ruleset: Ruleset,
+    packet: Packet,
+    live: LiveState,
+    path: Sequence[Base] = INCOMING,
+    misses: Misses | None = None,
 ) -> tuple[Outcome, ...]:
-    """Return the end that is assumed, and then each other one."""
+    """Return the end that is assumed, and then each other one; `misses` as in `evaluate`."""
+
+    def walk(when: tuple[Assumption, ...]) -> Trace:
+        otherwise = frozenset(when)
+        return evaluate(ruleset, packet, live, path=path, otherwise=otherwise, misses=misses)
+
     found = []
-    for outcome in _branches(ruleset, packet, live, path, (), 0):
+    for outcome in _branches(walk, (), 0):
         found.append(outcome)
         if len(found) == _MOST:
             break
     return tuple(found)
 
 
-def _branches(  # noqa: PLR0917 - the packet, its world, and where the branch began
-    ruleset: Ruleset,
-    packet: Packet,
-    live: LiveState,
-    path: Sequence[Base],
-    when: tuple[Assumption, ...],
-    settled: int,
+def _branches(
+    walk: Callable[[tuple[Assumption, ...]], Trace], when: tuple[Assumption, ...], settled: int
 ) -> Iterator[Outcome]:
     """Walk, and again with each assumption behind the `settled` first ones turned round."""
-    trace = evaluate(ruleset, packet, live, path=path, otherwise=frozenset(when))
+    trace = walk(when)
     yield Outcome(trace, when)
     for place in range(settled, len(trace.assumptions)):
-        turned = (*when, trace.assumptions[place])
-        yield from _branches(ruleset, packet, live, path, turned, place)
+        yield from _branches(walk, (*when, trace.assumptions[place]), place)

@@ -1,0 +1,86 @@
+"""How long `sipfw why` takes on a busy host: many rules, many bans, many learned sources."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lists import BANS_FROM
+from setups import addresses
+from stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SOURCES = Path(__file__).resolve().parents[1] / "src"
+BACKENDS = ("iptables-legacy", "nftables")
+LEARNED_FROM = "10.64.0.0"
+
+# Who is asked about, and over what.
+QUESTIONS = {
+    "a stranger": ("198.51.100.7",),
+    "a banned source": (next(addresses(BANS_FROM, 1)),),
+    "a learned source, TCP": (next(addresses(LEARNED_FROM, 1)), "--transport", "tcp"),
+}
+
+
+def measure_asking(
+    rules: int, members: int, rounds: int, folder: Path, progress: Callable[[str], object]
+) -> dict[str, list[float]]:
+    """Return, by question, the median seconds on each backend, the start of Python included."""
+    policy = folder / "asking.yaml"
+    policy.write_text(_policy(rules, members))
+    found: dict[str, list[float]] = {name: [] for name in QUESTIONS}
+    for backend in BACKENDS:
+        progress(f"asking {backend} with {rules} rules, {members} banned and learned each")
+        for name, seconds in _on(backend, policy, members, rounds, folder).items():
+            found[name].append(seconds)
+    return found
+
+
+def _policy(rules: int, members: int) -> str:
+    texts = "".join(f"      - scanner-number-{number:05d}\n" for number in range(rules))
+    size = max(65536, 2 * members)
+    return f"bans: {{size: {size}}}\nscanners:\n  user_agents:\n    add:\n{texts}"
+
+
+def _on(backend: str, policy: Path, members: int, rounds: int, folder: Path) -> dict[str, float]:
+    root = folder / f"root-{backend}"
+    stage = Stage(folder)
+
+    def sipfw(*words: str) -> None:
+        argv = [sys.executable, "-m", "sipfw", *words, "--root", str(root)]
+        stage.run(argv, env={"PYTHONPATH": str(SOURCES)})
+
+    try:
+        sipfw("apply", "--yes", "--backend", backend, "--policy", str(policy))
+        for name, first in (("banned", BANS_FROM), ("learned", LEARNED_FROM)):
+            _fill(stage, backend, name, list(addresses(first, members)))
+        return {
+            name: statistics.median(_timed(lambda words=words: sipfw("why", *words), rounds))
+            for name, words in QUESTIONS.items()
+        }
+    finally:
+        stage.close()
+
+
+def _fill(stage: Stage, backend: str, name: str, members: list[str]) -> None:
+    if backend == "nftables":
+        stage.run(
+            ["nft", "-f", "-"], f"add element inet sipfw {name}4 {{ {', '.join(members)} }}\n"
+        )
+        return
+    lines = "".join(f"add sipfw-{name}4 {member} timeout 600\n" for member in members)
+    stage.run(["ipset", "restore"], lines)
+
+
+def _timed(step: Callable[[], None], rounds: int) -> list[float]:
+    found = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        step()
+        found.append(time.perf_counter() - started)
+    return found

@@ -1,0 +1,106 @@
+"""`sipfw ban`: ban addresses by hand, for a time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sipfw.cli.by_hand import (
+    complain_all,
+    left_text,
+    option_value,
+    read_addresses,
+    read_input,
+    report,
+)
+from sipfw.cli.options import root_option
+from sipfw.cli.output import complain
+from sipfw.errors import Exit
+
+if TYPE_CHECKING:
+    from sipfw.deploy.bans import Wish
+    from sipfw.deploy.manual_change import Obeyed
+
+
+@click.command("ban")
+@click.argument("addresses", metavar="[ADDRESS]...", nargs=-1)
+@click.option(
+    "--for",
+    "length",
+    metavar="TIME",
+    help="How long, like 2h. Default: bans.duration, at most 49d.",
+)
+@click.option("--reason", default="", metavar="TEXT", help="Why, in at most 80 characters.")
+@click.option(
+    "--import",
+    "source",
+    type=click.Path(path_type=Path, allow_dash=True, readable=False),
+    metavar="FILE",
+    help="Ban what this list names, text or JSON as `sipfw bans --export` writes it; - is stdin.",
+)
+@root_option
+def command(
+    *,
+    addresses: tuple[str, ...],
+    length: str | None,
+    reason: str,
+    source: Path | None,
+    root: Path,
+) -> int:
+    """Drop all SIP from these addresses for a time, over UDP, TCP and TLS.
+
+    It is a wall: unlike a ban by the packets, a login does not end it. All are banned, or none.
+    Refused for trusted peers, admin networks, this host and whoever is logged in by ssh. The first
+    ban by hand makes a new generation of the same policy, with a rule for it.
+    """
+    from sipfw.deploy.bans import Wish, ban
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.manual_file import checked_reason
+    from sipfw.policy.types import parse_duration
+
+    if bool(addresses) == (source is not None):
+        raise click.UsageError("name addresses, or a list with --import")
+    seconds = None if length is None else option_value("--for", length, parse_duration)
+    why = option_value("--reason", reason, checked_reason)
+    if source is None:
+        found, faults = read_addresses(addresses)
+        wishes = [Wish(address, why) for address in found]
+    else:
+        wishes, faults = _imported(source, why)
+    if faults:
+        complain_all(faults)
+        complain("nothing was changed")
+        return Exit.USAGE
+    if not wishes:
+        complain("the list bans nobody; nothing was changed")
+        return Exit.CLEAN
+    done = ban(Layout(root), wishes, seconds)
+    report(done)
+    _say(done)
+    return Exit.CLEAN
+
+
+def _imported(source: Path, reason: str) -> tuple[list[Wish], list[str]]:
+    from sipfw.deploy.manual_text import LONGEST_FILE, read_list
+
+    found = read_list(read_input(source, LONGEST_FILE), reason, time.time())
+    if found.expired:
+        complain(f"left out, because their end has come: {found.expired:,}")
+    return list(found.wishes), [f"{source}: {fault}" for fault in found.faults]
+
+
+def _say(done: Obeyed) -> None:
+    from sipfw.deploy.manual_file import Book
+    from sipfw.deploy.manual_text import moment_text
+
+    complain_all(
+        [
+            f"banned: {item.address} for {left_text(item.until - item.since)}, "
+            f"until {moment_text(item.until)}"
+            for item in done.order.books[Book.BANS].values()
+            if item is not None
+        ]
+    )

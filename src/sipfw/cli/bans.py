@@ -1,0 +1,73 @@
+"""`sipfw bans`: who is banned, why and for how long still."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sipfw.cli.by_hand import left_text, write_output
+from sipfw.cli.options import root_option
+from sipfw.cli.output import complain, remark, say, say_json, table
+from sipfw.errors import Exit
+
+if TYPE_CHECKING:
+    from sipfw.deploy.bans import Ban, Bans
+
+_HEAD = ("address", "left", "until", "layer", "why", "by")
+
+
+@click.command("bans")
+@click.option("--json", "as_json", is_flag=True, help="Print or export JSON.")
+@click.option(
+    "--export",
+    "target",
+    type=click.Path(path_type=Path, allow_dash=True, writable=False),
+    metavar="FILE",
+    help="Write a list that `sipfw ban --import` reads, text or with --json JSON; - is stdout.",
+)
+@root_option
+def command(*, as_json: bool, target: Path | None, root: Path) -> int:
+    """Show who is banned now: by hand first, then by packets. Changes nothing.
+
+    The layer is `manual`, `replies` (the switch refused the logins), `rate-limit`, or `automatic`
+    where the failures are forgotten already and either may have been the cause.
+    """
+    from sipfw.deploy.bans import list_bans
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.manual_text import as_json as as_data
+    from sipfw.deploy.manual_text import as_text
+
+    found, now = list_bans(Layout(root)), time.time()
+    _warn(found)
+    if target is not None:
+        data = as_data(found.found, now)
+        text = json.dumps(data, indent=2) + "\n" if as_json else as_text(found.found, now)
+        write_output(target, text)
+        complain(f"exported: {len(found.found):,} bans")
+    elif as_json:
+        say_json(as_data(found.found, now))
+    elif found.found:
+        for line in table([_HEAD, *(_row(ban, now) for ban in found.found)], right={1}):
+            say(line)
+    else:
+        complain("nobody is banned")
+    return Exit.CLEAN
+
+
+def _row(ban: Ban, now: float) -> tuple[str, ...]:
+    from sipfw.deploy.manual_text import moment_text
+
+    until = "-" if ban.left is None else moment_text(now + ban.left)
+    return str(ban.address), left_text(ban.left), until, ban.layer, ban.reason or "-", ban.who
+
+
+def _warn(found: Bans) -> None:
+    remark(found.faults)
+    if found.missing:
+        first, more = found.missing[0], len(found.missing) - 1
+        others = f" and {more:,} more" if more else ""
+        complain(f"banned by hand, but not in the kernel: {first}{others}; put back: sipfw restore")

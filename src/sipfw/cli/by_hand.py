@@ -1,0 +1,110 @@
+"""What `ban`, `unban`, `bans` and `trust` share: reading options, and saying what was done."""
+
+from __future__ import annotations
+
+import sys
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from sipfw.cli.output import complain, remark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from ipaddress import IPv4Address, IPv6Address
+    from pathlib import Path
+
+    from sipfw.deploy.manual_change import Obeyed
+
+T = TypeVar("T")
+
+# More lines than this about single addresses are counted, not listed.
+_LISTED = 20
+
+
+def option_value(name: str, text: str, read: Callable[[str], T]) -> T:
+    """Read an option's value. Raises click.BadParameter."""
+    try:
+        return read(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=name) from error
+
+
+def read_addresses(texts: Iterable[str]) -> tuple[list[IPv4Address | IPv6Address], list[str]]:
+    """Return the addresses, and one fault for each that is none."""
+    from sipfw.deploy.manual_addresses import parse_address
+
+    found: list[IPv4Address | IPv6Address] = []
+    faults: list[str] = []
+    for text in texts:
+        try:
+            found.append(parse_address(text))
+        except ValueError as error:
+            faults.append(str(error))
+    return found, faults
+
+
+def complain_all(lines: Sequence[str]) -> None:
+    """Print a line each, and of very many the first ones."""
+    for line in lines[:_LISTED]:
+        complain(line)
+    if len(lines) > _LISTED:
+        complain(f"and {len(lines) - _LISTED:,} more")
+
+
+def report(done: Obeyed) -> None:
+    """Print what an order has brought with it."""
+    for note in done.notes:
+        complain(note)
+    if done.made is not None:
+        for note in done.made.notes:
+            complain(f"note: {note}")
+        remark(done.made.warnings)
+        complain(f"the rule for it is in force now: generation {done.made.generation}")
+
+
+def left_text(seconds: int | None) -> str:
+    """Say how long, in two units: 1h12m."""
+    if seconds is None:
+        return "-"
+    sizes = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+    for (size, word), (next_size, next_word) in pairwise(sizes):
+        if seconds >= size:
+            rest = seconds % size // next_size
+            return f"{seconds // size}{word}" + (f"{rest}{next_word}" if rest else "")
+    return f"{seconds}s"
+
+
+def read_input(path: Path, most: int) -> str:
+    """Read a file, or standard input for `-`. Raises click.BadParameter."""
+    try:
+        if str(path) == "-":
+            data = sys.stdin.buffer.read(most + 1)
+        else:
+            with path.open("rb") as file:
+                data = file.read(most + 1)
+        if len(data) > most:
+            raise click.BadParameter(f"{path} is larger than {most:,} bytes", param_hint="--import")
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"{path} is no UTF-8 text", param_hint="--import") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise click.BadParameter(f"{path}: {reason}", param_hint="--import") from error
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a file of root's, or standard output for `-`. Raises click.BadParameter."""
+    from sipfw.deploy.files import write_atomically
+
+    if str(path) == "-":
+        click.echo(text, nl=False)
+        return
+    # A file takes the place of what was there: a device must not lose its own.
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        message = f"{path} is no plain file; write - for standard output"
+        raise click.BadParameter(message, param_hint="--export")
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"{path.parent} is no folder", param_hint="--export")
+    write_atomically(path, text)

@@ -1,0 +1,97 @@
+"""`sipfw report`: one page about the firewall and its last days, complete in one file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from sipfw.cli.moments import moment_of
+from sipfw.cli.options import root_option
+from sipfw.cli.output import complain
+from sipfw.errors import Exit
+
+
+@click.command("report")
+@click.option(
+    "--html",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path, allow_dash=True, writable=False),
+    metavar="FILE",
+    help="Where to write the page; - is standard output.",
+)
+@click.option(
+    "--since",
+    default="7d",
+    show_default=True,
+    metavar="WHEN",
+    help="How far back the charts go: a time ago such as 12h or 30d, or a moment.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.0, 60.0),
+    default=2.0,
+    show_default=True,
+    help="How long to look at arriving packets.",
+)
+@click.option("--names", is_flag=True, help="Ask DNS for the names of sources.")
+@click.option(
+    "--template-dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder whose report.html.j2 wins over the shipped one.",
+)
+@root_option
+def command(
+    *,
+    target: Path,
+    since: str,
+    seconds: float,
+    names: bool,
+    template_dir: Path | None,
+    root: Path,
+) -> int:
+    """Write a page for a browser: verdict, charts, sources, rules, sets, peers, drift.
+
+    The page fetches nothing and holds addresses, so only root may read the file. Charts come from
+    kept readings; this look is kept too. No rule is touched.
+
+    Exit code 0: the page is written, whatever it says; `sipfw verify` is the check. 4: no firewall
+    of sipfw is live.
+    """
+    from sipfw.cli.report_view import page_of
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.report import gather
+    from sipfw.render.report import report_html
+
+    moment = moment_of(since, time.time())
+    _refuse(target)
+    facts = gather(Layout(root), since=moment, seconds=seconds, names=names)
+    if facts is None:
+        complain("no firewall of sipfw is live here; sipfw apply makes it so")
+        return Exit.BACKEND
+    _write(target, report_html(page_of(facts), template_dir))
+    return Exit.CLEAN
+
+
+def _refuse(target: Path) -> None:
+    """Raise click.BadParameter where no file can be; better now than after looking."""
+    if str(target) == "-":
+        return
+    # A file takes the place of what was there: a device must not lose its own.
+    if target.is_symlink() or (target.exists() and not target.is_file()):
+        message = f"{target} is no plain file; write - for standard output"
+        raise click.BadParameter(message, param_hint="--html")
+    if not target.parent.is_dir():
+        raise click.BadParameter(f"{target.parent} is no folder", param_hint="--html")
+
+
+def _write(target: Path, text: str) -> None:
+    from sipfw.deploy.files import write_atomically
+
+    if str(target) == "-":
+        click.echo(text, nl=False)
+        return
+    write_atomically(target, text)
+    complain(f"{target}: written, for root only")

@@ -1,0 +1,297 @@
+"""The tables of the report: layers, sources, rules, sets, peers, drift, settings, generations."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sipfw.cli.numbers import bytes_text, count_text, moment_text, rate_text, share_text, span_text
+from sipfw.render.report import Cell, Column, Table
+from sipfw.ruleset.model import Layer
+from sipfw.verify.drift import Kind
+from sipfw.verify.health import NEARLY_FULL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sipfw.deploy.generations import Generation
+    from sipfw.deploy.history import Entry
+    from sipfw.deploy.report import Facts, PeerFacts
+    from sipfw.deploy.top_source import Source
+    from sipfw.verify.drift import Drift
+    from sipfw.verify.report import Report, RuleReport, SetReport
+    from sipfw.verify.series import Series
+    from sipfw.verify.summary import LayerSummary
+
+MOST_SOURCES = 15
+_MOST_RULES = 20
+# The same layer has the same colour in every chart and table.
+COLOURS = {layer.value: number for number, layer in enumerate(Layer, 1)}
+_MEANING = {
+    Layer.ENTRY: "bans by hand, packets that cannot be what they say",
+    Layer.TRUSTED: "peers of the policy; dropped is what is above a peer's tier",
+    Layer.LEARNED: "sources whose login or call the switch accepted",
+    Layer.BANNED: "sources that misbehaved before",
+    Layer.SCANNER: "OPTIONS of strangers, garbage, texts of attack tools, block lists",
+    Layer.RATE: "more than a stranger may send",
+    Layer.REPLIES: "what the switch's answers teach",
+    Layer.HOST: "the rest of the host",
+}
+
+
+def layers_table(layers: Iterable[LayerSummary], series: Series | None) -> Table:
+    """Return what each layer dropped and let through."""
+    counted = {} if series is None else series.counted
+    return Table(
+        "Packets by layer, in the order in which a packet meets them",
+        (
+            Column("layer"),
+            Column("what it is"),
+            Column("dropped", "number"),
+            Column("share", "bar"),
+            Column("bytes", "number"),
+            Column("lately", "number"),
+            Column("now, per s", "number"),
+            Column("let through", "number"),
+        ),
+        tuple(
+            (
+                Cell(item.layer, colour=COLOURS.get(item.layer, 0)),
+                Cell(_MEANING.get(Layer(item.layer), "")),
+                Cell(count_text(item.dropped)),
+                Cell(share_text(item.share), item.share or None, colour=COLOURS.get(item.layer, 0)),
+                Cell(bytes_text(item.dropped_bytes)),
+                Cell(count_text(counted[item.layer]) if item.layer in counted else "-"),
+                Cell(rate_text(item.rate)),
+                Cell(count_text(item.passed)),
+            )
+            for item in layers
+        ),
+        "no layer decides anything",
+    )
+
+
+def sources_table(facts: Facts) -> Table:
+    """Return who is being dropped."""
+    head = ["source", "layer", "packets", "last seen", "first seen", "lasts", "reason"]
+    kinds = {"source": "code", "packets": "number", "reason": ""}
+    return Table(
+        "Sources that are being dropped, those with the most packets first",
+        tuple(Column(title, kinds.get(title, "short")) for title in head),
+        tuple(
+            _source(item, facts.names.get(str(item.network)), facts.made)
+            for item in facts.sources.sources[:MOST_SOURCES]
+        ),
+        "nobody is being dropped",
+    )
+
+
+def _source(item: Source, name: str | None, now: float) -> tuple[Cell, ...]:
+    network = item.network
+    place = network.network_address if network.num_addresses == 1 else network
+    return (
+        Cell(str(place), note=name or ""),
+        Cell(item.layer, colour=COLOURS.get(item.layer, 0)),
+        Cell("-" if item.packets is None else count_text(item.packets)),
+        Cell(_ago(item.last, now)),
+        Cell(_ago(item.first, now)),
+        Cell("-" if item.left is None else span_text(item.left)),
+        Cell(item.reason, note=item.rule),
+    )
+
+
+def _ago(moment: float | None, now: float) -> str:
+    if moment is None:
+        return "-"
+    return "now" if now - moment < 3 else f"{span_text(now - moment)} ago"
+
+
+def rules_table(rules: Sequence[RuleReport]) -> Table:
+    """Return the rules that dropped or let through the most."""
+    deciding = [rule for rule in rules if rule.action in {"drop", "pass"} and rule.packets]
+    busiest = sorted(deciding, key=lambda rule: -rule.packets)[:_MOST_RULES]
+    most = max((rule.packets for rule in busiest), default=1)
+    return Table(
+        "Rules that dropped or let through the most packets",
+        (
+            Column("rule", "code"),
+            Column("what it is"),
+            Column("does", "short"),
+            Column("packets", "bar"),
+            Column("bytes", "number"),
+            Column("policy", "code"),
+        ),
+        tuple(
+            (
+                Cell(rule.id),
+                Cell(rule.summary),
+                Cell(
+                    "drops" if rule.action == "drop" else "lets through",
+                    tone="bad" if rule.action == "drop" else "good",
+                ),
+                Cell(
+                    count_text(rule.packets),
+                    rule.packets / most,
+                    colour=COLOURS.get(rule.layer, 0),
+                ),
+                Cell(bytes_text(rule.bytes)),
+                Cell(rule.origin),
+            )
+            for rule in busiest
+        ),
+        "no rule has counted a packet yet",
+    )
+
+
+def sets_table(sets: Iterable[SetReport]) -> Table:
+    """Return the sets that hold something, and how full those are that packets fill."""
+    return Table(
+        "Sets that are not empty",
+        (
+            Column("set", "code"),
+            Column("what it holds"),
+            Column("entries", "number"),
+            Column("room", "number"),
+            Column("full", "bar"),
+        ),
+        tuple(_set(item) for item in sets if item.entries != 0),
+        "all sets are empty",
+    )
+
+
+def _set(item: SetReport) -> tuple[Cell, ...]:
+    if item.entries is None:
+        return (
+            Cell(item.name),
+            Cell(item.summary),
+            Cell("missing", tone="bad"),
+            Cell("-"),
+            Cell("-"),
+        )
+    share = item.entries / item.size if item.size and item.dynamic else None
+    tone = "bad" if share is not None and share > NEARLY_FULL else ""
+    return (
+        Cell(item.name),
+        Cell(item.summary),
+        Cell(count_text(item.entries)),
+        Cell("-" if item.size is None else count_text(item.size)),
+        Cell("-" if share is None else share_text(share), share, tone),
+    )
+
+
+def peers_table(peers: Iterable[PeerFacts]) -> Table:
+    """Return the trusted peers of the policy."""
+    heads = ("peer", "signalling", "media", "tier")
+    return Table(
+        "Trusted peers of the policy",
+        (
+            *(Column(title, "code" if title in {"signalling", "media"} else "") for title in heads),
+            Column("packets", "number"),
+            Column("bytes", "number"),
+        ),
+        tuple(
+            (
+                Cell(peer.name),
+                Cell(_listed(peer.signalling)),
+                Cell(_listed(peer.media)),
+                Cell(peer.tier or "-"),
+                Cell("-" if peer.count is None else count_text(peer.count.packets)),
+                Cell("-" if peer.count is None else bytes_text(peer.count.bytes)),
+            )
+            for peer in peers
+        ),
+        "the policy trusts nobody",
+    )
+
+
+def _listed(items: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return (", ".join(items[:most]) or "-") + more
+
+
+def drift_table(items: Iterable[Drift]) -> Table:
+    """Return every difference from what was applied."""
+    return Table(
+        "Differences between the live firewall and the applied one",
+        (
+            Column("how", "short"),
+            Column("what", "short"),
+            Column("where", "code"),
+            Column("detail", "code"),
+            Column("policy", "code"),
+        ),
+        tuple(
+            (
+                Cell(item.kind.value, tone="bad" if item.kind is Kind.MISSING else "warn"),
+                Cell(item.what),
+                Cell(item.where),
+                Cell(item.detail or "-"),
+                Cell(item.origin or "-"),
+            )
+            for item in items
+        ),
+        "none: the live firewall is the applied one",
+    )
+
+
+def kernel_table(report: Report) -> Table:
+    """Return kernel settings as they are and as the policy wants them."""
+    return Table(
+        "Kernel settings of the policy",
+        (
+            Column("setting", "code"),
+            Column("now", "number"),
+            Column("the policy says", "number"),
+            Column("verdict"),
+            Column("policy", "code"),
+        ),
+        tuple(
+            (
+                Cell(item.name),
+                Cell("absent" if item.actual is None else str(item.actual)),
+                Cell(str(item.wanted)),
+                Cell("as wanted", tone="good")
+                if item.agrees
+                else Cell("only the host of this container can set it", tone="warn")
+                if item.fixed
+                else Cell("differs", tone="bad"),
+                Cell(item.origin),
+            )
+            for item in report.sysctls
+        ),
+        "the policy sets none",
+    )
+
+
+def generations_table(entries: Sequence[Entry]) -> Table:
+    """Return what was applied, newest first."""
+    return Table(
+        "What was applied, newest first",
+        (
+            Column("generation", "number"),
+            Column("state"),
+            Column("when", "short"),
+            Column("who"),
+            Column("backend", "short"),
+            Column("policy", "code"),
+        ),
+        tuple(_generation(item) for item in reversed(entries)),
+        "nothing is kept",
+    )
+
+
+def _generation(item: Entry) -> tuple[Cell, ...]:
+    made = item.generation
+    state = Cell("live" if item.live else item.state, tone="good" if item.live else "")
+    if item.live and item.state != "confirmed":
+        state = Cell(f"live, {item.state}", tone="warn")
+    known = ("-",) * 4 if made is None else (_when(made), made.who, made.backend, made.source)
+    return (Cell(str(item.number)), state, *(Cell(text) for text in known))
+
+
+def _when(made: Generation) -> str:
+    """Return the moment in this host's time zone, as everything else on the page is."""
+    try:
+        return moment_text(datetime.fromisoformat(made.time).timestamp())
+    except (ValueError, OverflowError, OSError):
+        return made.time

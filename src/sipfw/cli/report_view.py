@@ -1,0 +1,194 @@
+"""The report in words: verdict, key figures, charts and tables, ready to be rendered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipfw import __version__
+from sipfw.cli import report_tables as tables
+from sipfw.cli.numbers import bytes_text, count_text, moment_text, rate_text, share_text, span_text
+from sipfw.cli.verify_view import NAMES
+from sipfw.render.charts import Frame, lined, stacked
+from sipfw.render.report import Figure, Page, Section
+from sipfw.ruleset.model import Layer
+from sipfw.verify.health import NEARLY_FULL, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sipfw.deploy.report import Facts
+    from sipfw.verify.series import Gap, Series
+
+_FEW = "There is one reading so far. Every sipfw verify, metrics and report keeps one."
+_MOST_NOTES = 5
+_TONES = {State.HEALTHY: "good", State.DRIFT: "warn", State.DEGRADED: "bad"}
+
+
+def page_of(facts: Facts) -> Page:
+    """Return the whole report."""
+    seen = facts.seen
+    families = " and ".join(NAMES[family] for family in seen.report.families) or "nothing"
+    number = "" if seen.subject.generation is None else f", generation {seen.subject.generation}"
+    head, _, _ = seen.health.line.partition(":")
+    return Page(
+        title=f"sipfw on {facts.host}",
+        subtitle=f"Firewall for {families} in {seen.subject.target.name}{number}, "
+        f"from {seen.subject.source}",
+        made=moment_text(facts.made),
+        state=head.lower(),
+        verdict="The live firewall is the applied one." if not seen.health.problems else "",
+        problems=seen.health.problems,
+        figures=tuple(_figures(facts)),
+        sections=tuple(_sections(facts)),
+        notes=(*facts.notes, *facts.sources.notes),
+        footer=f"sipfw {__version__}; {facts.readings:,} readings since "
+        f"{moment_text(facts.since)}; counters since their rules went live",
+    )
+
+
+def _figures(facts: Facts) -> Iterator[Figure]:
+    seen, series = facts.seen, facts.series
+    dropped = sum(item.dropped for item in seen.layers)
+    size = bytes_text(sum(item.dropped_bytes for item in seen.layers))
+    yield Figure("Dropped", count_text(dropped), f"packets in all, {size}")
+    if series is not None:
+        span = span_text(series.last - series.first)
+        yield Figure("Dropped lately", count_text(sum(series.counted.values())), f"in {span}")
+    rates = [item.rate for item in seen.layers if item.rate is not None]
+    if rates and seen.growth is not None:
+        note = f"packets per second, over {span_text(seen.growth.seconds)}"
+        yield Figure("Dropping now", rate_text(sum(rates)), note)
+    for item in seen.layers:
+        if item.layer == Layer.TRUSTED:
+            note = f"packets of trusted peers, {bytes_text(item.passed_bytes)}"
+            yield Figure("Let through", count_text(item.passed), note, "good")
+    yield Figure("Banned", count_text(_held(facts, "banned", "blocked")), "addresses just now")
+    conntrack = seen.report.conntrack
+    if conntrack.share is not None:
+        tone = "bad" if conntrack.share > NEARLY_FULL else ""
+        note = f"full, {count_text(conntrack.count or 0)} of {count_text(conntrack.limit or 0)}"
+        yield Figure("Tracked", f"{100 * conntrack.share:.1f} %", note, tone)
+
+
+def _held(facts: Facts, *names: str) -> int:
+    """Sum the entries of sets by the name that they have in the ruleset."""
+    return sum(
+        item.entries or 0
+        for item in facts.seen.report.sets
+        if item.name.removeprefix("sipfw-").rstrip("46") in names
+    )
+
+
+def _sections(facts: Facts) -> Iterator[Section]:
+    report = facts.seen.report
+    yield _blocked(facts)
+    yield _trusted(facts)
+    yield _connections(facts)
+    yield Section("layers", "Layers", table=tables.layers_table(facts.seen.layers, facts.series))
+    more = len(facts.sources.sources) - tables.MOST_SOURCES
+    yield Section(
+        "sources",
+        "Top sources",
+        f"Seen in the sets, the limits and {span_text(facts.sources.looked)} of arriving packets.",
+        table=tables.sources_table(facts),
+        notes=(f"and {more:,} more; see sipfw top",) if more > 0 else (),
+    )
+    yield Section("rules", "Busiest rules", table=tables.rules_table(report.rules))
+    yield Section("sets", "Sets", table=tables.sets_table(report.sets))
+    yield Section(
+        "peers",
+        "Peers",
+        "Packets are known where the rules hold the networks of a peer one by one.",
+        table=tables.peers_table(facts.peers),
+    )
+    yield Section(
+        "drift",
+        "Drift",
+        table=tables.drift_table(report.drift),
+        notes=("Run sipfw apply to make it right.",) if report.drift else (),
+    )
+    yield Section("kernel", "Kernel settings", table=tables.kernel_table(report))
+    yield Section("generations", "Generations", table=tables.generations_table(facts.generations))
+
+
+def _blocked(facts: Facts) -> Section:
+    title, series = "Blocked over time, by layer", facts.series
+    if series is None or not series.dropped:
+        return Section("blocked", title, _FEW if series is None else "No layer drops anything.")
+    # The layer that drops most lies at the bottom, where its shape is plain.
+    order = sorted(series.dropped, key=lambda name: -series.counted.get(name, 0))
+    shown = [name for name in order if series.counted.get(name)] or order[:1]
+    drawn = [(name, tables.COLOURS.get(name, 0), series.dropped[name]) for name in shown]
+    sums = [_sum([values[i] for _, _, values in drawn]) for i in range(len(drawn[0][2]))]
+    peak = _peak(series, sums, "dropped")
+    total = count_text(sum(series.counted.values()))
+    frame = _frame(series, "Dropped", f"{total} packets dropped. {peak}")
+    return Section("blocked", title, chart=stacked(frame, drawn), notes=tuple(_notes(series)))
+
+
+def _trusted(facts: Facts) -> Section:
+    title, series = "Trusted peers, let through", facts.series
+    values = None if series is None else series.passed.get(Layer.TRUSTED)
+    if series is None or values is None:
+        return Section("trusted", title, _FEW if series is None else "The policy trusts nobody.")
+    frame = _frame(series, "Let through", _peak(series, values, "let through"))
+    colour = tables.COLOURS[Layer.TRUSTED]
+    return Section("trusted", title, chart=stacked(frame, [(Layer.TRUSTED, colour, values)]))
+
+
+def _connections(facts: Facts) -> Section:
+    title, series = "Connection tracking", facts.series
+    if series is None or not series.connections:
+        intro = _FEW if series is None else "Connection tracking is not loaded."
+        return Section("connections", title, intro)
+    most, at = max((value, at) for run in series.connections for at, value in run)
+    limit = facts.seen.report.conntrack.limit
+    room = f" of {count_text(limit)} ({share_text(most / limit)})" if limit else ""
+    summary = f"Highest: {count_text(most)}{room} at {moment_text(at)}."
+    frame = Frame("Tracked", "connections", series.first, series.last, summary=summary, say=_count)
+    return Section("connections", title, chart=lined(frame, "connections", 0, series.connections))
+
+
+def _frame(series: Series, title: str, summary: str) -> Frame:
+    marks = [(mark.at, mark.what) for mark in series.marks]
+    return Frame(title, "packets per second", series.start, series.end, marks, summary, _number)
+
+
+def _peak(series: Series, values: Sequence[float | None], what: str) -> str:
+    known = [(value, -index) for index, value in enumerate(values) if value is not None]
+    if not known:
+        return f"Nothing is known of what was {what}."
+    most, index = max(known)
+    when = moment_text(series.start - index * series.step)
+    if not most:
+        return f"No packet was {what}."
+    return f"Highest: {_number(most)} per second {what}, at {when}."
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _notes(series: Series) -> Iterator[str]:
+    """Say what the chart cannot draw: gaps and what happened to the counters, newest first."""
+    yield f"Each step is {span_text(series.step)}."
+    found = [(gap.start, _gap_text(gap)) for gap in series.gaps]
+    found += [(mark.at, f"{moment_text(mark.at)}: {mark.what}.") for mark in series.marks]
+    found.sort(reverse=True)
+    yield from (text for _, text in found[:_MOST_NOTES])
+    if len(found) > _MOST_NOTES:
+        yield f"and {len(found) - _MOST_NOTES:,} earlier ones"
+
+
+def _gap_text(gap: Gap) -> str:
+    dropped = f"{count_text(gap.dropped)} packets were dropped meanwhile"
+    return f"No readings from {moment_text(gap.start)} to {moment_text(gap.end)}; {dropped}."
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
+
+
+def _count(value: float) -> str:
+    return count_text(round(value)) if value == int(value) else f"{value:.1f}"

@@ -1,0 +1,159 @@
+"""`sipfw trust`: trust a source for a time, without a word in the policy."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from sipfw.cli.by_hand import complain_all, left_text, option_value, read_addresses, report
+from sipfw.cli.options import root_option
+from sipfw.cli.output import complain, remark, say, say_json, table
+from sipfw.errors import Exit
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+    from pathlib import Path
+
+    from sipfw.deploy.trust import Guest
+
+_HEAD = ("address", "left", "until", "why", "by", "in force")
+
+
+@click.command("trust")
+@click.argument("addresses", metavar="[ADDRESS]...", nargs=-1)
+@click.option("--for", "length", metavar="TIME", help="How long, like 2h; at most 30d.")
+@click.option("--reason", default="", metavar="TEXT", help="Why, in at most 80 characters.")
+@click.option("--end", is_flag=True, help="End the trust of these addresses now.")
+@click.option("--list", "listed", is_flag=True, help="Show who is trusted for a time.")
+@click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
+@root_option
+def command(
+    *,
+    addresses: tuple[str, ...],
+    length: str | None,
+    reason: str,
+    end: bool,
+    listed: bool,
+    as_json: bool,
+    root: Path,
+) -> int:
+    """Let these addresses in as trusted peers for a time: no limit, no ban, SIP and RTP.
+
+    What has banned them is ended. The first trust makes a new generation of the same policy, with
+    a rule for it. Lasting peers belong into the policy.
+    """
+    _require_one_job(addresses, length, reason, end=end, listed=listed, as_json=as_json)
+    if listed:
+        return _list(root, as_json=as_json)
+    found, faults = read_addresses(addresses)
+    seconds = 0 if length is None else option_value("--for", length, _seconds)
+    if faults:
+        complain_all(faults)
+        complain("nothing was changed")
+        return Exit.USAGE
+    return _end(root, found) if end else _trust(root, found, seconds, reason)
+
+
+def _require_one_job(
+    addresses: tuple[str, ...],
+    length: str | None,
+    reason: str,
+    *,
+    end: bool,
+    listed: bool,
+    as_json: bool,
+) -> None:
+    if end and listed:
+        raise click.UsageError("--end and --list do not go together")
+    if bool(addresses) == listed:
+        raise click.UsageError("name addresses, or say --list")
+    if (end or listed) and (length is not None or reason):
+        raise click.UsageError("--for and --reason go with a new trust only")
+    if not (end or listed) and length is None:
+        raise click.UsageError("say for how long: --for 2h")
+    if as_json and not listed:
+        raise click.UsageError("--json goes with --list")
+
+
+def _seconds(text: str) -> int:
+    from sipfw.deploy.trust import LONGEST_TRUST
+    from sipfw.policy.types import parse_duration, shown
+
+    seconds = parse_duration(text)
+    if seconds > LONGEST_TRUST:
+        raise ValueError(f"{shown(text)} is too long for a trust by hand; write at most 30d")
+    return seconds
+
+
+def _trust(
+    root: Path, addresses: list[IPv4Address | IPv6Address], seconds: int, reason: str
+) -> int:
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.manual_file import Book, checked_reason
+    from sipfw.deploy.manual_text import moment_text
+    from sipfw.deploy.trust import trust
+
+    why = option_value("--reason", reason, checked_reason)
+    done = trust(Layout(root), addresses, seconds, why)
+    report(done)
+    complain_all([f"its ban by hand is ended: {item}" for item in done.order.books[Book.BANS]])
+    until = moment_text(time.time() + seconds)
+    complain_all([f"trusted: {item} for {left_text(seconds)}, until {until}" for item in addresses])
+    return Exit.CLEAN
+
+
+def _end(root: Path, addresses: list[IPv4Address | IPv6Address]) -> int:
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.trust import end_trust
+
+    done = end_trust(Layout(root), addresses)
+    report(done.done)
+    complain_all([f"not trusted by hand: {address}" for address in done.strangers])
+    complain_all([f"trusted no longer: {address}" for address in done.ended])
+    return Exit.CLEAN
+
+
+def _list(root: Path, *, as_json: bool) -> int:
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.manual_file import FORMAT
+    from sipfw.deploy.trust import list_trusts
+
+    found, faults = list_trusts(Layout(root))
+    remark(faults)
+    if as_json:
+        say_json({"format": FORMAT, "trusts": [_data(guest) for guest in found]})
+    elif found:
+        for line in table([_HEAD, *map(_row, found)], right={1}):
+            say(line)
+    else:
+        complain("nobody is trusted for a time")
+    return Exit.CLEAN
+
+
+def _data(guest: Guest) -> dict[str, object]:
+    from sipfw.deploy.manual_text import moment_text
+
+    return {
+        "address": str(guest.kept.address),
+        "left": guest.left,
+        "until": moment_text(guest.kept.until),
+        "reason": guest.kept.reason,
+        "by": guest.kept.who,
+        "in_force": guest.in_kernel,
+    }
+
+
+def _row(guest: Guest) -> tuple[str, ...]:
+    from sipfw.deploy.manual_text import moment_text
+
+    kept = guest.kept
+    return (
+        str(kept.address),
+        left_text(guest.left),
+        moment_text(kept.until),
+        kept.reason or "-",
+        kept.who,
+        "yes" if guest.in_kernel else "no",
+    )

@@ -1,0 +1,43 @@
+"""`sipfw unban`: free addresses from every ban."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from sipfw.cli.by_hand import complain_all, read_addresses, report
+from sipfw.cli.options import root_option
+from sipfw.cli.output import complain
+from sipfw.errors import Exit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command("unban")
+@click.argument("addresses", metavar="[ADDRESS]...", nargs=-1)
+@click.option("--all", "everybody", is_flag=True, help="Free everybody who is banned.")
+@root_option
+def command(*, addresses: tuple[str, ...], everybody: bool, root: Path) -> int:
+    """Free these addresses, whether a ban came by hand or by packets, and forget their failures.
+
+    Who guesses on, or floods on, is banned again by the rules.
+    """
+    from sipfw.deploy.bans import unban
+    from sipfw.deploy.files import Layout
+
+    if bool(addresses) == everybody:
+        raise click.UsageError("name addresses, or say --all")
+    found, faults = read_addresses(addresses)
+    if faults:
+        complain_all(faults)
+        complain("nothing was changed")
+        return Exit.USAGE
+    done = unban(Layout(root), None if everybody else found)
+    report(done.done)
+    complain_all([f"not banned: {address}" for address in done.strangers])
+    complain_all([f"free again: {address}" for address in done.freed])
+    if everybody and not done.freed:
+        complain("nobody is banned")
+    return Exit.CLEAN

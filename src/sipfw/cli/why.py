@@ -1,0 +1,186 @@
+"""`sipfw why`: what happens to a source right now, the reason, and what would change it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sipfw.cli.options import Choice, policy_options
+from sipfw.cli.output import complain, say, say_json
+
+if TYPE_CHECKING:
+    from sipfw.deploy.why_live import Firewall
+    from sipfw.deploy.why_packets import Question
+    from sipfw.deploy.why_state import Source
+    from sipfw.walk.packet import IpAddress
+
+# The largest UDP datagram is a little smaller.
+_LARGEST = 64 * 1024
+_LONGEST_AGENT = 256
+_METHOD = re.compile(r"[A-Z]{1,32}")
+_PORT = click.IntRange(1, 65535)
+
+
+@click.command("why")
+@click.argument("address")
+@policy_options
+@click.option("--port", type=_PORT, help="Its source port. Default: any.")
+@click.option("--to-port", type=_PORT, help="The port of this host. Default: the SIP port.")
+@click.option("--transport", type=click.Choice(("udp", "tcp", "tls", "ws")), help="Default: udp.")
+@click.option("--method", help="One SIP method. Default: OPTIONS, REGISTER and INVITE.")
+@click.option("--user-agent", help="What it calls itself; scanners are known by that.")
+@click.option(
+    "--file",
+    "packet",
+    type=click.Path(path_type=Path),
+    help="The message itself: what stands behind the UDP or TCP header, at most 64 kB.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--offline", is_flag=True, help="Ask about a policy, as if it had just been applied.")
+def command(
+    *,
+    address: str,
+    choice: Choice,
+    port: int | None,
+    to_port: int | None,
+    transport: str | None,
+    method: str | None,
+    user_agent: str | None,
+    packet: Path | None,
+    as_json: bool,
+    offline: bool,
+) -> int:
+    """Say what happens to packets of ADDRESS right now, why, and what would change it.
+
+    The answer comes from the applied rules and the kernel's sets and limits at this moment; what
+    the kernel does not show is said to be unknown. Nothing is changed. Rules of other programs
+    are not judged.
+    """
+    from sipfw.deploy.why import explain
+    from sipfw.deploy.why_packets import Question, Transport
+
+    if choice.explicit and not offline:
+        raise click.UsageError("--policy, --profile, --switch and --set need --offline")
+    if packet is not None and (method is not None or user_agent is not None):
+        raise click.UsageError("--file is the whole message; leave out --method and --user-agent")
+    question = Question(
+        _address(address),
+        port,
+        to_port,
+        None if transport is None else Transport(transport),
+        _method(method),
+        _agent(user_agent),
+        None if packet is None else _bytes(packet),
+    )
+    firewall = _of_policy(choice) if offline else _applied(choice, question.source)
+    question, source = _look(question, firewall)
+    answer = explain(question, source)
+    if as_json:
+        from sipfw.cli.why_data import as_data
+
+        say_json(as_data(answer, firewall, source))
+        return 0
+    from sipfw.cli.why_view import as_lines
+
+    for line in as_lines(answer, firewall, source, _commands()):
+        say(line)
+    return 0
+
+
+def _look(question: Question, firewall: Firewall) -> tuple[Question, Source]:
+    from dataclasses import replace
+
+    from sipfw.deploy.why_live import LiveKernel, is_own_address
+    from sipfw.deploy.why_state import Source, Untouched
+
+    offline = firewall.backend is None
+    local = question.source.is_loopback if offline else is_own_address(question.source)
+    kernel = Untouched() if offline else LiveKernel(firewall)
+    source = Source(firewall.ruleset, question.source, question.source_port, kernel)
+    return replace(question, local=local), source
+
+
+def _applied(choice: Choice, source: IpAddress) -> Firewall:
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.why_live import applied_firewall
+    from sipfw.errors import BackendError
+    from sipfw.ruleset.rule import Family
+
+    if os.geteuid() != 0:
+        raise BackendError("only root may see the firewall", hint="use sudo, or --offline")
+    family = Family.IP if source.version == 4 else Family.IP6
+    firewall, warning = applied_firewall(Layout(choice.root), family)
+    if warning is not None:
+        complain(f"warning: {warning}")
+    return firewall
+
+
+def _of_policy(choice: Choice) -> Firewall:
+    from sipfw.cli.options import compile_wanted, load_policy
+    from sipfw.deploy.why_live import Firewall
+
+    loaded = load_policy(choice)
+    return Firewall(compile_wanted(loaded).ruleset, ", ".join(loaded.sources))
+
+
+def _address(text: str) -> IpAddress:
+    from ipaddress import IPv6Address, ip_address
+
+    try:
+        found = ip_address(text)
+    except ValueError as error:
+        raise click.UsageError(
+            f"{text!r} is no address; write one such as 203.0.113.7 or 2001:db8::7"
+        ) from error
+    if isinstance(found, IPv6Address):
+        if found.scope_id is not None:
+            raise click.UsageError(
+                f"{text!r}: leave out %{found.scope_id}, rules do not ask for it"
+            )
+        if found.ipv4_mapped is not None:
+            raise click.UsageError(f"{text!r} travels as IPv4; write {found.ipv4_mapped}")
+    if found.is_multicast or found.is_unspecified:
+        raise click.UsageError(f"{text!r} is the source of no packet")
+    return found
+
+
+def _method(text: str | None) -> str | None:
+    if text is not None and not _METHOD.fullmatch(text.upper()):
+        raise click.UsageError(f"{text!r} is no SIP method; write one such as REGISTER")
+    return None if text is None else text.upper()
+
+
+def _agent(text: str | None) -> str | None:
+    if text is not None and not (text.isprintable() and len(text) <= _LONGEST_AGENT):
+        raise click.UsageError(
+            f"--user-agent takes at most {_LONGEST_AGENT} printable characters; --file takes any"
+        )
+    return text
+
+
+def _bytes(path: Path) -> bytes:
+    """Read a message. Anything but a file, a pipe for example, could be without an end."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb") as file:  # noqa: PTH123 - a handle has no path
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise click.UsageError(f"{path}: is no file")
+            found = file.read(_LARGEST + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise click.UsageError(f"{path}: cannot be read: {str(reason).lower()}") from error
+    if len(found) > _LARGEST:
+        raise click.UsageError(f"{path}: more than 64 kB is no SIP message")
+    return found
+
+
+def _commands() -> frozenset[str]:
+    """Return the names of all commands of this version."""
+    root = click.get_current_context().find_root()
+    group = root.command
+    return frozenset(group.list_commands(root)) if isinstance(group, click.Group) else frozenset()

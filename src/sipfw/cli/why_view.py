@@ -1,0 +1,195 @@
+"""What `sipfw why` found, for people: the verdict, its reason, and what would change it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from sipfw.cli.numbers import span_text
+from sipfw.cli.output import table
+from sipfw.cli.why_words import (
+    change_text,
+    command_text,
+    held_text,
+    limit_text,
+    rule_id,
+    standing_text,
+)
+from sipfw.deploy.why import Effect
+from sipfw.deploy.why_packets import Transport
+from sipfw.ruleset.match import ConnectionsAbove, PayloadContains, Ports, Protocol
+from sipfw.ruleset.rule import Accept, Done, Drop, Goto, Jump
+from sipfw.walk.trace import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sipfw.deploy.why import Case, Change, Explanation
+    from sipfw.deploy.why_live import Firewall
+    from sipfw.deploy.why_packets import Question
+    from sipfw.deploy.why_state import Reading, Source
+    from sipfw.ruleset.model import Ruleset
+    from sipfw.ruleset.rule import Rule
+    from sipfw.walk.outcomes import Outcome
+    from sipfw.walk.trace import Trace
+
+_WORDS = {
+    Verdict.PASSED: "passed",
+    Verdict.ACCEPTED: "passed",
+    Verdict.DROPPED: "dropped",
+}
+_SECONDS = re.compile(r"for another (\d+) s$")
+
+# These say nothing that the title does not.
+_PLAIN = (Protocol, Ports)
+_DECIDING = (Accept, Done, Drop, Goto, Jump)
+
+
+def as_lines(
+    answer: Explanation, firewall: Firewall, source: Source, commands: frozenset[str]
+) -> Iterator[str]:
+    """Return the answer for people; `commands` are those that this version has."""
+    yield _head(firewall, answer.question)
+    for case in answer.cases:
+        yield ""
+        yield from _case(case, answer.question, source, commands)
+    yield ""
+    yield from _state(answer, source, firewall.ruleset)
+    yield from _notes(answer, firewall)
+
+
+def _head(firewall: Firewall, question: Question) -> str:
+    if firewall.backend is None:
+        return f"{question.source} and the policy {firewall.source}, as if it had just been applied"
+    number = "" if firewall.generation is None else f", generation {firewall.generation}"
+    return f"{question.source} now, in {firewall.backend}{number}, from {firewall.source}"
+
+
+def _case(
+    case: Case, question: Question, source: Source, commands: frozenset[str]
+) -> Iterator[str]:
+    main, *others = case.outcomes
+    what = f"{', '.join(case.titles)} over {question.transport} to port {question.to_port}"
+    unless = ", unless" if case.effect is Effect.DEPENDS else ""
+    yield f"{what}: {_WORDS[main.trace.verdict]}{unless}"
+    rows: list[tuple[str, str, str]] = []
+    if unless:
+        rows += _block("unless", _exceptions(main, others, source))
+    rows += _block("by", [_by(rule, source.world.ruleset) for rule in main.trace.deciders])
+    rows += _block("because", _reasons(main.trace))
+    rows += _block(
+        "passes if" if main.trace.dropped else "dropped if",
+        [_change_line(item, source, commands) for item in case.changes],
+    )
+    yield from table(rows)
+
+
+def _block(title: str, lines: list[str]) -> list[tuple[str, str, str]]:
+    return [("", title if number == 0 else "", line) for number, line in enumerate(lines)]
+
+
+def _exceptions(main: Outcome, others: list[Outcome], source: Source) -> list[str]:
+    lines = []
+    for end in others:
+        if end.trace.dropped != main.trace.dropped:
+            dropped = end.trace.dropped
+            then = f"dropped by {_deciding(end.trace)}" if dropped else "passed"
+            when = " and ".join(item.unless for item in end.when)
+            lines.append(f"{when}: then {then} ({_why_unknown(end, source)})")
+    return lines
+
+
+def _why_unknown(end: Outcome, source: Source) -> str:
+    """Say who could know: the operator knows the port, and nobody what the kernel hides."""
+    per_port = {
+        reading.rule_id
+        for reading in source.readings
+        if any(bucket.port is not None for bucket in reading.buckets)
+    }
+    about_ports = all(
+        item.rule_id in per_port or item.unless.startswith("it comes from port")
+        for item in end.when
+    )
+    return "--port tells" if about_ports else "the kernel does not show this"
+
+
+def _deciding(trace: Trace) -> str:
+    return "nobody" if trace.decider is None else rule_id(trace.decider)
+
+
+def _by(rule: Rule, ruleset: Ruleset) -> str:
+    layer = next((chain.layer.value for chain in ruleset.chains if rule in chain.rules), "")
+    return f"{rule_id(rule)}: {rule.summary}  [{layer}]  {rule.origin}"
+
+
+def _reasons(trace: Trace) -> list[str]:
+    """Return what the rules on the packet's way found, those that chose the way."""
+    return [
+        _SECONDS.sub(lambda found: f"for another {span_text(int(found[1]))}", step.why)
+        for step in trace.steps
+        if step.matched
+        and isinstance(step.rule.action, _DECIDING)
+        and any(not isinstance(match, _PLAIN) for match in step.rule.matches)
+    ]
+
+
+def _change_line(change: Change, source: Source, commands: frozenset[str]) -> str:
+    command = command_text(change, source, commands)
+    text = change_text(change, source)
+    return text if command is None else f"{text}: {command}"
+
+
+def asked(answer: Explanation, source: Source) -> list[Reading]:
+    """Return the limits that the packets met, without those of what might be."""
+    met = {
+        step.rule_id for case in answer.cases for end in case.outcomes for step in end.trace.steps
+    }
+    connects = answer.question.transport is not Transport.UDP
+    return [
+        reading
+        for reading in source.readings
+        if reading.rule_id in met and (connects or not isinstance(reading.limit, ConnectionsAbove))
+    ]
+
+
+def memberships(source: Source) -> list[str]:
+    """Return the names of the policy's sets that the source is in."""
+    return [
+        item.name
+        for item in source.world.ruleset.sets
+        if not item.dynamic and (item.networks or item.endpoints)
+    ]
+
+
+def _state(answer: Explanation, source: Source, ruleset: Ruleset) -> Iterator[str]:
+    absent = [name for name, held in source.sets.items() if held.present is False]
+    held = [
+        held_text(name, it, ruleset) for name, it in source.sets.items() if it.present is not False
+    ]
+    if absent:
+        held.append(f"not in {', '.join(absent)}")
+    members = memberships(source)
+    held.append(
+        f"the policy: in {', '.join(members)}" if members else "the policy: in none of its sets"
+    )
+    yield from table([["sets  " if row == 0 else "", line] for row, line in enumerate(held)])
+    limits = [
+        ["", reading.rule_id, limit_text(reading, source), standing_text(reading)]
+        for reading in asked(answer, source)
+    ]
+    yield from table([["limits" if row is limits[0] else "", *row[1:]] for row in limits])
+
+
+def _notes(answer: Explanation, firewall: Firewall) -> Iterator[str]:
+    question = answer.question
+    searches = any(
+        isinstance(match, PayloadContains)
+        for case in answer.cases
+        for end in case.outcomes
+        for step in end.trace.steps
+        for match in step.rule.matches
+    )
+    if searches and question.payload is None and question.user_agent is None:
+        yield "what it calls itself was not asked; --user-agent TEXT looks for scanners in it"
+    if any(case.effect is not Effect.DROPPED for case in answer.cases):
+        yield "whether other rules of this host drop it is not judged here"

@@ -1,0 +1,188 @@
+"""What `sipfw why` found, in an operator's words; lines and JSON share them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipfw.cli.numbers import span_text
+from sipfw.deploy.why import Effect, Kind
+from sipfw.deploy.why_state import network_of
+from sipfw.ruleset.match import ConnectionsAbove, CountAbove, RateAbove, SeenAtLeast
+from sipfw.walk.state import Limit
+
+if TYPE_CHECKING:
+    from sipfw.backends.limit_state import Bucket
+    from sipfw.backends.source_sets import Held
+    from sipfw.deploy.why import Change
+    from sipfw.deploy.why_state import Reading, Source
+    from sipfw.ruleset.model import Ruleset
+    from sipfw.ruleset.rule import Rule
+
+_LOGGED = ("log.", ".drop")
+_SHOWN_PORTS = 4
+
+
+def rule_id(rule: Rule) -> str:
+    """Return the id that counters and the policy's documentation use; a logged drop has another."""
+    start, end = _LOGGED
+    if rule.id.startswith(start) and rule.id.endswith(end):
+        return rule.id.removeprefix(start).removesuffix(end)
+    return rule.id
+
+
+def limit_text(reading: Reading, source: Source) -> str:
+    """Say what a limit allows, and to whom."""
+    limit = reading.limit
+    network = network_of(reading, source.address)
+    whom = "source" if network.num_addresses == 1 else str(network)
+    match limit:
+        case RateAbove():
+            port = " and port" if limit.with_port else ""
+            return f"{limit.rate}, burst {limit.burst}, for {_each(whom)}{port}"
+        case SeenAtLeast():
+            return f"{limit.hits} requests in {span_text(limit.seconds)}, for each source"
+        case ConnectionsAbove():
+            return f"{limit.count} connections, for {_each(whom)}"
+
+
+def _each(whom: str) -> str:
+    return "each source" if whom == "source" else f"all of {whom}"
+
+
+def standing_text(reading: Reading) -> str:
+    """Say where the source stands against a limit."""
+    limit, buckets = reading.limit, reading.buckets
+    if isinstance(limit, ConnectionsAbove):
+        if reading.connections is None:
+            return "unknown: its connections cannot be counted on this host"
+        if reading.standing is Limit.WITHIN:
+            return f"within: at most {reading.connections.open} open"
+        if reading.connections.open < limit.count:
+            return (
+                f"unknown: {reading.connections.closed} just closed; the kernel may drop a new one "
+                "from the same port"
+            )
+        return f"unknown: {reading.connections.open} open, and the kernel may count fewer"
+    if not buckets and reading.full:
+        return "exceeded: the kernel's table is full, and it drops whom it does not know"
+    if not buckets and reading.standing is Limit.UNKNOWN:
+        return "unknown: the kernel does not show this limit"
+    if not buckets:
+        return "within: nothing counted"
+    shown = [_bucket_text(bucket, limit) for bucket in buckets[:_SHOWN_PORTS]]
+    if len(buckets) > _SHOWN_PORTS:
+        shown.append(f"and {len(buckets) - _SHOWN_PORTS} more ports")
+    text = "; ".join(shown)
+    several = any(bucket.port is not None for bucket in buckets)
+    if several and reading.standing is Limit.UNKNOWN:
+        return f"unknown without --port: {text}"
+    return text
+
+
+def _bucket_text(bucket: Bucket, limit: RateAbove | SeenAtLeast) -> str:
+    port = "" if bucket.port is None else f"port {bucket.port}: "
+    most = limit.hits if isinstance(limit, SeenAtLeast) else limit.burst
+    if bucket.left is not None and bucket.left >= 1:
+        return f"{port}within: {int(bucket.left)} of {most} left"
+    if bucket.left is not None:
+        wait = wait_of(bucket, limit)
+        after = "" if wait is None else f", the next one passes in {_short(wait)}"
+        return f"{port}exceeded{after}"
+    if isinstance(limit, SeenAtLeast) or bucket.expires is None:
+        return f"{port}unknown: it is counted, and the kernel does not show how often"
+    silent = max(0.0, limit.lifetime - bucket.expires)
+    if bucket.standing == "within":
+        return f"{port}within: its last one came {_short(silent)} ago"
+    return (
+        f"{port}unknown: its last one came {_short(silent)} ago, and nftables does not show "
+        "how many are left"
+    )
+
+
+def wait_of(bucket: Bucket, limit: RateAbove | SeenAtLeast) -> float | None:
+    """Return the seconds until a bucket lets the next packet through."""
+    if bucket.left is None:
+        return None
+    if isinstance(limit, SeenAtLeast):
+        return bucket.expires if bucket.left < 1 else 0.0
+    return max(0.0, 1 - bucket.left) * limit.rate.unit.seconds / limit.rate.amount
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else span_text(seconds)
+
+
+def held_text(name: str, held: Held, ruleset: Ruleset) -> str:
+    """Say whether the source is in a dynamic set."""
+    if held.present is None:
+        return f"{name}: unknown"
+    if not held.present:
+        return f"{name}: no"
+    left = "" if held.left is None else f", for another {span_text(held.left)}"
+    most = failures_to_ban(ruleset, name)
+    if most is None:
+        return f"{name}: yes{left}"
+    count = failures(held)
+    seen = "yes, the kernel does not show how many" if count is None else str(count)
+    return f"{name}: {seen}{left} ({most} lead to a ban)"
+
+
+def failures(held: Held) -> int | None:
+    """Return what a counted entry has counted: it starts at one, and the first look adds one."""
+    return None if held.packets is None else max(0, held.packets - 1)
+
+
+def failures_to_ban(ruleset: Ruleset, name: str) -> int | None:
+    """Return how many entries of a counted set lead to a ban; None for any other set."""
+    return next(
+        (
+            match.count + 1
+            for chain in ruleset.chains
+            for rule in chain.rules
+            for match in rule.matches
+            if isinstance(match, CountAbove) and match.set == name
+        ),
+        None,
+    )
+
+
+def change_text(change: Change, source: Source) -> str:
+    """Say what would have to happen."""
+    text = _change_text(change, source)
+    return f"{text} (as far as can be known)" if change.effect is Effect.DEPENDS else text
+
+
+def _change_text(change: Change, source: Source) -> str:
+    ends = "" if change.seconds is None else f", in {span_text(change.seconds)}"
+    match change.kind:
+        case Kind.BAN_ENDS:
+            return f"its ban ends{ends}"
+        case Kind.SUCCESS:
+            return "the switch accepts a login or a call from it (answers 200)"
+        case Kind.TRUST:
+            return "it becomes a trusted peer"
+        case Kind.ADMIN:
+            return "it lies in an admin network of the policy"
+        case Kind.LEAVES_SET:
+            return f"it is no longer in {change.name}"
+        case Kind.FORGOTTEN:
+            return f"it is no longer in {change.name}{ends}"
+        case Kind.BANNED:
+            return "it gets banned"
+        case Kind.METHOD:
+            return f"it sends {change.name} instead"
+        case Kind.TRANSPORT:
+            return f"it sends over {change.name} instead"
+        case Kind.SLOWER:
+            limits = ", ".join(item.rule_id for item in change.readings)
+            return f"it sends more slowly ({limits})"
+        case Kind.FASTER:
+            (reading,) = change.readings
+            return f"it exceeds {limit_text(reading, source)} ({reading.rule_id})"
+
+
+def command_text(change: Change, source: Source, commands: frozenset[str]) -> str | None:
+    """Return the command that brings a change about; None where this version has none."""
+    named = {Kind.BAN_ENDS: "unban", Kind.TRUST: "trust", Kind.BANNED: "ban"}
+    command = named.get(change.kind)
+    return f"sipfw {command} {source.address}" if command in commands else None

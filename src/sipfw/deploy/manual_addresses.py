@@ -1,0 +1,106 @@
+"""Which addresses may be banned or trusted by hand."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from sipfw.compiler import names
+from sipfw.deploy.own_addresses import own_addresses
+from sipfw.deploy.resolve import may_be_a_peer
+from sipfw.deploy.spared import spared_by_policy
+from sipfw.deploy.ssh_sessions import SSH_PORT, ssh_sessions
+from sipfw.policy.types import parse_network, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sipfw.backends.set_members import IpAddress
+    from sipfw.policy.model import Policy
+    from sipfw.policy.types import Network
+    from sipfw.ruleset.model import AddressSet, Ruleset
+
+_TRUSTED = "trusted"
+
+
+def parse_address(text: str) -> IpAddress:
+    """Read one address. Raises ValueError that says what to write."""
+    try:
+        network = parse_network(text)
+    except ValueError as error:
+        raise ValueError(str(error).removesuffix(" or a CIDR")) from error
+    if network.num_addresses != 1:
+        raise ValueError(
+            f"{shown(text)} is a network; name single addresses, or put the network into a block "
+            "list (feeds in the policy)"
+        )
+    return network.network_address
+
+
+class Owners:
+    """Whose an address is: answers for a hundred thousand at once."""
+
+    def __init__(self, networks: Iterable[tuple[Network, str]]) -> None:
+        self._owners: dict[tuple[int, int], dict[int, str]] = {}
+        for network, whose in networks:
+            key = network.version, network.max_prefixlen - network.prefixlen
+            start = int(network.network_address) >> key[1]
+            self._owners.setdefault(key, {}).setdefault(start, whose)
+
+    def of(self, address: IpAddress) -> str | None:
+        """Say whose it is, the narrowest network first; None for a stranger."""
+        for (version, free), owners in sorted(self._owners.items()):
+            if version == address.version and (found := owners.get(int(address) >> free)):
+                return found
+        return None
+
+
+def protected(
+    ruleset: Ruleset, policy: Policy, addresses: Mapping[str, tuple[Network, ...]]
+) -> Owners:
+    """Return whom no ban by hand may name, with the reason for each."""
+    line = next((str(i.origin) for i in ruleset.sets if i.name == names.SET_TRUSTED), "")
+    ports = {SSH_PORT, policy.admin.ssh_port}
+    found = [(ip_network(address), "is this host's own") for address in own_addresses()]
+    found += [
+        (ip_network(session.client), f"is logged in by ssh ({session.found})")
+        for session in ssh_sessions(fallback_ports=ports)
+    ]
+    found += [
+        (item.network, f"belongs to {item.whose}{_place(item.whose, line)}")
+        for item in spared_by_policy(policy, addresses)
+    ]
+    # What is live decides, also where a peer lets in everybody or a name has moved on since.
+    found += [
+        (network, f"is trusted by {item.origin}")
+        for item in ruleset.sets
+        if item.name.partition("-")[0] == _TRUSTED
+        for network in _networks(item)
+    ]
+    return Owners(found)
+
+
+def trusted_already(ruleset: Ruleset) -> Owners:
+    """Return whom the policy trusts over every transport and from every port."""
+    wholly = {names.SET_TRUSTED, names.SET_TRUSTED_TIERS}
+    found = [(ip_network(address), "is this host's own") for address in own_addresses()]
+    found += [
+        (network, f"is trusted by {item.origin} already")
+        for item in ruleset.sets
+        if item.name in wholly
+        for network in item.networks
+    ]
+    return Owners(found)
+
+
+def unusable(address: IpAddress) -> str | None:
+    """Say why no packet can come from an address; None where one can."""
+    return None if may_be_a_peer(address) else "is no address that packets come from"
+
+
+def _place(whose: str, line: str) -> str:
+    return f" ({line})" if line and whose.startswith("trusted peer") else ""
+
+
+def _networks(item: AddressSet) -> list[Network]:
+    return [*item.networks, *(endpoint.network for endpoint in item.endpoints)]

@@ -1,0 +1,110 @@
+"""Sources that are trusted for a time by hand, as peers are; the policy stays as it is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sipfw.backends.set_members import Entry, Exit
+from sipfw.compiler import names
+from sipfw.compiler.by_hand import MOST_GUESTS
+from sipfw.deploy.manual_addresses import trusted_already, unusable
+from sipfw.deploy.manual_change import Order, carry_out_order, in_force, refuse
+from sipfw.deploy.manual_file import Book, Kept
+from sipfw.deploy.privilege import who
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from sipfw.backends.set_members import IpAddress
+    from sipfw.deploy.files import Layout
+    from sipfw.deploy.manual_change import InForce, Obeyed
+    from sipfw.diagnostics import Diagnostic
+
+LONGEST_TRUST = 30 * 86400
+
+_BANS = (names.SET_BLOCKED, names.SET_BANNED, names.SET_FAILURES)
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """One trusted source; `left` in seconds."""
+
+    kept: Kept
+    left: int
+    in_kernel: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Whose trust was ended, and who had none."""
+
+    ended: tuple[IpAddress, ...]
+    strangers: tuple[IpAddress, ...]
+    done: Obeyed
+
+
+def trust(layout: Layout, addresses: Sequence[IpAddress], seconds: int, reason: str) -> Obeyed:
+    """Trust these sources so long, all of them or none; that ends their bans, also by hand."""
+
+    def decide(now: InForce) -> Order:
+        asked = list(dict.fromkeys(addresses))
+        refuse([*_refusals(now, asked), *_too_many(now, asked)])
+        since = int(time.time())
+        guests = {a: Kept(a, since, since + seconds, reason, who()) for a in asked}
+        bans = now.pages[Book.BANS].entries
+        unbanned = [address for address in asked if address in bans]
+        edits: list[Entry | Exit] = [Entry(names.SET_GUESTS, a, seconds) for a in asked]
+        edits += [Exit(name, a) for name in _BANS if now.has(name) for a in asked]
+        return Order({Book.TRUSTS: guests, Book.BANS: dict.fromkeys(unbanned)}, tuple(edits))
+
+    return carry_out_order(layout, decide)
+
+
+def end_trust(layout: Layout, addresses: Iterable[IpAddress]) -> Ended:
+    """End the trust of these sources; the rule stays until the next apply and asks an empty set."""
+    ended: list[IpAddress] = []
+    strangers: list[IpAddress] = []
+
+    def decide(now: InForce) -> Order:
+        on_book = now.pages[Book.TRUSTS].entries
+        inside = _inside(now)
+        for address in dict.fromkeys(addresses):
+            (ended if address in inside or address in on_book else strangers).append(address)
+        edits = tuple(Exit(names.SET_GUESTS, a) for a in ended if a in inside)
+        return Order({Book.TRUSTS: {a: None for a in ended if a in on_book}}, edits)
+
+    done = carry_out_order(layout, decide)
+    return Ended(tuple(ended), tuple(strangers), done)
+
+
+def list_trusts(layout: Layout) -> tuple[tuple[Guest, ...], tuple[Diagnostic, ...]]:
+    """Return who is trusted for a time, the next to end first. Changes nothing."""
+    now = in_force(layout)
+    page = now.pages[Book.TRUSTS]
+    inside, moment = _inside(now), time.time()
+    found = [
+        Guest(item, item.left(moment), address in inside) for address, item in page.entries.items()
+    ]
+    return tuple(sorted(found, key=lambda item: item.left)), page.faults
+
+
+def _inside(now: InForce) -> set[IpAddress]:
+    if not now.has(names.SET_GUESTS):
+        return set()
+    members = now.members.read([names.SET_GUESTS])
+    return {item.address for item in members.get(names.SET_GUESTS, ())}
+
+
+def _refusals(now: InForce, asked: Iterable[IpAddress]) -> Iterator[str]:
+    owners = trusted_already(now.ruleset)
+    for address in asked:
+        if (reason := unusable(address) or owners.of(address)) is not None:
+            yield f"{address} {reason}; there is nothing to trust for a time"
+
+
+def _too_many(now: InForce, asked: Iterable[IpAddress]) -> Iterator[str]:
+    wanted = {*now.pages[Book.TRUSTS].entries, *asked}
+    if any(sum(a.version == version for a in wanted) > MOST_GUESTS for version in (4, 6)):
+        yield f"more than {MOST_GUESTS:,} temporary trusts; put lasting peers into the policy"

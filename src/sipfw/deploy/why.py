@@ -1,0 +1,264 @@
+"""What happens to a source right now, why, and what would change it.
+
+Every answer is a walk through the applied ruleset with the kernel's state; "what would change it"
+is the same walk in a world that differs in one thing, so it cannot be wrong where the walk is not.
+What nobody can know is walked both ways.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from sipfw.compiler import names
+from sipfw.deploy.why_packets import (
+    REGISTER,
+    USUAL_METHODS,
+    Message,
+    Transport,
+    asking,
+    completed,
+    messages,
+)
+from sipfw.ruleset.match import InSet
+from sipfw.walk.outcomes import Outcome, outcomes
+from sipfw.walk.state import Limit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sipfw.deploy.why_packets import Question
+    from sipfw.deploy.why_state import Reading, Source, World
+
+
+# One is filled by the packet path, one by hand.
+_BANS = (names.SET_BANNED, names.SET_BLOCKED)
+
+
+class Effect(StrEnum):
+    """What becomes of a packet once something has changed."""
+
+    PASSES = "passes"
+    DROPPED = "dropped"
+    DEPENDS = "depends on what cannot be known"
+
+
+class Kind(StrEnum):
+    """Something that may change."""
+
+    BAN_ENDS = "ban-ends"
+    SUCCESS = "success"
+    TRUST = "trust"
+    ADMIN = "admin"
+    LEAVES_SET = "leaves-set"
+    SLOWER = "slower"
+    FORGOTTEN = "forgotten"
+    BANNED = "banned"
+    FASTER = "faster"
+    METHOD = "method"
+    TRANSPORT = "transport"
+
+
+# Sets of the policy that let a source in.
+_ENTRANCES = {names.SET_TRUSTED: Kind.TRUST, names.SET_ADMIN: Kind.ADMIN}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that would change the answer.
+
+    `effect` is what the answer would be, `name` the set, method or transport; `readings` are the
+    limits that it is about; `seconds` tell when it comes by itself, None where it does not or
+    where nobody knows.
+    """
+
+    kind: Kind
+    name: str = ""
+    readings: tuple[Reading, ...] = ()
+    seconds: float | None = None
+    effect: Effect = Effect.DEPENDS
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What happens to some messages alike: the first outcome is the assumed one."""
+
+    titles: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+    changes: tuple[Change, ...]
+
+    @property
+    def effect(self) -> Effect:
+        """Return what happens, over all outcomes."""
+        return _effect(self.outcomes)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The whole answer. `question` is completed."""
+
+    question: Question
+    cases: tuple[Case, ...]
+
+
+def explain(question: Question, source: Source) -> Explanation:
+    """Answer. Raises BackendError where the firewall knows no SIP over the transport."""
+    return _Explainer(question, source).answer()
+
+
+class _Explainer:
+    """Walks; what several messages ask alike is walked once."""
+
+    def __init__(self, question: Question, source: Source) -> None:
+        self._named = question
+        self._source = source
+        self._ruleset = source.world.ruleset
+        self._question = completed(question, self._ruleset)
+        self._arrivals: dict[tuple[Transport, str], Effect | None] = {}
+
+    def answer(self) -> Explanation:
+        cases: dict[object, tuple[list[str], Message, tuple[Outcome, ...]]] = {}
+        for message in messages(self._question, self._ruleset):
+            ends = _ends(message, self._source.world)
+            same = tuple((end.trace.verdict, end.trace.decider, end.when) for end in ends)
+            titles, *_ = cases.setdefault((message.opens, same), ([], message, ends))
+            titles.append(message.title)
+            if message.opens and _effect(ends) is Effect.DROPPED:
+                break
+        answers = tuple(
+            Case(tuple(titles), ends, tuple(self._changes(message, ends)))
+            for titles, message, ends in cases.values()
+        )
+        return Explanation(self._question, answers)
+
+    def _changes(self, message: Message, ends: tuple[Outcome, ...]) -> Iterator[Change]:
+        """Return what would turn the assumed end round, by walking again."""
+        dropped = ends[0].trace.dropped
+        for change, world in self._candidates(ends):
+            others = _ends(message, world)
+            if others[0].trace.dropped != dropped:
+                yield replace(change, effect=_effect(others))
+        for change in self._other_messages(message):
+            if (change.effect is Effect.DROPPED) != dropped:
+                yield change
+
+    def _candidates(self, ends: tuple[Outcome, ...]) -> Iterator[tuple[Change, World]]:
+        yield from self._of_learned_sets()
+        yield from self._of_static_sets(ends)
+        yield from self._of_limits(ends)
+
+    def _of_learned_sets(self) -> Iterator[tuple[Change, World]]:
+        world, address, sets = self._source.world, self._source.address, self._source.sets
+        free = world
+        bans = [name for name in _BANS if name in sets and sets[name].present]
+        for name in bans:
+            free = free.with_member(name, address, present=False)
+        if bans:
+            ends = [sets[name].left for name in bans]
+            last = max((left for left in ends if left is not None), default=None)
+            seconds = None if None in ends else last
+            yield Change(Kind.BAN_ENDS, " and ".join(bans), seconds=seconds), free
+        learned, banned = sets.get(names.SET_LEARNED), sets.get(names.SET_BANNED)
+        if learned is not None and not learned.present and self._can_log_in():
+            # As the rules learn.add and learn.clear-banned do it.
+            better = world.with_member(names.SET_LEARNED, address, present=True)
+            if banned is not None:
+                better = better.with_member(names.SET_BANNED, address, present=False)
+            yield Change(Kind.SUCCESS), better
+        if banned is not None and banned.present is False:
+            worse = world.with_member(names.SET_BANNED, address, present=True)
+            yield Change(Kind.BANNED, names.SET_BANNED), worse
+        for name in (names.SET_LEARNED, names.SET_GUESTS):
+            held = sets.get(name)
+            if held is not None and held.present:
+                without = world.with_member(name, address, present=False)
+                yield Change(Kind.FORGOTTEN, name, seconds=held.left), without
+
+    def _can_log_in(self) -> bool:
+        """Tell whether a login can reach the switch, sooner or later."""
+        limits = {reading.rule_id: Limit.WITHIN for reading in self._source.readings}
+        patient = self._source.world.with_limits(limits)
+        plain = (Transport.UDP, Transport.TCP)
+        spoken = self._question.transport
+        for transport in (spoken,) if spoken in plain else plain:
+            asked = asking(self._question, transport, REGISTER, self._ruleset)
+            if asked is not None and _arrive(asked, patient) is not Effect.DROPPED:
+                return True
+        return False
+
+    def _of_static_sets(self, ends: tuple[Outcome, ...]) -> Iterator[tuple[Change, World]]:
+        """Turn the source's place round in every set of the policy that was asked about it."""
+        world = self._source.world
+        asked = {
+            match.set: None
+            for end in ends
+            for step in end.trace.steps
+            for match in step.rule.matches
+            if isinstance(match, InSet)
+        }
+        for name in asked:
+            item = world.ruleset.set(name)
+            inside = bool(item.networks or item.endpoints)
+            if item.dynamic or not (inside or name in _ENTRANCES):
+                continue
+            kind = Kind.LEAVES_SET if inside else _ENTRANCES[name]
+            other = world.with_member(name, self._source.address, present=not inside)
+            yield Change(kind, name), other
+
+    def _of_limits(self, ends: tuple[Outcome, ...]) -> Iterator[tuple[Change, World]]:
+        world = self._source.world
+        asked = {step.rule_id for end in ends for step in end.trace.steps}
+        readings = [item for item in self._source.readings if item.rule_id in asked]
+        above = tuple(item for item in readings if item.standing is Limit.EXCEEDED)
+        if above:
+            within = {item.rule_id: Limit.WITHIN for item in above}
+            yield Change(Kind.SLOWER, readings=above), world.with_limits(within)
+        for item in readings:
+            if item.standing is Limit.WITHIN:
+                exceeded = world.with_limits({item.rule_id: Limit.EXCEEDED})
+                yield Change(Kind.FASTER, readings=(item,)), exceeded
+
+    def _other_messages(self, message: Message) -> Iterator[Change]:
+        """Try the other usual methods where one was named, and SIP over the other transports."""
+        transport = self._question.transport
+        if message.method is None or transport is None:
+            return
+        if self._named.method is not None:
+            for method in USUAL_METHODS:
+                effect = self._arrival(transport, method)
+                if effect is not None and method != message.method:
+                    yield Change(Kind.METHOD, method, effect=effect)
+        if self._named.to_port is None:
+            for other in Transport:
+                effect = self._arrival(other, message.method)
+                if effect is not None and other is not transport:
+                    yield Change(Kind.TRANSPORT, other.value, effect=effect)
+
+    def _arrival(self, transport: Transport, method: str) -> Effect | None:
+        """Return what becomes of a method over a transport; None where there is no such SIP."""
+        if (transport, method) not in self._arrivals:
+            asked = asking(self._question, transport, method, self._ruleset)
+            effect = None if asked is None else _arrive(asked, self._source.world)
+            self._arrivals[transport, method] = effect
+        return self._arrivals[transport, method]
+
+
+def _ends(message: Message, world: World) -> tuple[Outcome, ...]:
+    return outcomes(world.ruleset, message.packet, world.live, misses=world.misses)
+
+
+def _effect(ends: tuple[Outcome, ...]) -> Effect:
+    dropped = {end.trace.dropped for end in ends}
+    if len(dropped) > 1:
+        return Effect.DEPENDS
+    return Effect.DROPPED if dropped.pop() else Effect.PASSES
+
+
+def _arrive(asked: Question, world: World) -> Effect:
+    """Return what becomes of several messages that need each other."""
+    ends = [_ends(item, world) for item in messages(asked, world.ruleset)]
+    if any(item[0].trace.dropped for item in ends):
+        return Effect.DROPPED
+    depends = any(_effect(item) is Effect.DEPENDS for item in ends)
+    return Effect.DEPENDS if depends else Effect.PASSES

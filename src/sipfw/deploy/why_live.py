@@ -1,0 +1,216 @@
+"""The firewall that `sipfw why` explains: the one on record, and the kernel's state behind it.
+
+Reads files and the kernel, changes neither. Nothing here needs the policy's own classes, whose
+import would take as long as the whole answer.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sipfw.backends.connections import Connections, tcp_connections
+from sipfw.backends.limit_state import NftLimits, XtLimits
+from sipfw.backends.live_marks import marks
+from sipfw.backends.runner import SubprocessRunner
+from sipfw.backends.source_sets import IpsetSets, NftSets, RecentSets
+from sipfw.deploy.feed_sets import has_lists
+from sipfw.deploy.files import read_private
+from sipfw.deploy.generations import Damaged, read_generation, read_ruleset
+from sipfw.deploy.why_packets import Transport, sip_ports
+from sipfw.errors import BackendError
+from sipfw.lower.naming import base_id
+from sipfw.ruleset.match import PayloadContains
+from sipfw.ruleset.rule import Family
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+
+    from sipfw.backends.limit_state import LimitState
+    from sipfw.backends.source_sets import SourceSets
+    from sipfw.deploy.files import Layout
+    from sipfw.ruleset.model import Ruleset
+    from sipfw.walk.packet import IpAddress
+    from sipfw.walk.state import Limit
+
+_NAMES = {Family.IP: "IPv4", Family.IP6: "IPv6"}
+_PROC_NET = Path("/proc/net")
+
+
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """What is explained. `backend` and `generation` are None for a policy that is not applied."""
+
+    ruleset: Ruleset
+    source: str
+    backend: str | None = None
+    generation: int | None = None
+    ipset: bool = True
+
+
+class LiveKernel:
+    """This host's kernel. `proc_net` is another folder for a thread in a namespace of its own."""
+
+    def __init__(self, firewall: Firewall, proc_net: Path = _PROC_NET) -> None:
+        self._proc_net = proc_net
+        self._nftables = firewall.backend == "nftables"
+        self._runner = SubprocessRunner()
+        self._ports = {
+            item
+            for transport in Transport
+            if transport is not Transport.UDP
+            for item in sip_ports(firewall.ruleset, transport)
+        }
+        self.sets: SourceSets
+        self.limits: LimitState
+        if self._nftables:
+            self.sets, self.limits = NftSets(), NftLimits()
+        else:
+            self.limits = XtLimits(proc_net)
+            self.sets = IpsetSets(self._runner) if firewall.ipset else RecentSets(proc_net)
+
+    def connections(self, network: IPv4Network | IPv6Network) -> Connections | None:
+        """Return the SIP connections of a network; None if nobody tells."""
+        found = tcp_connections(network, self._ports, self._runner, self._proc_net)
+        # Only xt_connlimit takes offence at closed ones.
+        return Connections(found.open) if found is not None and self._nftables else found
+
+    def common(self, ruleset: Ruleset) -> dict[str, Limit]:
+        """Return nothing: neither xt_limit nor nf_tables shows the tokens of a common limit."""
+        del ruleset
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What of the record of the last apply is needed here.
+
+    `marks` are `<id>#<digest>` of the rules of one family, in nftables of both.
+    """
+
+    source: str
+    backend: str
+    generation: int | None
+    guarded: bool
+    marks: Counter[str]
+
+
+def applied_firewall(layout: Layout, family: Family) -> tuple[Firewall, str | None]:
+    """Return the firewall on record and a warning if the kernel has another one.
+
+    Raises BackendError where there is none, or where it does not guard this family.
+    """
+    record = _read_record(layout, family)
+    if record is None:
+        raise BackendError(
+            "no firewall was applied on this host",
+            hint="run sipfw apply, or ask about a policy with --offline",
+        )
+    if not record.guarded:
+        raise BackendError(
+            f"the kernel has no {_NAMES[family]} packet filter, so sipfw judges nothing there",
+            hint="see sipfw verify",
+        )
+    number = record.generation
+    unknown = Damaged(0, "an older sipfw has applied it and kept no ruleset")
+    generation = unknown if number is None else read_generation(layout, number)
+    ruleset = generation if isinstance(generation, Damaged) else read_ruleset(layout, generation)
+    if isinstance(generation, Damaged) or isinstance(ruleset, Damaged):
+        reason = ruleset.reason if isinstance(ruleset, Damaged) else ""
+        raise BackendError(
+            f"the ruleset of the applied firewall cannot be read: {reason}", hint="apply again"
+        )
+    if number is not None and has_lists(ruleset):
+        # A generation keeps the sets of block lists empty. Loading them takes the policy models.
+        from sipfw.deploy.feed_fill import filled  # noqa: PLC0415 - see above
+
+        ruleset = filled(ruleset, layout, number)
+    firewall = Firewall(
+        _as_applied(ruleset, record), record.source, record.backend, number, generation.ipset
+    )
+    return firewall, _difference(record, family)
+
+
+def _read_record(layout: Layout, family: Family) -> _Record | None:
+    """Read the record without making it the objects that `verify` compares: they are thousands."""
+    try:
+        data = json.loads(read_private(layout.applied))
+        backend, expectation = str(data["backend"]), data["expectation"]
+        jumps = [item for item in expectation["jumps"] if item["family"] == family.value]
+        rules = [
+            rule
+            for chain in expectation["chains"]
+            if backend == "nftables" or chain["family"] == family.value
+            for rule in chain["rules"]
+        ]
+        marks = Counter(f"{rule['id']}#{rule['digest']}" for rule in rules)
+        # In nftables a jump is a rule of a base chain, which is among the chains.
+        marks |= Counter(f"{item['rule']['id']}#{item['rule']['digest']}" for item in jumps)
+        number = data.get("generation")
+        return _Record(
+            str(data["source"]),
+            backend,
+            None if number is None else int(number),
+            bool(jumps),
+            marks,
+        )
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise BackendError(f"{layout.applied}: only root may read it", hint="use sudo") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BackendError(
+            f"{layout.applied}: cannot be read: {error}", hint="apply again to write a new one"
+        ) from error
+
+
+def _as_applied(ruleset: Ruleset, record: _Record) -> Ruleset:
+    """Leave out what rests on text searches where the kernel had none at the apply."""
+    live = {base_id(mark.partition("#")[0]) for mark in record.marks}
+    texts = (
+        rule
+        for chain in ruleset.chains
+        for rule in chain.rules
+        if any(isinstance(match, PayloadContains) for match in rule.matches)
+    )
+    if all(rule.id in live for rule in texts):
+        return ruleset
+    # pydantic comes with it: 0.2 s that only a kernel without text searches has to pay.
+    from sipfw.compiler.textless import textless  # noqa: PLC0415 - see above
+
+    return textless(ruleset)
+
+
+def _difference(record: _Record, family: Family) -> str | None:
+    """Say in how far the kernel's rules are not those on record; by their marks, not in order."""
+    found = marks(record.backend, family, SubprocessRunner())
+    if not found:
+        raise BackendError(
+            "the applied firewall is not in the kernel: no rule of sipfw is live",
+            hint="run sipfw restore",
+        )
+    wrong = (record.marks - found).total() + (found - record.marks).total()
+    if not wrong:
+        return None
+    return (
+        f"{wrong} rules in the kernel are not those that were applied, so this answer may be "
+        "wrong; see sipfw verify"
+    )
+
+
+def is_own_address(address: IpAddress) -> bool:
+    """Tell whether packets from this address come from this host itself."""
+    if address.is_loopback:
+        return True
+    kind = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(kind, socket.SOCK_DGRAM) as probe:
+            # Sends nothing; to an address of its own, a host speaks from the same one.
+            probe.connect((str(address), 9))
+            return bool(probe.getsockname()[0] == str(address))
+    except OSError:
+        return False

@@ -1,0 +1,151 @@
+"""`sipfw why` on a host: nothing changes, every backend answers, and what is wrong is said."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab import warm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.netns
+
+BANNED = "198.51.100.77"
+POLICY = """\
+admin: {networks: [192.0.2.0/28]}
+trusted_peers:
+  - {name: a, signalling: [203.0.113.10, "2001:db8:5::/64"]}
+signalling: {udp: [5060], tcp: [5060], tls: [5061]}
+"""
+BACKENDS = {
+    "legacy": ("--backend", "iptables-legacy"),
+    "nft-flavour": ("--backend", "iptables-nft"),
+    "nftables": ("--backend", "nftables"),
+    "setless": ("--backend", "iptables-legacy", "--no-ipset"),
+}
+# Time goes on; everything else must stay.
+CLOCKS = re.compile(r"timeout \d+|expires \w+|^# .*|last_seen: \d+", re.MULTILINE)
+STATE = "/proc/net/ipt_hashlimit /proc/net/ip6t_hashlimit /proc/net/xt_recent"
+LISTINGS = (
+    *(f"{tool}-{kind}-save -c" for tool in ("iptables", "ip6tables") for kind in ("legacy", "nft")),
+    "ipset save",
+    "nft list ruleset 2>/dev/null",
+    f"find {STATE} -type f; cat /proc/net/xt_recent/*",
+)
+
+
+@dataclass(frozen=True)
+class Host:
+    name: str
+    folder: Path
+
+    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        whole = ["ip", "netns", "exec", self.name, *argv]
+        return subprocess.run(whole, capture_output=True, text=True, check=False, timeout=60)
+
+    def sipfw(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        whole = [words[0], "--root", str(self.folder / "root"), *words[1:]]
+        done = warm.run(self.name, whole, env={"XTABLES_LOCKFILE": str(self.folder / "lock")})
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    def apply(self, backend: str) -> None:
+        policy = self.folder / "policy.yaml"
+        policy.write_text(POLICY)
+        self.sipfw("apply", "--policy", str(policy), *BACKENDS[backend])
+
+    def ban(self, backend: str) -> None:
+        words = {
+            "nftables": f"nft add element inet sipfw banned4 {{ {BANNED} timeout 90s }}",
+            "setless": f"echo +{BANNED} > /proc/net/xt_recent/sipfw-banned4",
+        }
+        done = self.run("sh", "-c", words.get(backend, f"ipset add sipfw-banned4 {BANNED}"))
+        assert done.returncode == 0, done.stderr
+
+    def everything(self) -> list[str]:
+        listed = [self.run("sh", "-c", command).stdout for command in LISTINGS]
+        return [CLOCKS.sub("", text) for text in listed]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    name = f"sipfw-why-{uuid.uuid4().hex[:8]}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        made = Host(name, tmp_path)
+        made.run("ip", "link", "set", "lo", "up")
+        yield made
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_asking_changes_nothing(host: Host, backend: str) -> None:
+    host.apply(backend)
+    host.ban(backend)
+    before = host.everything()
+    shown = host.sipfw("why", BANNED).stdout
+    asked = json.loads(host.sipfw("why", BANNED, "--json", "--transport", "tcp").stdout)
+    host.sipfw("why", "2001:db8:66::7", "--port", "5062")
+    host.sipfw("why", "192.0.2.5", "--to-port", "22", "--transport", "tcp")
+    assert host.everything() == before
+    assert "INVITE over udp to port 5060: dropped" in shown
+    assert "banned.drop: banned source, not a REGISTER" in shown
+    assert "its ban ends, in " in shown
+    assert asked["format"] == 1
+    assert asked["answers"][0]["verdict"] == "dropped"
+    assert asked["sets"]["banned"]["present"] is True
+    assert asked["sets"]["learned"]["present"] is False
+
+
+def test_the_host_part_is_explained_too(host: Host) -> None:
+    host.apply("legacy")
+    inside = host.sipfw("why", "192.0.2.5", "--to-port", "22", "--transport", "tcp").stdout
+    outside = host.sipfw("why", "192.0.2.99", "--to-port", "22").stdout
+    assert "a connection over tcp to port 22: passed" in inside
+    assert "host.ssh: ssh from the admin networks  [host]" in inside
+    assert "a connection over tcp to port 22: dropped" in outside
+    assert "it lies in an admin network of the policy" in outside
+
+
+def test_members_of_the_policy_are_those_of_the_kernel_where_dns_rules(host: Host) -> None:
+    policy = host.folder / "policy.yaml"
+    policy.write_text("trusted_peers: [{name: a, signalling: [sip.example.invalid]}]\n")
+    host.sipfw("apply", "--policy", str(policy), "--backend", "nftables", code=6)
+    assert "OPTIONS over udp to port 5060: dropped" in host.sipfw("why", "203.0.113.9").stdout
+    host.run("nft", "add element inet sipfw trusted4 { 203.0.113.9 }")
+    host.run("nft", "add element inet sipfw trusted-nets4 { 198.51.100.0/25 }")
+    for address in ("203.0.113.9", "198.51.100.5"):
+        assert "OPTIONS" in host.sipfw("why", address).stdout.split(": passed")[0]
+    assert "OPTIONS over udp to port 5060: dropped" in host.sipfw("why", "198.51.100.200").stdout
+
+
+def test_a_kernel_with_other_rules_is_told(host: Host) -> None:
+    host.apply("legacy")
+    host.run("iptables-legacy", "-t", "raw", "-D", "SIP_BANNED", "1")
+    assert "warning: 1 rules in the kernel are not those" in host.sipfw("why", BANNED).stderr
+    host.run("iptables-legacy", "-t", "raw", "-F")
+    host.run("iptables-legacy", "-F")
+    told = host.sipfw("why", BANNED, code=4).stderr
+    assert told == (
+        "the applied firewall is not in the kernel: no rule of sipfw is live; run sipfw restore\n"
+    )
+
+
+def test_without_an_apply_there_is_only_the_policy_to_ask(host: Host) -> None:
+    told = host.sipfw("why", BANNED, code=4).stderr
+    assert told == (
+        "no firewall was applied on this host; run sipfw apply, or ask about a policy with "
+        "--offline\n"
+    )
+    assert "as if it had just been applied" in host.sipfw("why", BANNED, "--offline").stdout

@@ -1,0 +1,237 @@
+"""One source's state, what follows from it, and what would change that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sipfw.backends.connections import Connections
+from sipfw.backends.limit_state import Bucket, Standing, Table
+from sipfw.backends.source_sets import Door, Held
+from sipfw.compiler.pipeline import compile_policy
+from sipfw.deploy.why import Case, Effect, Kind, explain
+from sipfw.deploy.why_packets import Question, Transport
+from sipfw.deploy.why_state import Source, Untouched
+from sipfw.policy.load import Request, load
+from sipfw.ruleset.rule import Family
+from sipfw.walk.state import Limit
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+    from pathlib import Path
+
+    from sipfw.ruleset.match import RateAbove, SeenAtLeast
+    from sipfw.ruleset.model import AddressSet, Ruleset
+    from sipfw.walk.packet import IpAddress
+
+STRANGER = ip_address("198.51.100.7")
+PEER = "trusted_peers: [{name: a, signalling: [203.0.113.10]}]\n"
+
+
+@dataclass
+class Kernel(Untouched):
+    """A kernel with these sets, buckets and connections; it notes what it was asked."""
+
+    members: dict[str, Held] = field(default_factory=dict)
+    buckets: dict[str, list[Bucket]] = field(default_factory=dict)
+    full: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
+    open: int | None = 0
+    closed: int = 0
+    asked: list[str] = field(default_factory=list)
+
+    def held(self, item: AddressSet, source: IpAddress, door: Door | None = None) -> Held:
+        self.asked.append(item.name)
+        if item.name in self.members:
+            return self.members[item.name]
+        return super().held(item, source, door)
+
+    def ask(
+        self, limit: RateAbove | SeenAtLeast, source: IpAddress, port: int | None = None
+    ) -> Table | None:
+        assert source == STRANGER or not self.buckets
+        name = getattr(limit, "name", "window")
+        self.asked.append(name)
+        every = self.buckets.get(name, [])
+        buckets = tuple(each for each in every if port is None or each.port in {None, port})
+        return Table(limit, Family.IP, buckets, cut=name in self.cut, full=name in self.full)
+
+    def connections(self, network: IPv4Network | IPv6Network) -> Connections | None:
+        self.asked.append(str(network))
+        return None if self.open is None else Connections(self.open, self.closed)
+
+    def common(self, ruleset: Ruleset) -> dict[str, Limit]:
+        assert ruleset.chains
+        return {}
+
+
+def bucket(standing: Standing, port: int | None = None, left: float | None = None) -> Bucket:
+    return Bucket(STRANGER, 32, port, standing, left, 30)
+
+
+@pytest.fixture
+def ruleset(tmp_path: Path) -> Ruleset:
+    return compiled(tmp_path, PEER)
+
+
+def compiled(folder: Path, text: str) -> Ruleset:
+    file = folder / "policy.yaml"
+    file.write_text(text)
+    return compile_policy(load(Request(file=file)))
+
+
+def case(question: Question, ruleset: Ruleset, kernel: Kernel, title: str) -> Case:
+    source = Source(ruleset, question.source, question.source_port, kernel)
+    return next(item for item in explain(question, source).cases if title in item.titles)
+
+
+def kinds(found: Case) -> dict[Kind, Effect]:
+    return {change.kind: change.effect for change in found.changes}
+
+
+def test_a_ban_says_how_long_and_what_frees(ruleset: Ruleset) -> None:
+    kernel = Kernel(members={"banned": Held(present=True, left=2472.0)})
+    found = case(Question(STRANGER), ruleset, kernel, "INVITE")
+    assert found.effect is Effect.DROPPED
+    trace = found.outcomes[0].trace
+    assert trace.decider is not None
+    assert trace.decider.id == "banned.drop"
+    ends = next(change for change in found.changes if change.kind is Kind.BAN_ENDS)
+    assert ends.seconds == 2472.0
+    assert kinds(found)[Kind.BAN_ENDS] is Effect.DEPENDS  # the limit of all sources
+    assert kinds(found)[Kind.SUCCESS] is Effect.PASSES
+    assert kinds(found)[Kind.TRUST] is Effect.PASSES
+
+
+def test_no_login_is_advised_where_none_can_arrive(tmp_path: Path) -> None:
+    wall = compiled(tmp_path, "bans: {probation: false}\n")
+    kernel = Kernel(members={"banned": Held(present=True, left=60.0)})
+    assert Kind.SUCCESS not in kinds(case(Question(STRANGER), wall, kernel, "INVITE"))
+
+
+def test_a_login_of_a_banned_source_waits_for_its_limit(ruleset: Ruleset) -> None:
+    kernel = Kernel(
+        members={"banned": Held(present=True, left=60.0)},
+        buckets={"logins": [bucket(Standing.EXCEEDED, left=0.2)]},
+    )
+    question = Question(STRANGER, method="REGISTER")
+    found = case(question, ruleset, kernel, "REGISTER with a password")
+    assert found.effect is Effect.DROPPED
+    assert kinds(found)[Kind.SLOWER] is Effect.PASSES
+    assert case(question, ruleset, kernel, "REGISTER").effect is Effect.PASSES
+
+
+def test_a_limit_that_nobody_can_read_has_two_outcomes(ruleset: Ruleset) -> None:
+    kernel = Kernel(buckets={"source": [bucket(Standing.UNKNOWN)]})
+    found = case(Question(STRANGER, 5060), ruleset, kernel, "INVITE")
+    assert found.effect is Effect.DEPENDS
+    assert not found.outcomes[0].trace.dropped
+    ends = {tuple(item.rule_id for item in end.when): end for end in found.outcomes}
+    assert set(ends) == {
+        (),
+        ("rate.per-source",),
+        ("aggregate.within",),
+        ("rate.per-source", "ban.add"),
+    }
+    assert ends["rate.per-source",].trace.dropped
+
+
+@pytest.mark.parametrize(
+    ("buckets", "port", "standing"),
+    [
+        ([], None, Limit.WITHIN),
+        ([(Standing.EXCEEDED, 5060)], 5060, Limit.EXCEEDED),
+        ([(Standing.EXCEEDED, 5060)], 5062, Limit.WITHIN),
+        ([(Standing.EXCEEDED, 5060)], None, Limit.UNKNOWN),
+        ([(Standing.WITHIN, 5060), (Standing.WITHIN, 5061)], None, Limit.WITHIN),
+    ],
+)
+def test_a_limit_per_port_depends_on_the_port(
+    ruleset: Ruleset, buckets: list[tuple[Standing, int]], port: int | None, standing: Limit
+) -> None:
+    kernel = Kernel(buckets={"port": [bucket(state, number) for state, number in buckets]})
+    source = Source(ruleset, STRANGER, port, kernel)
+    assert source.reading("rate.hashlimit").standing is standing
+
+
+def test_a_list_that_was_cut_short_proves_nothing(ruleset: Ruleset) -> None:
+    source = Source(ruleset, STRANGER, None, Kernel(cut=("port",)))
+    assert source.reading("rate.hashlimit").standing is Limit.UNKNOWN
+
+
+def test_a_full_table_drops_whom_it_does_not_know(ruleset: Ruleset) -> None:
+    found = case(Question(STRANGER), ruleset, Kernel(full=("source",)), "INVITE")
+    assert found.effect is Effect.DROPPED
+
+
+@pytest.mark.parametrize(
+    ("count", "standing"),
+    [(0, Limit.WITHIN), (9, Limit.WITHIN), (10, Limit.UNKNOWN), (None, Limit.UNKNOWN)],
+)
+def test_connections_are_counted_with_the_new_one(
+    ruleset: Ruleset, count: int | None, standing: Limit
+) -> None:
+    source = Source(ruleset, STRANGER, None, Kernel(open=count))
+    assert source.reading("connlimit.per-source").standing is standing
+
+
+def test_a_closed_connection_may_stop_the_next_one(ruleset: Ruleset) -> None:
+    source = Source(ruleset, STRANGER, None, Kernel(closed=1))
+    assert source.reading("connlimit.per-source").standing is Limit.UNKNOWN
+
+
+def test_only_what_a_packet_may_meet_is_read(ruleset: Ruleset) -> None:
+    kernel = Kernel()
+    peer = ip_address("203.0.113.10")
+    source = Source(ruleset, peer, None, kernel)
+    kernel.asked.clear()
+    found = explain(Question(peer, to_port=5060), source).cases[0]
+    assert found.effect is Effect.PASSES
+    assert "subnet" not in kernel.asked
+    assert {change.kind for change in found.changes} == {Kind.LEAVES_SET}
+
+
+def test_a_refused_connection_is_the_whole_answer(ruleset: Ruleset) -> None:
+    kernel = Kernel(members={"banned": Held(present=True)})
+    source = Source(ruleset, STRANGER, None, kernel)
+    asked = Question(STRANGER, transport=Transport.TCP)
+    (found,) = explain(asked, source).cases
+    assert found.titles == ("a connection",)
+    assert found.effect is Effect.DROPPED
+
+
+def test_sets_that_follow_dns_are_as_the_kernel_has_them(tmp_path: Path) -> None:
+    named = compiled(tmp_path, "trusted_peers: [{name: a, signalling: [sip.example.invalid]}]\n")
+    inside = Kernel(members={"trusted": Held(present=True)})
+    assert case(Question(STRANGER), named, inside, "OPTIONS").effect is Effect.PASSES
+    assert case(Question(STRANGER), named, Kernel(), "OPTIONS").effect is Effect.DROPPED
+
+
+def test_a_set_that_cannot_be_read_has_two_outcomes(ruleset: Ruleset) -> None:
+    kernel = Kernel(members={"learned": Held(None), "banned": Held(present=False)})
+    found = case(Question(STRANGER), ruleset, kernel, "OPTIONS")
+    assert found.effect is Effect.DEPENDS
+    assert [end.trace.dropped for end in found.outcomes] == [True, False]
+
+
+def test_another_method_or_transport_is_named_where_it_fares_otherwise(ruleset: Ruleset) -> None:
+    found = case(Question(STRANGER, method="OPTIONS"), ruleset, Kernel(), "OPTIONS")
+    names = {(change.kind, change.name) for change in found.changes}
+    assert (Kind.METHOD, "REGISTER") in names
+    assert (Kind.METHOD, "INVITE") in names
+    assert not any(kind is Kind.TRANSPORT for kind, _ in names)
+
+
+def test_a_learned_source_that_is_forgotten_is_a_stranger_again(ruleset: Ruleset) -> None:
+    kernel = Kernel(members={"learned": Held(present=True, left=600.0)})
+    found = case(Question(STRANGER), ruleset, kernel, "OPTIONS")
+    assert found.effect is Effect.PASSES
+    forgotten = next(change for change in found.changes if change.kind is Kind.FORGOTTEN)
+    assert (forgotten.name, forgotten.seconds, forgotten.effect) == (
+        "learned",
+        600.0,
+        Effect.DROPPED,
+    )
