@@ -37,8 +37,8 @@ class Effort:
 FULL = Effort(rounds=9, packets=65536, sizes=(10, 1_000, 100_000))
 QUICK = Effort(rounds=2, packets=16384, sizes=(10, 1_000))
 
-# What `sipfw why` has to look through: signatures, and members of each set.
-_WHY_RULES, _WHY_MEMBERS = 2_000, 10_000
+# What a look has to go through: rules, and members of each set.
+_RULES, _MEMBERS = 2_000, 10_000
 
 
 def main(argv: Sequence[str]) -> int:
@@ -116,21 +116,21 @@ def _seconds(size: int, folder: Path) -> list[str]:
     return [f"{seconds:.2f}" for seconds in loading.measure_loading(size, folder)]
 
 
-def _why(effort: Effort, folder: Path) -> None:
-    found = asking.measure_asking(_WHY_RULES, _WHY_MEMBERS, effort.rounds, folder, _complain)
+def _looks(effort: Effort, folder: Path) -> None:
+    found = asking.measure_asking(_RULES, _MEMBERS, effort.rounds, folder, _complain)
     _print(
-        f"seconds of `sipfw why`, {_WHY_RULES:,} signatures, {_WHY_MEMBERS:,} banned and learned "
+        f"seconds a look takes, {_RULES:,} rules, {_MEMBERS:,} banned and learned "
         f"each, median of {effort.rounds}"
     )
     rows = [[name, *(f"{each:.2f}" for each in seconds)] for name, seconds in found.items()]
-    _print(table(["asked about", *asking.BACKENDS], rows))
+    _print(table(["look", *asking.BACKENDS], rows))
 
 
 _PARTS: dict[str, Callable[[Effort, Path], None]] = {
     "packets": _packets,
     "growth": _growth,
     "loading": _loading,
-    "why": _why,
+    "looks": _looks,
 }
 
 

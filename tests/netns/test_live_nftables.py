@@ -10,7 +10,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
-from test_live_commands import EXAMPLES, Host
+from test_live_commands import EXAMPLES, POLICY, Host
 
 from sipfw.backends.nft_return import parse_listing
 from sipfw.policy.load import shipped_profiles
@@ -245,6 +245,16 @@ def test_dry_run_changes_nothing(host: Host) -> None:
     done = host.must("apply", *BACKEND, "--policy", host.policy(), "--dry-run")
     assert "into nftables" in done.stdout
     assert nft(host, "list", "tables") == ""
+
+
+def test_dry_run_shows_what_would_change(host: Host) -> None:
+    host.must("apply", *BACKEND, "--policy", host.policy())
+    before = nft(host, "-s", "list", "ruleset")
+    other = host.policy(POLICY.replace("203.0.113.10", "203.0.113.77"))
+    done = host.must("apply", *BACKEND, "--policy", other, "--dry-run")
+    assert "203.0.113.77" in done.stderr
+    assert "203.0.113.10" in done.stderr
+    assert nft(host, "-s", "list", "ruleset") == before
 
 
 def content(host: Host) -> dict[tuple[str, str], str]:

@@ -88,6 +88,7 @@ def command(
     if dry_run:
         text, doubts = rehearse(wanted.ruleset, chosen, options)
         remark(doubts)
+        agreed(wanted.ruleset, chosen, layout, ask=False)
         say(text)
         complain("dry run: nothing was changed")
     else:
