@@ -44,8 +44,9 @@ class Terminal:
         self._set_size(columns, lines)
         self.settings = termios.tcgetattr(follower)
         self._process = subprocess.Popen(
-            # setsid -c makes it the controlling terminal, so that ^C and a new size are signals.
-            ["setsid", "--ctty", "--wait", *argv],
+            # setsid makes it the controlling terminal, so that ^C and a new size are signals; tests
+            # in the background of a script have ^C ignored, a login has not.
+            ["setsid", "--ctty", "--wait", "env", "--default-signal=INT", *argv],
             stdin=follower,
             stdout=follower,
             stderr=follower,

@@ -171,9 +171,10 @@ def _methods(context: Context) -> list[Rule]:
 def _connections(context: Context) -> list[Rule]:
     """Count TCP connections at their SYN.
 
-    connlimit makes its own tuple of a packet that has no connection yet (connlimit_mt in
-    net/netfilter/xt_connlimit.c), so it need not stand behind connection tracking; that saves
-    every packet of the host a table.
+    The kernel makes its own tuple of a packet that has no connection yet (nf_conncount), so this
+    need not stand behind connection tracking; that saves every packet of the host a table. The
+    price is a port that is used again while its closed connection is still tracked: nothing is
+    added, and xt_connlimit drops what then counts 0 (docs/decisions/0010-order-by-price.md).
     """
     limits = context.policy.limits.connlimit
     if limits is None:
