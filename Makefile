@@ -35,7 +35,7 @@ unit: $(VENV)/.ready
 	$(BIN)/pytest -n $(JOBS) -m "not netns"
 
 netns: $(VENV)/.ready | test-packages
-	$(BIN)/pytest -n $(NETNS_JOBS) -m netns
+	$(BIN)/pytest -n $(NETNS_JOBS) -m netns --durations=20
 
 wheel: $(VENV)/.ready
 	$(BIN)/python -m build --wheel

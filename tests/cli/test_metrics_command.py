@@ -53,7 +53,7 @@ def test_a_file_that_node_exporter_would_not_read(sipfw: Sipfw, tmp_path: Path) 
 def test_without_a_firewall_stdout_stays_empty(sipfw: Sipfw, tmp_path: Path) -> None:
     ran = sipfw("metrics", "--root", str(tmp_path))
     assert (ran.code, ran.stdout) == (4, "")
-    assert ran.stderr == "no firewall of sipfw is applied; run `sipfw apply`\n"
+    assert ran.stderr == "no firewall of sipfw is in force; make one live: sipfw apply\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -62,7 +62,7 @@ def test_without_a_firewall_the_file_says_so(sipfw: Sipfw, tmp_path: Path) -> No
     path = tmp_path / "sipfw.prom"
     ran = sipfw("metrics", "--root", str(tmp_path), "--textfile", str(path))
     assert (ran.code, ran.stdout) == (0, "")
-    assert ran.stderr == f"{path}: no firewall of sipfw is applied; run `sipfw apply`\n"
+    assert ran.stderr == f"{path}: no firewall of sipfw is in force; make one live: sipfw apply\n"
     assert "\nsipfw_up 0\n" in path.read_text()
     # Looking makes no folder of its own.
     assert list(tmp_path.iterdir()) == [path]

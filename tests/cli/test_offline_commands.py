@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +20,6 @@ from sipfw.policy.messages import field_names
 from sipfw.policy.model import Limits, Methods, Policy
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from conftest import Sipfw
 
 _COMMANDS = [
@@ -87,12 +86,25 @@ def test_the_version(sipfw: Sipfw) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["frobnicate"], ["check", "--frobnicate"], ["render", "--format", "pdf"], ["check", "x"]],
+    [
+        ["frobnicate"],
+        ["check", "--frobnicate"],
+        ["render", "--format", "pdf"],
+        ["check", "x"],
+        ["check", "\x1b[31m\nx"],
+        ["why"],
+        ["ban", "198.51.100.1", "--for", "2y"],
+        ["top", "--seconds", "x"],
+        ["verify", "--watch", "--interval", "nan"],
+    ],
 )
 def test_wrong_usage(arguments: list[str], sipfw: Sipfw) -> None:
     ran = sipfw(*arguments)
     assert (ran.code, ran.stdout) == (Exit.USAGE, "")
-    assert "Error: " in ran.stderr
+    assert ran.stderr.startswith("Error: ")
+    assert ran.stderr.count("\n") == 1
+    assert "\x1b" not in ran.stderr
+    assert "; " in ran.stderr
 
 
 def test_check_says_its_verdict_on_stderr(policy: Path, sipfw: Sipfw, tmp_path: Path) -> None:
@@ -276,6 +288,19 @@ def test_a_reader_that_goes_away_is_no_fault(policy: Path) -> None:
     running.stderr.close()
     running.wait(20)
     assert said == b""
+
+
+def test_a_full_disk_behind_stdout_is_no_fault_of_ours() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "sipfw", "schema"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == Exit.BACKEND
+    assert done.stderr == "standard output: cannot be written: no space left on device\n"
 
 
 def test_a_fault_of_ours_is_no_traceback(

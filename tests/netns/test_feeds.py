@@ -302,7 +302,7 @@ def test_an_apply_goes_live_without_the_source_and_the_list_comes_later(feeds: F
     policy = feeds.policy([{"name": "bad", "url": feeds.url("404")}])
     feeds.misbehave()
     said = feeds.apply(policy=policy, code=6)
-    assert "warning: feeds.bad: the list answered 404; there is no copy yet" in said
+    assert "warning: feeds.bad: the last try failed: answered 404; there is no copy yet" in said
     assert feeds.elements() == set()
     feeds.verified()
     (feeds.folder / "misbehave").unlink()

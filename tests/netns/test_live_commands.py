@@ -368,6 +368,33 @@ def test_files_stay_below_the_root_and_are_roots_alone(host: Host) -> None:
     assert not [path for path in host.root.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize("backend", ["iptables-legacy", "nftables"])
+def test_remove_leaves_no_file_after_every_command_that_keeps_one(
+    host: Host, backend: str, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.txt"
+    bad.write_text("198.51.100.200\n")
+    feeds = f"feeds: [{{name: own, file: {bad}}}]\n"
+    host.must("apply", "--backend", backend, "--policy", host.policy(POLICY + feeds))
+    host.must("ban", "198.51.100.66", "--reason", "toll fraud")
+    host.must("trust", "198.51.100.9", "--for", "1h")
+    host.must("verify")
+    host.must("metrics", "--textfile", str(tmp_path / "sipfw.prom"))
+    host.must("report", "--html", str(tmp_path / "report.html"), "--seconds", "0")
+    host.must("refresh", "--feeds-now")
+    host.must("rollback")
+    host.must("feeds")
+    state = host.root / "var/lib/sipfw"
+    kept = {"bans.json", "trust.json", "feeds", "readings", "generations", "applied.json"}
+    assert {path.name for path in state.iterdir()} >= kept
+    host.must("remove")
+    assert not [path for path in host.root.rglob("*") if not path.is_dir()]
+    for command in (("bans",), ("feeds",), ("top",), ("metrics",), ("why", "198.51.100.66")):
+        said = host.must(*command, code=4)
+        assert said.stdout == ""
+        assert said.stderr.startswith("no firewall of sipfw is in force; make one live: sipfw app")
+
+
 def test_read_only_state_folder_changes_nothing(host: Host) -> None:
     host.must("apply", "--policy", host.policy())
     before = host.saved("-c"), host.sets()

@@ -183,7 +183,7 @@ def test_the_exporter_outlives_a_host_without_a_firewall(host: SharedHost) -> No
         wait_for(lambda: total(samples(curl(host)), "sipfw_up") == 0)
         log = (host.folder / "exporter.log").read_text()
         # Said when it begins, not at every scrape.
-        assert log.count("no firewall of sipfw is applied; run `sipfw apply`\n") == 2
+        assert log.count("no firewall of sipfw is in force; make one live: sipfw apply\n") == 2
 
 
 @one_backend

@@ -201,4 +201,4 @@ def test_nothing_live_is_one_line(switch: Switch, tmp_path: Path) -> None:
     done = switch.host.sipfw(*words)
     assert done.returncode == 4
     assert done.stdout == ""
-    assert done.stderr == "no firewall of sipfw is live here; sipfw apply makes it so\n"
+    assert done.stderr == "no firewall of sipfw is in force; make one live: sipfw apply\n"

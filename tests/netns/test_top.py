@@ -151,4 +151,4 @@ def test_nothing_live_is_said(switch: Switch) -> None:
     command = ["top", "--root", str(switch.host.folder / "nothing")]
     done = switch.host.sipfw(*command)
     assert done.returncode == 4
-    assert done.stderr.startswith("no firewall of sipfw is live here")
+    assert done.stderr.startswith("no firewall of sipfw is in force")

@@ -65,10 +65,12 @@ class Switch:
         packets: int = layers[layer]["dropped"]["packets"]
         return packets
 
-    def terminal(self, *options: str, columns: int = 120, lines: int = 40) -> Terminal:
+    def terminal(
+        self, *options: str, columns: int = 120, lines: int = 40, kind: str = "xterm-256color"
+    ) -> Terminal:
         command = [sys.executable, "-m", "sipfw", "verify", "--root", str(self.host.root), *options]
         inside = ["ip", "netns", "exec", self.lab.switch.namespace, *command]
-        return Terminal(inside, columns=columns, lines=lines, env=self.host.env)
+        return Terminal(inside, columns=columns, lines=lines, env={**self.host.env, "TERM": kind})
 
 
 @pytest.fixture(scope="module", params=["iptables-legacy", "nftables"])
@@ -231,6 +233,11 @@ def test_the_screen_follows_the_switch(switch: Switch) -> None:
         assert len(lines) <= 24
         assert lines[0].startswith("sipfw")
         assert any("HEALTHY" in line for line in lines)
+        terminal.resize(40, 24)
+        terminal.keep_reading(1.0)
+        # Columns give way, the names of the layers stay.
+        assert "scanner-block" in terminal.text
+        assert "dropped" in terminal.text
         terminal.type("q")
         assert terminal.end() == 0
         assert terminal.current_settings() == terminal.settings
@@ -246,7 +253,13 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(switch: Switch) -> None:
         assert terminal.current_settings() == terminal.settings
 
 
+def test_a_screen_needs_a_terminal_that_can_draw(switch: Switch) -> None:
+    with switch.terminal("--watch", kind="dumb") as terminal:
+        assert "can move its cursor" in terminal.wait_for("Error: ")
+        assert terminal.end() == 2
+
+
 def test_a_screen_needs_a_terminal(switch: Switch) -> None:
     done = switch.host.sipfw("verify", "--watch")
     assert done.returncode == 2
-    assert "needs a terminal" in done.stderr
+    assert "needs a terminal that can move its cursor" in done.stderr

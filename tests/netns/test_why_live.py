@@ -108,6 +108,23 @@ def test_asking_changes_nothing(host: Host, backend: str) -> None:
     assert asked["sets"]["learned"]["present"] is False
 
 
+@pytest.mark.parametrize("backend", ["legacy", "nftables"])
+def test_the_commands_that_it_names_work(host: Host, backend: str) -> None:
+    host.apply(backend)
+    host.sipfw("ban", BANNED)
+    for family in (BANNED, "2001:db8::7"):
+        assert host.sipfw("why", family).stderr == ""
+    options, register = host.sipfw("why", BANNED).stdout.split("\n\n")[1:3]
+    # Without the ban an OPTIONS of a stranger is dropped all the same.
+    assert "OPTIONS" in options
+    assert "unban" not in options
+    assert "REGISTER" in register
+    for command in ("unban", "trust"):
+        (line,) = (line for line in register.splitlines() if f"sipfw {command} " in line)
+        host.sipfw(*line.partition("sipfw ")[2].split())
+    assert "OPTIONS, REGISTER" in host.sipfw("why", BANNED).stdout.split(": passed")[0]
+
+
 def test_the_host_part_is_explained_too(host: Host) -> None:
     host.apply("legacy")
     inside = host.sipfw("why", "192.0.2.5", "--to-port", "22", "--transport", "tcp").stdout
@@ -145,7 +162,7 @@ def test_a_kernel_with_other_rules_is_told(host: Host) -> None:
 def test_without_an_apply_there_is_only_the_policy_to_ask(host: Host) -> None:
     told = host.sipfw("why", BANNED, code=4).stderr
     assert told == (
-        "no firewall was applied on this host; run sipfw apply, or ask about a policy with "
-        "--offline\n"
+        "no firewall of sipfw is in force; make one live: sipfw apply, or ask about a policy "
+        "with --offline\n"
     )
     assert "as if it had just been applied" in host.sipfw("why", BANNED, "--offline").stdout

@@ -200,8 +200,8 @@ def test_a_stand_in_is_said_with_its_age() -> None:
     assert found.networks == {"x": TEN}
     assert found.missing == ()
     assert said(found) == (
-        "warning: feeds.x: the list answered 404; the last good one stays in force: 10 entries, "
-        "2 hours old"
+        "warning: feeds.x: the last try failed: answered 404; the last good one stays in "
+        "force: 10 entries, 2 hours old"
     )
 
 

@@ -13,33 +13,42 @@ from sipfw.cli.output import complain
 from sipfw.errors import Exit, SipfwError
 
 # Listing a command must not import it: the help page answers without pydantic, jinja2 or iptc.
-_COMMANDS = {
-    "init": "write a commented starter policy",
-    "check": "check a policy and explain its values",
-    "render": "print the firewall as a script or as rule files",
-    "diff": "show what an apply would change in the live firewall",
-    "apply": "make the policy live on this host",
-    "verify": "show counters and whether the live firewall is the applied one",
-    "metrics": "print, write or serve what Prometheus wants to know",
-    "report": "write a page with charts for a browser",
-    "why": "say what happens to a source now, the reason, and what would change it",
-    "top": "show who is being dropped, by which layer and why",
-    "doctor": "say what is wrong with this host for SIP, and how to mend it",
-    "confirm": "keep what was applied with --confirm",
-    "rollback": "bring an earlier firewall back",
-    "history": "list what was applied and what became of it",
-    "restore": "make the last confirmed firewall live, as at boot",
-    "install-service": "restore the firewall at boot and follow host names",
-    "refresh": "resolve host names again, and fetch block lists",
-    "feeds": "show the block lists: entries, age, errors, hits",
-    "ban": "ban addresses by hand, for a time",
-    "unban": "free addresses from every ban",
-    "bans": "show who is banned, why and for how long still; export the list",
-    "trust": "trust a source for a time, without a word in the policy",
-    "remove": "take everything of sipfw off this host",
-    "profiles": "list and show the shipped profiles and switches",
-    "schema": "print the JSON Schema of the policy file",
+_SECTIONS = {
+    "Policy": {
+        "init": "write a commented starter policy",
+        "check": "check a policy and explain its values",
+        "profiles": "list and show the shipped profiles and switches",
+        "schema": "print the JSON Schema of the policy file",
+        "render": "print the firewall as a script or as rule files",
+    },
+    "Firewall of this host": {
+        "diff": "show what an apply would change in the live firewall",
+        "apply": "make the policy live on this host",
+        "confirm": "keep what was applied with --confirm",
+        "rollback": "bring an earlier firewall back",
+        "history": "list what was applied and what became of it",
+        "refresh": "resolve host names again, and fetch block lists",
+        "install-service": "restore the firewall at boot and follow host names",
+        "restore": "make the last confirmed firewall live, as at boot",
+        "remove": "take everything of sipfw off this host",
+    },
+    "What it does": {
+        "verify": "show counters, and whether it is what was applied",
+        "top": "show who is being dropped, by which layer and why",
+        "why": "say what happens to a source now, and what would change it",
+        "doctor": "say what is wrong with this host for SIP",
+        "report": "write a page with charts for a browser",
+        "metrics": "print, write or serve figures for Prometheus",
+    },
+    "Bans, trust, block lists": {
+        "bans": "show who is banned, why and for how long; export the list",
+        "ban": "ban addresses by hand, for a time",
+        "unban": "free addresses from every ban",
+        "trust": "trust a source for a time, without a word in the policy",
+        "feeds": "show the block lists: entries, age, errors, hits",
+    },
 }
+_COMMANDS = {name: text for section in _SECTIONS.values() for name, text in section.items()}
 
 
 class _Commands(click.Group):
@@ -54,8 +63,10 @@ class _Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+        width = max(map(len, _COMMANDS))
+        for title, commands in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, text in commands.items()])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,15 +80,33 @@ def cli() -> None:
     """
 
 
+def _one_line(error: click.ClickException) -> str:
+    """Say what is wrong with a command line, in one line, and where the help is."""
+    text = " ".join(error.format_message().split()).removesuffix(".")
+    text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    # What comes behind a semicolon, and a question, say what to do already.
+    hint = (
+        ""
+        if context is None or ";" in text or text.endswith("?")
+        else f"; see {context.command_path} --help"
+    )
+    return f"Error: {text}{hint}"
+
+
 def main() -> None:
     """Run the command line and turn every error into a message and an exit code."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="sipfw", standalone_mode=False)
     except SipfwError as error:
         complain(str(error))
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        # click 8.2 and later: `sipfw` alone is an error whose text is the help page.
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            error.show()
+        else:
+            complain(_one_line(error))
         sys.exit(error.exit_code)
     except click.Abort:
         complain("interrupted; an apply that had begun was finished or taken back")

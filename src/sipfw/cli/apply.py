@@ -11,6 +11,7 @@ from sipfw.cli.backend_option import backend_option
 from sipfw.cli.first_lists import first_lists, keep_lists
 from sipfw.cli.options import (
     Choice,
+    Seconds,
     Wanted,
     compile_wanted,
     keep_names,
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 @click.option("--yes", is_flag=True, help="Never ask; for scripts.")
 @click.option(
     "--lock-seconds",
-    type=click.FloatRange(0.0, 600.0),
+    type=Seconds(0.0, 600.0),
+    metavar="SECONDS",
     default=10.0,
     show_default=True,
     help="How long to wait for another program that holds the xtables lock.",

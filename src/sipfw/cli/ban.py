@@ -89,7 +89,8 @@ def _imported(source: Path, reason: str) -> tuple[list[Wish], list[str]]:
     found = read_list(read_input(source, LONGEST_FILE), reason, time.time())
     if found.expired:
         complain(f"left out, because their end has come: {found.expired:,}")
-    return list(found.wishes), [f"{source}: {fault}" for fault in found.faults]
+    name = "standard input" if str(source) == "-" else source
+    return list(found.wishes), [f"{name}: {fault}" for fault in found.faults]
 
 
 def _say(done: Obeyed) -> None:

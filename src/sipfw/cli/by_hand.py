@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from sipfw.cli.output import complain, remark
+from sipfw.cli.output import complain, remark, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -99,7 +99,7 @@ def write_output(path: Path, text: str) -> None:
     from sipfw.deploy.files import write_atomically
 
     if str(path) == "-":
-        click.echo(text, nl=False)
+        say(text, end="")
         return
     # A file takes the place of what was there: a device must not lose its own.
     if path.is_symlink() or (path.exists() and not path.is_file()):

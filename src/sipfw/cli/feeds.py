@@ -29,16 +29,18 @@ def command(*, root: Path, as_json: bool) -> int:
     """
     from sipfw.deploy.feed_report import feed_reports
     from sipfw.deploy.files import Layout
+    from sipfw.deploy.in_force import HINT, NOTHING
 
     found = feed_reports(Layout(root))
     if found is None:
-        complain("no firewall of sipfw is in force")
+        complain(f"{NOTHING}; {HINT}")
+        return Exit.BACKEND
     if as_json:
-        say_json([asdict(item) for item in found or []])
+        say_json([asdict(item) for item in found])
     elif found:
         for line in table([_HEAD, *map(_row, found)], right={1, 2, 5}):
             say(line)
-    elif found is not None:
+    else:
         complain("the live policy has no block lists; see docs/feeds.md")
     return Exit.CLEAN
 
@@ -59,7 +61,7 @@ def _row(item: FeedReport) -> tuple[str, ...]:
 def _state(item: FeedReport) -> str:
     old = "expired" if item.expired else "in force"
     said = "no copy yet" if item.age is None else old
-    return said if item.error is None else f"{said}; the last one {item.error}"
+    return said if item.error is None else f"{said}; the last try failed: {item.error}"
 
 
 def _ago(seconds: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sipfw.cli.options import root_option
-from sipfw.cli.output import complain
+from sipfw.cli.output import complain, say
 from sipfw.errors import BackendError, Exit
 from sipfw.metrics.address import DEFAULT, Address, parse_address
 
@@ -95,7 +95,7 @@ def _print(layout: Layout, form: Format, rules: Rules) -> None:
         raise BackendError(found.problem)
     if found.note:
         complain(found.note)
-    click.echo(_page(found, rules, form), nl=False)
+    say(_page(found, rules, form), end="")
 
 
 def _write(layout: Layout, path: Path, rules: Rules) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,19 @@ class Wanted:
     def incomplete(self) -> bool:
         """Tell whether a host name has no address, or a block list drops nothing."""
         return bool(self.resolution.failures or self.lists.missing)
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds; `nan` is refused, which no limit of a range keeps out."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read the option's value."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return number
 
 
 def root_option(command: F) -> F:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import click
+
+from sipfw.errors import BackendError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -13,9 +17,17 @@ if TYPE_CHECKING:
     from sipfw.diagnostics import Diagnostic
 
 
-def say(text: str) -> None:
-    """Print data."""
-    click.echo(text)
+def say(text: str, end: str = "\n") -> None:
+    """Print data. Raises BackendError where it cannot be written, on a full disk for example."""
+    try:
+        click.echo(text + end, nl=False)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is left in the buffer would fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        reason = (error.strerror or str(error)).lower()
+        raise BackendError(f"standard output: cannot be written: {reason}") from error
 
 
 def complain(text: str) -> None:
@@ -31,7 +43,7 @@ def remark(diagnostics: Iterable[Diagnostic]) -> None:
 
 def say_json(value: object) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps(value, indent=2, sort_keys=False))
+    say(json.dumps(value, indent=2, sort_keys=False))
 
 
 def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from sipfw.cli.moments import moment_of
-from sipfw.cli.options import root_option
-from sipfw.cli.output import complain
+from sipfw.cli.options import Seconds, root_option
+from sipfw.cli.output import complain, say
 from sipfw.errors import Exit
 
 
@@ -31,7 +31,8 @@ from sipfw.errors import Exit
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.0, 60.0),
+    type=Seconds(0.0, 60.0),
+    metavar="SECONDS",
     default=2.0,
     show_default=True,
     help="How long to look at arriving packets.",
@@ -58,10 +59,11 @@ def command(
     kept readings; this look is kept too. No rule is touched.
 
     Exit code 0: the page is written, whatever it says; `sipfw verify` is the check. 4: no firewall
-    of sipfw is live.
+    of sipfw is in force.
     """
     from sipfw.cli.report_view import page_of
     from sipfw.deploy.files import Layout
+    from sipfw.deploy.in_force import HINT, NOTHING
     from sipfw.deploy.report import gather
     from sipfw.render.report import report_html
 
@@ -69,7 +71,7 @@ def command(
     _refuse(target)
     facts = gather(Layout(root), since=moment, seconds=seconds, names=names)
     if facts is None:
-        complain("no firewall of sipfw is live here; sipfw apply makes it so")
+        complain(f"{NOTHING}; {HINT}")
         return Exit.BACKEND
     _write(target, report_html(page_of(facts), template_dir))
     return Exit.CLEAN
@@ -91,7 +93,7 @@ def _write(target: Path, text: str) -> None:
     from sipfw.deploy.files import write_atomically
 
     if str(target) == "-":
-        click.echo(text, nl=False)
+        say(text, end="")
         return
     write_atomically(target, text)
     complain(f"{target}: written, for root only")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sipfw.cli.numbers import count_text, span_text
-from sipfw.cli.options import root_option
+from sipfw.cli.options import Seconds, root_option
 from sipfw.cli.output import complain, say, say_json, table
 from sipfw.errors import Exit
 from sipfw.ruleset.model import Layer
@@ -26,7 +26,8 @@ FORMAT = 1
 @root_option
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.0, 60.0),
+    type=Seconds(0.0, 60.0),
+    metavar="SECONDS",
     default=3.0,
     show_default=True,
     help="How long to look at arriving packets.",
@@ -36,6 +37,7 @@ FORMAT = 1
     "--top",
     "most",
     type=click.IntRange(1, 100_000),
+    metavar="N",
     default=20,
     show_default=True,
     help="How many sources to show.",
@@ -55,14 +57,16 @@ def command(
     """Show the sources that are dropped now: layer, reason, packets, first and last seen.
 
     Looks into the sets and the limits and, for some seconds, at the SIP packets that arrive; where
-    the policy logs to NFLOG, at that as well. No rule is touched. Exit code 4: nothing is live.
+    the policy logs to NFLOG, at that as well. No rule is touched. Exit code 4: no firewall of sipfw
+    is in force.
     """
     from sipfw.deploy.files import Layout
+    from sipfw.deploy.in_force import HINT, NOTHING
     from sipfw.deploy.top import top
 
     found = top(Layout(root), seconds=seconds)
     if found is None:
-        complain("no firewall of sipfw is live here; sipfw apply makes it so")
+        complain(f"{NOTHING}; {HINT}")
         return Exit.BACKEND
     sources = [item for item in found.sources if not layers or item.layer in layers]
     shown = sources[:most]

@@ -9,7 +9,7 @@ import click
 
 from sipfw.cli.backend_option import backend_option
 from sipfw.cli.moments import moment_of
-from sipfw.cli.options import Choice, policy_options
+from sipfw.cli.options import Choice, Seconds, policy_options
 from sipfw.cli.output import complain, say, say_json
 from sipfw.cli.subject import find_subject
 from sipfw.ruleset.model import Layer
@@ -31,7 +31,7 @@ _FAMILIES = {"4": Family.IP, "6": Family.IP6}
 @click.option("--watch", is_flag=True, help="Keep looking, with rates; q ends it.")
 @click.option(
     "--interval",
-    type=click.FloatRange(0.5, 3600.0),
+    type=Seconds(0.5, 3600.0),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
@@ -88,6 +88,8 @@ def command(
         raise click.UsageError("--json, --brief and --watch exclude each other")
     if deep and (watch or choice.explicit):
         raise click.UsageError("--deep compares with what was applied, once: no --watch, no policy")
+    if watch and since is not None:
+        raise click.UsageError("--watch counts from its own first look: no --since")
     layout = Layout(choice.root)
     moment = None if since is None else moment_of(since, time.time())
     subject = find_subject(choice, backend, ipset=not no_ipset)

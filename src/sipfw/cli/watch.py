@@ -34,8 +34,10 @@ _ENDING = frozenset({"q", "Q", "\x1b", "\x03", "\x04"})
 def run(subject: Subject, selection: Selection, interval: float) -> int:
     """Watch until the operator ends it. The exit code is that of the last look."""
     console = Console()
-    if not (console.is_terminal and sys.stdin.isatty()):
-        raise click.UsageError("--watch needs a terminal; use --json or --brief in a script")
+    if not (console.is_terminal and sys.stdin.isatty()) or console.is_dumb_terminal:
+        raise click.UsageError(
+            "--watch needs a terminal that can move its cursor; use --json or --brief in a script"
+        )
     screen = Screen(selection, interval)
     code: int = Exit.CLEAN
     earlier: Reading | None = None

@@ -34,6 +34,14 @@ _FIXED_LINES = 12
 _NUMBERS_WIDTH = 7 + 11 + 4 * 3 + 2
 
 
+# Columns by the least width of the terminal: rich would cut the name of the layer first.
+_NARROW = (
+    (70, ("dropped/s", "dropped", "share", "bytes", "through/s")),
+    (52, ("dropped/s", "dropped", "through/s")),
+    (0, ("dropped/s", "dropped")),
+)
+
+
 class Screen:
     """What one watch has seen so far, and how it looks in a terminal of a given size."""
 
@@ -83,21 +91,23 @@ class Screen:
 
     def _layers(self, layers: Sequence[LayerSummary], width: int) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
-        table.add_column("layer")
-        for name in ("dropped/s", "dropped", "share", "bytes", "through/s"):
+        table.add_column("layer", no_wrap=True)
+        names = next(names for least, names in _NARROW if width >= least)
+        for name in names:
             table.add_column(name, justify="right", no_wrap=True)
         points = max(min(width - 70, _REMEMBERED), 0)
         if points:
             table.add_column(f"last {points * self._interval:.0f} s", no_wrap=True)
         for item in layers:
-            row: list[RenderableType] = [
-                item.layer,
-                Text(rate_text(item.rate), style="bold red" if item.rate else "dim"),
-                count_text(item.dropped),
-                share_text(item.share),
-                bytes_text(item.dropped_bytes),
-                Text(rate_text(item.passed_rate), style="green" if item.passed_rate else "dim"),
-            ]
+            passed = item.passed_rate
+            cells: dict[str, RenderableType] = {
+                "dropped/s": Text(rate_text(item.rate), style="bold red" if item.rate else "dim"),
+                "dropped": count_text(item.dropped),
+                "share": share_text(item.share),
+                "bytes": bytes_text(item.dropped_bytes),
+                "through/s": Text(rate_text(passed), style="green" if passed else "dim"),
+            }
+            row = [item.layer, *(cells[name] for name in names)]
             if points:
                 past = list(self._past.get(item.layer, ()))[-points:]
                 row.append(Text(sparkline(past), style="red" if any(past) else "bright_black"))

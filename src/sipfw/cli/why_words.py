@@ -185,4 +185,8 @@ def command_text(change: Change, source: Source, commands: frozenset[str]) -> st
     """Return the command that brings a change about; None where this version has none."""
     named = {Kind.BAN_ENDS: "unban", Kind.TRUST: "trust", Kind.BANNED: "ban"}
     command = named.get(change.kind)
-    return f"sipfw {command} {source.address}" if command in commands else None
+    if command not in commands:
+        return None
+    # A trust by hand needs an end.
+    length = " --for 2h" if change.kind is Kind.TRUST else ""
+    return f"sipfw {command} {source.address}{length}"

@@ -211,7 +211,8 @@ def _remarks(feed: Feed, known: Known, met: list[Spared], now: float) -> list[Di
     error = None if known.tries is None else known.tries.error
     state = _in_force(feed, known, now)
     if error is not None:
-        found.append(Diagnostic(f"the list {error}; {state}", field, severity=Severity.WARNING))
+        message = f"the last try failed: {error}; {state}"
+        found.append(Diagnostic(message, field, severity=Severity.WARNING))
     elif known.copy is None or is_expired(feed, known, now):
         found.append(Diagnostic(state, field, severity=Severity.WARNING))
     if met:

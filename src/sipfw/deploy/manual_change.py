@@ -19,6 +19,7 @@ from sipfw.deploy.apply import outcome_of
 from sipfw.deploy.feed_sets import feed_of, read_policy, without_lists
 from sipfw.deploy.files import require_writable
 from sipfw.deploy.generations import Content, Damaged, prune, write_generation
+from sipfw.deploy.in_force import HINT, NOTHING
 from sipfw.deploy.journal import Journal
 from sipfw.deploy.listing import listing_text
 from sipfw.deploy.live import current, stored
@@ -98,7 +99,7 @@ def in_force(layout: Layout) -> InForce:
     require_root()
     applied = read_applied(layout)
     if applied is None:
-        raise BackendError("no firewall of sipfw is in force", hint="make one live: sipfw apply")
+        raise BackendError(NOTHING, hint=HINT)
     if applied.generation is None:
         raise BackendError(
             "what is live was applied by an older sipfw, which did not keep its policy",

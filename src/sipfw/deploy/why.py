@@ -107,6 +107,9 @@ def explain(question: Question, source: Source) -> Explanation:
     return _Explainer(question, source).answer()
 
 
+_Alike = tuple[list[str], Message, tuple[Outcome, ...], tuple[Change, ...]]
+
+
 class _Explainer:
     """Walks; what several messages ask alike is walked once."""
 
@@ -118,17 +121,22 @@ class _Explainer:
         self._arrivals: dict[tuple[Transport, str], Effect | None] = {}
 
     def answer(self) -> Explanation:
-        cases: dict[object, tuple[list[str], Message, tuple[Outcome, ...]]] = {}
+        cases: dict[object, _Alike] = {}
         for message in messages(self._question, self._ruleset):
             ends = _ends(message, self._source.world)
             same = tuple((end.trace.verdict, end.trace.decider, end.when) for end in ends)
-            titles, *_ = cases.setdefault((message.opens, same), ([], message, ends))
+            # What ends the drop of a REGISTER may leave an OPTIONS dropped by another rule.
+            changes = tuple(self._changes(message, ends)) if ends[0].trace.dropped else ()
+            turns = tuple((item.kind, item.name, item.effect) for item in changes)
+            titles, *_ = cases.setdefault(
+                (message.opens, same, turns), ([], message, ends, changes)
+            )
             titles.append(message.title)
             if message.opens and _effect(ends) is Effect.DROPPED:
                 break
         answers = tuple(
-            Case(tuple(titles), ends, tuple(self._changes(message, ends)))
-            for titles, message, ends in cases.values()
+            Case(tuple(titles), ends, changes or tuple(self._changes(message, ends)))
+            for titles, message, ends, changes in cases.values()
         )
         return Explanation(self._question, answers)
 
@@ -136,6 +144,9 @@ class _Explainer:
         """Return what would turn the assumed end round, by walking again."""
         dropped = ends[0].trace.dropped
         for change, world in self._candidates(ends):
+            # The rules' own ban lets a trickle past the block lists; nobody would ask for it.
+            if dropped and change.kind is Kind.BANNED:
+                continue
             others = _ends(message, world)
             if others[0].trace.dropped != dropped:
                 yield replace(change, effect=_effect(others))

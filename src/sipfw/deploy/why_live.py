@@ -21,6 +21,7 @@ from sipfw.backends.source_sets import IpsetSets, NftSets, RecentSets
 from sipfw.deploy.feed_sets import has_lists
 from sipfw.deploy.files import read_private
 from sipfw.deploy.generations import Damaged, read_generation, read_ruleset
+from sipfw.deploy.in_force import HINT, NOTHING
 from sipfw.deploy.why_packets import Transport, sip_ports
 from sipfw.errors import BackendError
 from sipfw.lower.naming import base_id
@@ -107,8 +108,8 @@ def applied_firewall(layout: Layout, family: Family) -> tuple[Firewall, str | No
     record = _read_record(layout, family)
     if record is None:
         raise BackendError(
-            "no firewall was applied on this host",
-            hint="run sipfw apply, or ask about a policy with --offline",
+            NOTHING,
+            hint=f"{HINT}, or ask about a policy with --offline",
         )
     if not record.guarded:
         raise BackendError(
@@ -148,8 +149,14 @@ def _read_record(layout: Layout, family: Family) -> _Record | None:
             for rule in chain["rules"]
         ]
         marks = Counter(f"{rule['id']}#{rule['digest']}" for rule in rules)
-        # In nftables a jump is a rule of a base chain, which is among the chains.
-        marks |= Counter(f"{item['rule']['id']}#{item['rule']['digest']}" for item in jumps)
+        # The live marks of nftables are of both families, and one rule may be the jump of both.
+        marks |= Counter(
+            {
+                f"{item['rule']['id']}#{item['rule']['digest']}"
+                for item in expectation["jumps"]
+                if backend == "nftables" or item["family"] == family.value
+            }
+        )
         number = data.get("generation")
         return _Record(
             str(data["source"]),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sipfw.deploy.generations import Generation, read_generation
+from sipfw.deploy.in_force import HINT, NOTHING
 from sipfw.deploy.observe import applied_subject, keep, observe
 from sipfw.deploy.repair import unfinished
 from sipfw.errors import BackendError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from sipfw.deploy.files import Layout
     from sipfw.deploy.observe import Observation
 
-NOTHING_APPLIED = "no firewall of sipfw is applied; run `sipfw apply`"
+NOTHING_APPLIED = f"{NOTHING}; {HINT}"
 # A reading for `verify --since` and the report is kept no more often than this, in seconds.
 _GAP = 60.0
 
