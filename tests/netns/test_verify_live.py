@@ -218,6 +218,15 @@ def _lasting(listing: str) -> list[str]:
     return [PASSING.sub("", line) for line in lines]
 
 
+def whole_frame(terminal: Terminal, text: str) -> str:
+    """Read until a frame of the new size stands from its title on; a look may take a second."""
+    deadline = time.monotonic() + 20
+    while not (terminal.text.startswith("sipfw") and text in terminal.text):
+        assert time.monotonic() < deadline, f"no whole frame; the screen was:\n{terminal.text}"
+        terminal.keep_reading(0.2)
+    return terminal.text
+
+
 def test_the_screen_follows_the_switch(switch: Switch) -> None:
     with switch.terminal("--watch", "--interval", "0.5") as terminal:
         terminal.wait_for("HEALTHY")
@@ -228,16 +237,13 @@ def test_the_screen_follows_the_switch(switch: Switch) -> None:
         assert "scanner-block" in shown
         assert "█" in shown
         terminal.resize(80, 24)
-        terminal.keep_reading(1.0)
-        lines = terminal.text.splitlines()
+        lines = whole_frame(terminal, "HEALTHY").splitlines()
         assert len(lines) <= 24
-        assert lines[0].startswith("sipfw")
-        assert any("HEALTHY" in line for line in lines)
         terminal.resize(40, 24)
-        terminal.keep_reading(1.0)
-        # Columns give way, the names of the layers stay.
-        assert "scanner-block" in terminal.text
-        assert "dropped" in terminal.text
+        # Columns give way, the names of the layers stay; words are broken between, not within.
+        shown = whole_frame(terminal, "is the\napplied one")
+        assert "scanner-block" in shown
+        assert "dropped" in shown
         terminal.type("q")
         assert terminal.end() == 0
         assert terminal.current_settings() == terminal.settings
