@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+def _plain_environment() -> dict[str, str]:
+    """Leave out a size that somebody else has set: pytest-xdist sets COLUMNS for its workers."""
+    return {name: text for name, text in os.environ.items() if name not in {"COLUMNS", "LINES"}}
+
+
 class Terminal:
     """Runs `argv` with a terminal of its own as its standard streams.
 
@@ -50,7 +55,12 @@ class Terminal:
             stdin=follower,
             stdout=follower,
             stderr=follower,
-            env={**os.environ, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **(env or {})},
+            env={
+                **_plain_environment(),
+                "TERM": "xterm-256color",
+                "LC_ALL": "C.UTF-8",
+                **(env or {}),
+            },
         )
         # Kept open: what the program wrote last must not be lost when it ends.
         self._follower = follower

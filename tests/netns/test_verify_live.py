@@ -240,14 +240,19 @@ def test_the_screen_follows_the_switch(switch: Switch) -> None:
         lines = whole_frame(terminal, "HEALTHY").splitlines()
         assert len(lines) <= 24
         terminal.resize(40, 24)
-        # Columns give way, the names of the layers stay; words are broken between, not within.
-        shown = whole_frame(terminal, "is the\napplied one")
-        assert "scanner-block" in shown
-        assert "dropped" in shown
+        assert "scanner-block" in whole_frame(terminal, "is the\napplied one")
         terminal.type("q")
         assert terminal.end() == 0
         assert terminal.current_settings() == terminal.settings
         assert terminal.written.endswith(LEFT)
+
+
+def test_a_narrow_screen(switch: Switch) -> None:
+    """Columns give way, the names of the layers stay; lines are broken between words."""
+    with switch.terminal("--watch", columns=40, lines=24) as terminal:
+        shown = whole_frame(terminal, "is the\napplied one")
+        assert "scanner-block" in shown
+        assert "dropped" in shown
 
 
 def test_ctrl_c_leaves_the_terminal_as_it_was(switch: Switch) -> None:
