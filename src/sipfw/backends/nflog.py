@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, TypeAlias
 
-from sipfw.backends.nft_netlink import attribute, attributes
+from sipfw.backends.nft_netlink import attribute, attributes, messages
 from sipfw.errors import BackendError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _configure(channel: socket.socket, group: int) -> None:
 def _answer(channel: socket.socket) -> int:
     """Return the error number of the kernel's answer; packets may come before it."""
     while True:
-        for kind, body in _messages(channel.recv(_BUFFER)):
+        for kind, body in messages(channel.recv(_BUFFER)):
             if kind == _ERROR:
                 return -int(struct.unpack_from("=i", body)[0])
 
@@ -113,7 +113,7 @@ def _received(channel: socket.socket) -> Iterator[Logged]:
     if sender != 0:
         return
     now = time.time()
-    for kind, body in _messages(data):
+    for kind, body in messages(data):
         if kind == _PACKET:
             fields = dict(attributes(body[4:]))
             source = _source(fields.get(_PAYLOAD, b""))
@@ -129,11 +129,3 @@ def _source(packet: bytes) -> IpAddress | None:
     if version == 6 and len(packet) >= 40:
         return IPv6Address(packet[8:24])
     return None
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + _HEADER.size <= len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, at)
-        yield kind, data[at + _HEADER.size : at + length]
-        at += max(length + (-length % 4), _HEADER.size)

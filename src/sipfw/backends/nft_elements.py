@@ -22,13 +22,14 @@ from sipfw.backends.nft_netlink import (
     attribute,
     attributes,
     encode_request,
+    messages,
     name_attribute,
     nested,
 )
 from sipfw.lower.nftables_plan import TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
     from ipaddress import IPv4Address, IPv6Address
 
 _GET_ELEMENTS = (SUBSYS_NFTABLES << 8) | 13
@@ -40,7 +41,6 @@ _VALUE = 1
 
 _NETLINK_NETFILTER = 12
 _ERROR, _DONE = 2, 3
-_HEADER = struct.Struct("=IHHII")
 _ELEMENT_HEADER = struct.Struct("=HH")
 # The kernel answers at once; the deadline is for one that does not answer at all.
 _TIMEOUT = 10.0
@@ -103,21 +103,13 @@ def _pages(set_name: str) -> Generator[bytes, None, None]:
             while True:
                 data, (sender, _) = channel.recvfrom(1 << 17)
                 # Any local process may write to this socket; only the kernel has id 0.
-                for kind, payload in _messages(data) if sender == 0 else ():
+                for kind, payload in messages(data) if sender == 0 else ():
                     if kind in {_DONE, _ERROR}:
                         _require(payload, what)
                         return
                     yield payload[4:]
     except OSError as error:
         raise NetlinkError(what, error.errno or errno.EIO) from error
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + _HEADER.size <= len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, at)
-        yield kind, data[at + _HEADER.size : at + length]
-        at += max(length + (-length % 4), _HEADER.size)
 
 
 def _require(payload: bytes, what: str) -> None:

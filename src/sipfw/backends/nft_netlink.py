@@ -124,6 +124,15 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += length + (-length % 4)
 
 
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield kind and body of the messages in one datagram."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind, *_ = _HEADER.unpack_from(data, at)
+        yield kind, data[at + _HEADER.size : at + length]
+        at += max(length + (-length % 4), _HEADER.size)
+
+
 def send_batch(family: str, requests: Sequence[Request]) -> None:
     """Have the kernel do all requests or none.
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sipfw.deploy.files import Layout, read_private, write_atomically
 from sipfw.errors import BackendError
 from sipfw.verify.expectation import Expectation, from_json, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +42,17 @@ def write_applied(layout: Layout, applied: Applied) -> None:
 
 def read_applied(layout: Layout) -> Applied | None:
     """Return the last apply, None when there was none. Raises BackendError for a damaged file."""
+    return read_record(layout, _applied)
+
+
+def read_record(layout: Layout, make: Callable[[Any], T]) -> T | None:
+    """Return what `make` makes of the record's plain data, None when there is no record.
+
+    `make` may trip over anything that is not as it should be: that is a damaged file, and so
+    BackendError.
+    """
     try:
-        data = json.loads(read_private(layout.applied))
-        generation = data.get("generation")
-        return Applied(
-            from_json(data["expectation"]),
-            str(data["source"]),
-            str(data["backend"]),
-            None if generation is None else int(generation),
-        )
+        return make(json.loads(read_private(layout.applied)))
     except FileNotFoundError:
         return None
     except PermissionError as error:
@@ -53,3 +61,13 @@ def read_applied(layout: Layout) -> Applied | None:
         raise BackendError(
             f"{layout.applied}: cannot be read: {error}", hint="apply again to write a new one"
         ) from error
+
+
+def _applied(data: Any) -> Applied:
+    generation = data.get("generation")
+    return Applied(
+        from_json(data["expectation"]),
+        str(data["source"]),
+        str(data["backend"]),
+        None if generation is None else int(generation),
+    )

@@ -6,12 +6,11 @@ import would take as long as the whole answer.
 
 from __future__ import annotations
 
-import json
 import socket
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sipfw.backends.connections import Connections, tcp_connections
 from sipfw.backends.limit_state import NftLimits, XtLimits
@@ -19,9 +18,9 @@ from sipfw.backends.live_marks import marks
 from sipfw.backends.runner import SubprocessRunner
 from sipfw.backends.source_sets import IpsetSets, NftSets, RecentSets
 from sipfw.deploy.feed_sets import has_lists
-from sipfw.deploy.files import read_private
 from sipfw.deploy.generations import Damaged, read_generation, read_ruleset
 from sipfw.deploy.in_force import HINT, NOTHING
+from sipfw.deploy.state import read_record
 from sipfw.deploy.why_packets import Transport, sip_ports
 from sipfw.errors import BackendError
 from sipfw.lower.naming import base_id
@@ -105,7 +104,7 @@ def applied_firewall(layout: Layout, family: Family) -> tuple[Firewall, str | No
 
     Raises BackendError where there is none, or where it does not guard this family.
     """
-    record = _read_record(layout, family)
+    record = read_record(layout, lambda data: _record(data, family))
     if record is None:
         raise BackendError(
             NOTHING,
@@ -136,43 +135,32 @@ def applied_firewall(layout: Layout, family: Family) -> tuple[Firewall, str | No
     return firewall, _difference(record, family)
 
 
-def _read_record(layout: Layout, family: Family) -> _Record | None:
-    """Read the record without making it the objects that `verify` compares: they are thousands."""
-    try:
-        data = json.loads(read_private(layout.applied))
-        backend, expectation = str(data["backend"]), data["expectation"]
-        jumps = [item for item in expectation["jumps"] if item["family"] == family.value]
-        rules = [
-            rule
-            for chain in expectation["chains"]
-            if backend == "nftables" or chain["family"] == family.value
-            for rule in chain["rules"]
-        ]
-        marks = Counter(f"{rule['id']}#{rule['digest']}" for rule in rules)
-        # The live marks of nftables are of both families, and one rule may be the jump of both.
-        marks |= Counter(
-            {
-                f"{item['rule']['id']}#{item['rule']['digest']}"
-                for item in expectation["jumps"]
-                if backend == "nftables" or item["family"] == family.value
-            }
-        )
-        number = data.get("generation")
-        return _Record(
-            str(data["source"]),
-            backend,
-            None if number is None else int(number),
-            bool(jumps),
-            marks,
-        )
-    except FileNotFoundError:
-        return None
-    except PermissionError as error:
-        raise BackendError(f"{layout.applied}: only root may read it", hint="use sudo") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BackendError(
-            f"{layout.applied}: cannot be read: {error}", hint="apply again to write a new one"
-        ) from error
+def _record(data: Any, family: Family) -> _Record:
+    """Take what is needed, without the objects that `verify` compares: they are thousands."""
+    backend, expectation = str(data["backend"]), data["expectation"]
+    rules = [
+        rule
+        for chain in expectation["chains"]
+        if backend == "nftables" or chain["family"] == family.value
+        for rule in chain["rules"]
+    ]
+    marks = Counter(f"{rule['id']}#{rule['digest']}" for rule in rules)
+    # The live marks of nftables are of both families, and one rule may be the jump of both.
+    marks |= Counter(
+        {
+            f"{item['rule']['id']}#{item['rule']['digest']}"
+            for item in expectation["jumps"]
+            if backend == "nftables" or item["family"] == family.value
+        }
+    )
+    number = data.get("generation")
+    return _Record(
+        str(data["source"]),
+        backend,
+        None if number is None else int(number),
+        any(item["family"] == family.value for item in expectation["jumps"]),
+        marks,
+    )
 
 
 def _as_applied(ruleset: Ruleset, record: _Record) -> Ruleset:
