@@ -12,11 +12,11 @@ from shared_host import SharedHost
 from tampering_hands import IptablesHand, NftHand
 
 from lab import Node, namespaces, unavailable_reason
-from sipfw.deploy.deep import deep_drift
 from sipfw.deploy.files import Layout
-from sipfw.deploy.inspect import inspect
 from sipfw.deploy.state import read_applied
 from sipfw.deploy.targets import target
+from sipfw.look.deep import deep_drift
+from sipfw.look.inspect import inspect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

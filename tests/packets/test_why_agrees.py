@@ -26,11 +26,11 @@ from packets.limit_cases import LIMIT_CASES
 from packets.test_cases import CASES
 from sipfw.cli.why_words import wait_of
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy.why import explain
-from sipfw.deploy.why_live import Firewall as Applied
-from sipfw.deploy.why_live import LiveKernel
-from sipfw.deploy.why_packets import Question, Transport
-from sipfw.deploy.why_state import Source
+from sipfw.look.why import explain
+from sipfw.look.why_live import Firewall as Applied
+from sipfw.look.why_live import LiveKernel
+from sipfw.look.why_packets import Question, Transport
+from sipfw.look.why_state import Source
 from sipfw.lower.nftables import lower
 from sipfw.policy.load import Request, load
 from sipfw.ruleset.match import ConnectionsAbove, RateAbove, RateWithin, SeenAtLeast
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from lab import Family, Lab
     from lab.handles import Sink
     from packets.firewall import Firewall
-    from sipfw.deploy.why import Explanation
+    from sipfw.look.why import Explanation
     from sipfw.walk.outcomes import Outcome
 
 pytestmark = pytest.mark.netns

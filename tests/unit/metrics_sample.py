@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sipfw.backends.interface import Live, LiveChain, LiveJump, LiveRule, LiveSetState
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy.observe import Observation, Subject
 from sipfw.deploy.targets import target
+from sipfw.look.observe import Observation, Subject
 from sipfw.lower.iptables import lower
 from sipfw.metrics.scrape import Change, Scrape
 from sipfw.policy.load import Request, load

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from sipfw.deploy.generations import Generation
 from sipfw.deploy.history import Entry
 from sipfw.deploy.live import NOTHING
-from sipfw.deploy.observe import Observation, Subject
-from sipfw.deploy.report import Facts, PeerFacts
 from sipfw.deploy.targets import target
-from sipfw.deploy.top_source import Source, Top
+from sipfw.look.observe import Observation, Subject
+from sipfw.look.report import Facts, PeerFacts
+from sipfw.look.top_source import Source, Top
 from sipfw.lower.xtables import Family
 from sipfw.verify.drift import Drift, Kind
 from sipfw.verify.health import judge

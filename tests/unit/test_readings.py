@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipfw.deploy import readings
 from sipfw.deploy.files import Layout
+from sipfw.look import readings
 from sipfw.lower.xtables import Family
 from sipfw.verify.reading import Reading, from_text, growth, make_reading, to_text
 from unit.readings import report, rule

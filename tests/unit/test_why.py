@@ -12,9 +12,9 @@ from sipfw.backends.connections import Connections
 from sipfw.backends.limit_state import Bucket, Standing, Table
 from sipfw.backends.source_sets import Door, Held
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy.why import Case, Effect, Kind, explain
-from sipfw.deploy.why_packets import Question, Transport
-from sipfw.deploy.why_state import Source, Untouched
+from sipfw.look.why import Case, Effect, Kind, explain
+from sipfw.look.why_packets import Question, Transport
+from sipfw.look.why_state import Source, Untouched
 from sipfw.policy.load import Request, load
 from sipfw.ruleset.rule import Family
 from sipfw.walk.state import Limit

@@ -14,7 +14,7 @@ from sipfw.errors import Exit
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sipfw.deploy.feed_report import FeedReport
+    from sipfw.look.feed_report import FeedReport
 
 _HEAD = ("list", "IPv4", "IPv6", "last good", "last try", "hits", "left out", "state")
 
@@ -27,9 +27,9 @@ def command(*, root: Path, as_json: bool) -> int:
 
     Asks no source and changes nothing; `sipfw refresh` does. Hits are packets since the apply.
     """
-    from sipfw.deploy.feed_report import feed_reports
     from sipfw.deploy.files import Layout
     from sipfw.deploy.in_force import HINT, NOTHING
+    from sipfw.look.feed_report import feed_reports
 
     found = feed_reports(Layout(root))
     if found is None:

@@ -64,7 +64,7 @@ def command(
     from sipfw.cli.report_view import page_of
     from sipfw.deploy.files import Layout
     from sipfw.deploy.in_force import HINT, NOTHING
-    from sipfw.deploy.report import gather
+    from sipfw.look.report import gather
     from sipfw.render.report import report_html
 
     moment = moment_of(since, time.time())

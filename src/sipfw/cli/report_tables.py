@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from sipfw.deploy.generations import Generation
     from sipfw.deploy.history import Entry
-    from sipfw.deploy.report import Facts, PeerFacts
-    from sipfw.deploy.top_source import Source
+    from sipfw.look.report import Facts, PeerFacts
+    from sipfw.look.top_source import Source
     from sipfw.verify.drift import Drift
     from sipfw.verify.report import Report, RuleReport, SetReport
     from sipfw.verify.series import Series

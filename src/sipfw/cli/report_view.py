@@ -16,7 +16,7 @@ from sipfw.verify.health import NEARLY_FULL, State
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sipfw.deploy.report import Facts
+    from sipfw.look.report import Facts
     from sipfw.verify.series import Gap, Series
 
 _FEW = "There is one reading so far. Every sipfw verify, metrics and report keeps one."

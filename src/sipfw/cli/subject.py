@@ -8,14 +8,14 @@ from sipfw.cli.options import Choice, compile_wanted, load_policy
 from sipfw.cli.output import complain, remark
 
 if TYPE_CHECKING:
-    from sipfw.deploy.observe import Subject
+    from sipfw.look.observe import Subject
 
 
 def find_subject(choice: Choice, backend: str, *, ipset: bool) -> Subject:
     """Return the applied firewall, unless the options name a policy or nothing was applied."""
     from sipfw.deploy.choose import choose
     from sipfw.deploy.files import Layout
-    from sipfw.deploy.observe import Subject, applied_subject
+    from sipfw.look.observe import Subject, applied_subject
 
     layout = Layout(choice.root)
     if not choice.explicit:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from sipfw.deploy.top_source import Source, Top
+    from sipfw.look.top_source import Source, Top
 
 FORMAT = 1
 
@@ -62,7 +62,7 @@ def command(
     """
     from sipfw.deploy.files import Layout
     from sipfw.deploy.in_force import HINT, NOTHING
-    from sipfw.deploy.top import top
+    from sipfw.look.top import top
 
     found = top(Layout(root), seconds=seconds)
     if found is None:
@@ -72,7 +72,7 @@ def command(
     shown = sources[:most]
     called: Mapping[str, str] = {}
     if names:
-        from sipfw.deploy.reverse_names import reverse_names
+        from sipfw.look.reverse_names import reverse_names
 
         called = reverse_names([item.network for item in shown])
     if as_json:

@@ -17,7 +17,7 @@ from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
     from sipfw.deploy.files import Layout
-    from sipfw.deploy.observe import Observation, Subject
+    from sipfw.look.observe import Observation, Subject
     from sipfw.verify.reading import Reading
     from sipfw.verify.selection import Selection
 
@@ -106,7 +106,7 @@ def command(
 
 
 def _earlier(layout: Layout, subject: Subject, moment: float | None) -> Reading | None:
-    from sipfw.deploy import readings
+    from sipfw.look import readings
 
     if subject.generation is None:
         found = None
@@ -123,18 +123,18 @@ def _earlier(layout: Layout, subject: Subject, moment: float | None) -> Reading 
 
 
 def _look(subject: Subject, earlier: Reading | None, layout: Layout, *, deep: bool) -> Observation:
-    from sipfw.deploy.observe import observe
+    from sipfw.look.observe import observe
 
     if not deep:
         return observe(subject, earlier)
-    from sipfw.deploy.deep import deep_drift
+    from sipfw.look.deep import deep_drift
 
     return observe(subject, earlier, more=deep_drift(layout))
 
 
 def _keep(layout: Layout, seen: Observation) -> None:
-    from sipfw.deploy.observe import keep
     from sipfw.errors import BackendError
+    from sipfw.look.observe import keep
 
     try:
         keep(layout, seen)

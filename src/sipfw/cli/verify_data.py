@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sipfw.deploy.observe import Observation
+    from sipfw.look.observe import Observation
     from sipfw.verify.drift import Drift
     from sipfw.verify.report import RuleReport
     from sipfw.verify.summary import LayerSummary

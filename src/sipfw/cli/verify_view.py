@@ -13,7 +13,7 @@ from sipfw.lower.xtables import Family
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from sipfw.deploy.observe import Observation
+    from sipfw.look.observe import Observation
     from sipfw.verify.health import Health
     from sipfw.verify.report import Report, RuleReport, SetReport, SysctlReport
     from sipfw.verify.selection import Selection

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.live import Live
 
 from sipfw.cli.watch_view import Screen
-from sipfw.deploy.observe import observe
 from sipfw.errors import BackendError, Exit
+from sipfw.look.observe import observe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sipfw.deploy.observe import Subject
+    from sipfw.look.observe import Subject
     from sipfw.verify.reading import Reading
     from sipfw.verify.selection import Selection
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import ConsoleDimensions, RenderableType
 
-    from sipfw.deploy.observe import Observation
+    from sipfw.look.observe import Observation
     from sipfw.verify.report import RuleReport
     from sipfw.verify.selection import Selection
     from sipfw.verify.summary import LayerSummary

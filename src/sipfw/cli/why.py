@@ -14,9 +14,9 @@ from sipfw.cli.options import Choice, policy_options
 from sipfw.cli.output import complain, say, say_json
 
 if TYPE_CHECKING:
-    from sipfw.deploy.why_live import Firewall
-    from sipfw.deploy.why_packets import Question
-    from sipfw.deploy.why_state import Source
+    from sipfw.look.why_live import Firewall
+    from sipfw.look.why_packets import Question
+    from sipfw.look.why_state import Source
     from sipfw.walk.packet import IpAddress
 
 # The largest UDP datagram is a little smaller.
@@ -61,8 +61,8 @@ def command(
     the kernel does not show is said to be unknown. Nothing is changed. Rules of other programs
     are not judged.
     """
-    from sipfw.deploy.why import explain
-    from sipfw.deploy.why_packets import Question, Transport
+    from sipfw.look.why import explain
+    from sipfw.look.why_packets import Question, Transport
 
     if choice.explicit and not offline:
         raise click.UsageError("--policy, --profile, --switch and --set need --offline")
@@ -95,8 +95,8 @@ def command(
 def _look(question: Question, firewall: Firewall) -> tuple[Question, Source]:
     from dataclasses import replace
 
-    from sipfw.deploy.why_live import LiveKernel, is_own_address
-    from sipfw.deploy.why_state import Source, Untouched
+    from sipfw.look.why_live import LiveKernel, is_own_address
+    from sipfw.look.why_state import Source, Untouched
 
     offline = firewall.backend is None
     local = question.source.is_loopback if offline else is_own_address(question.source)
@@ -107,8 +107,8 @@ def _look(question: Question, firewall: Firewall) -> tuple[Question, Source]:
 
 def _applied(choice: Choice, source: IpAddress) -> Firewall:
     from sipfw.deploy.files import Layout
-    from sipfw.deploy.why_live import applied_firewall
     from sipfw.errors import BackendError
+    from sipfw.look.why_live import applied_firewall
     from sipfw.ruleset.rule import Family
 
     if os.geteuid() != 0:
@@ -122,7 +122,7 @@ def _applied(choice: Choice, source: IpAddress) -> Firewall:
 
 def _of_policy(choice: Choice) -> Firewall:
     from sipfw.cli.options import compile_wanted, load_policy
-    from sipfw.deploy.why_live import Firewall
+    from sipfw.look.why_live import Firewall
 
     loaded = load_policy(choice)
     return Firewall(compile_wanted(loaded).ruleset, ", ".join(loaded.sources))

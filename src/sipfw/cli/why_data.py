@@ -15,9 +15,9 @@ from sipfw.cli.why_words import (
 
 if TYPE_CHECKING:
     from sipfw.backends.source_sets import Held
-    from sipfw.deploy.why import Case, Explanation
-    from sipfw.deploy.why_live import Firewall
-    from sipfw.deploy.why_state import Reading, Source
+    from sipfw.look.why import Case, Explanation
+    from sipfw.look.why_live import Firewall
+    from sipfw.look.why_state import Reading, Source
     from sipfw.ruleset.rule import Rule
     from sipfw.walk.outcomes import Outcome
 

@@ -15,8 +15,8 @@ from sipfw.cli.why_words import (
     rule_id,
     standing_text,
 )
-from sipfw.deploy.why import Effect
-from sipfw.deploy.why_packets import Transport
+from sipfw.look.why import Effect
+from sipfw.look.why_packets import Transport
 from sipfw.ruleset.match import ConnectionsAbove, PayloadContains, Ports, Protocol
 from sipfw.ruleset.rule import Accept, Done, Drop, Goto, Jump
 from sipfw.walk.trace import Verdict
@@ -24,10 +24,10 @@ from sipfw.walk.trace import Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sipfw.deploy.why import Case, Change, Explanation
-    from sipfw.deploy.why_live import Firewall
-    from sipfw.deploy.why_packets import Question
-    from sipfw.deploy.why_state import Reading, Source
+    from sipfw.look.why import Case, Change, Explanation
+    from sipfw.look.why_live import Firewall
+    from sipfw.look.why_packets import Question
+    from sipfw.look.why_state import Reading, Source
     from sipfw.ruleset.model import Ruleset
     from sipfw.ruleset.rule import Rule
     from sipfw.walk.outcomes import Outcome

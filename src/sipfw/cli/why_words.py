@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipfw.cli.numbers import span_text
-from sipfw.deploy.why import Effect, Kind
-from sipfw.deploy.why_state import network_of
+from sipfw.look.why import Effect, Kind
+from sipfw.look.why_state import network_of
 from sipfw.ruleset.match import ConnectionsAbove, CountAbove, RateAbove, SeenAtLeast
 from sipfw.walk.state import Limit
 
 if TYPE_CHECKING:
     from sipfw.backends.limit_state import Bucket
     from sipfw.backends.source_sets import Held
-    from sipfw.deploy.why import Change
-    from sipfw.deploy.why_state import Reading, Source
+    from sipfw.look.why import Change
+    from sipfw.look.why_state import Reading, Source
     from sipfw.ruleset.model import Ruleset
     from sipfw.ruleset.rule import Rule
 

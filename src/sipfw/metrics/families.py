@@ -13,7 +13,7 @@ from sipfw.verify.health import State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sipfw.deploy.observe import Observation
+    from sipfw.look.observe import Observation
     from sipfw.metrics.scrape import Scrape
     from sipfw.metrics.text import Value
     from sipfw.verify.report import Report, RuleReport

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from sipfw.deploy.generations import Generation, read_generation
 from sipfw.deploy.in_force import HINT, NOTHING
-from sipfw.deploy.observe import applied_subject, keep, observe
 from sipfw.deploy.repair import unfinished
 from sipfw.errors import BackendError
+from sipfw.look.observe import applied_subject, keep, observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sipfw.deploy.files import Layout
-    from sipfw.deploy.observe import Observation
+    from sipfw.look.observe import Observation
 
 NOTHING_APPLIED = f"{NOTHING}; {HINT}"
 # A reading for `verify --since` and the report is kept no more often than this, in seconds.

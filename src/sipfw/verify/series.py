@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Kinds: TypeAlias = "Mapping[tuple[str, str], tuple[str, str]]"
 Values: TypeAlias = "tuple[float | None, ...]"
 
-# Readings are thinned out with age (deploy/readings.py): this is how far apart old ones stand.
+# Readings are thinned out with age (look/readings.py): this is how far apart old ones stand.
 _APART = ((0.0, 300.0), (7200.0, 600.0), (172_800.0, 3600.0))
 _GAP = 3.0
 _STEPS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)

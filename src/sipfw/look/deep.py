@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sipfw.backends.runner import Runner, SubprocessRunner
-from sipfw.deploy.full_listing import read_fully
 from sipfw.deploy.generations import Damaged
 from sipfw.deploy.live import Firewall, stored
 from sipfw.deploy.plan import possible
@@ -23,6 +22,7 @@ from sipfw.deploy.privilege import require_root
 from sipfw.deploy.state import read_applied
 from sipfw.deploy.targets import Options, target
 from sipfw.errors import BackendError
+from sipfw.look.full_listing import read_fully
 from sipfw.ruleset.codec import decode, encode
 from sipfw.verify.deep import Definitions, as_listed, compare, with_recorded
 from sipfw.verify.expectation import from_json, to_json
@@ -36,7 +36,7 @@ _CLONE_NEWNET = 0x40000000
 # Loading 100,000 elements and listing them takes some seconds; the deadline is for a hung kernel.
 _TIMEOUT = 180.0
 # -I keeps the caller's directory and every PYTHON* variable out of the child.
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from sipfw.deploy import deep; deep.serve()"
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from sipfw.look import deep; deep.serve()"
 
 
 def deep_drift(layout: Layout, runner: Runner | None = None) -> tuple[Drift, ...]:

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from sipfw.backends.sniffer import Sniffed, sniff
-from sipfw.deploy.top_source import Source, plain_id, seen_again
+from sipfw.look.top_source import Source, plain_id, seen_again
 from sipfw.ruleset.match import L4Proto, Ports
 from sipfw.ruleset.model import Base, Hook, Priority
 from sipfw.ruleset.rule import Goto

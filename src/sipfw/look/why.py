@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
-from sipfw.deploy.why_packets import (
+from sipfw.look.why_packets import (
     REGISTER,
     USUAL_METHODS,
     Message,
@@ -28,8 +28,8 @@ from sipfw.walk.state import Limit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sipfw.deploy.why_packets import Question
-    from sipfw.deploy.why_state import Reading, Source, World
+    from sipfw.look.why_packets import Question
+    from sipfw.look.why_state import Reading, Source, World
 
 
 # One is filled by the packet path, one by hand.

@@ -21,8 +21,8 @@ from sipfw.deploy.feed_sets import has_lists
 from sipfw.deploy.generations import Damaged, read_generation, read_ruleset
 from sipfw.deploy.in_force import HINT, NOTHING
 from sipfw.deploy.state import read_record
-from sipfw.deploy.why_packets import Transport, sip_ports
 from sipfw.errors import BackendError
+from sipfw.look.why_packets import Transport, sip_ports
 from sipfw.lower.naming import base_id
 from sipfw.ruleset.match import PayloadContains
 from sipfw.ruleset.rule import Family

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.backends.limit_state import Standing, limit_state, source_limits
 from sipfw.compiler import names
-from sipfw.deploy.top_source import Source, plain_id, seen_again
+from sipfw.look.top_source import Source, plain_id, seen_again
 from sipfw.ruleset.match import InSet, RateAbove, SeenAtLeast
 from sipfw.ruleset.rule import Drop, Log
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sipfw.backends.nflog import Logged
     from sipfw.backends.set_members import Member
     from sipfw.deploy.live import Firewall
-    from sipfw.deploy.top_source import Network
+    from sipfw.look.top_source import Network
     from sipfw.ruleset.model import Chain, Ruleset
     from sipfw.ruleset.rule import Rule
 

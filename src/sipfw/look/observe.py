@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sipfw.backends.detect import look
-from sipfw.deploy import readings
 from sipfw.deploy.choose import split_of
-from sipfw.deploy.inspect import inspect
 from sipfw.deploy.state import read_applied
 from sipfw.deploy.targets import target
 from sipfw.errors import BackendError
+from sipfw.look import readings
+from sipfw.look.inspect import inspect
 from sipfw.verify.health import Health, judge
 from sipfw.verify.reading import Growth, Reading, growth, make_reading
 from sipfw.verify.summary import LayerSummary, summarise

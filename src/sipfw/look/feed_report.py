@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from sipfw.deploy.feed_sets import read_policy
 from sipfw.deploy.feeds import is_expired, lists_of, read_all
-from sipfw.deploy.inspect import inspect
 from sipfw.deploy.names import read_names, recalled
 from sipfw.deploy.resolve import host_names
 from sipfw.deploy.state import read_applied
 from sipfw.deploy.targets import target
 from sipfw.errors import BackendError
+from sipfw.look.inspect import inspect
 
 if TYPE_CHECKING:
     from sipfw.deploy.files import Layout

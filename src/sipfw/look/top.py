@@ -15,10 +15,10 @@ from sipfw.deploy.generations import Damaged
 from sipfw.deploy.live import current, stored
 from sipfw.deploy.privilege import require_root
 from sipfw.deploy.targets import target
-from sipfw.deploy.top_arriving import arriving
-from sipfw.deploy.top_source import Source, Top, merged
-from sipfw.deploy.top_state import from_limits, from_log, from_sets, log_group
 from sipfw.errors import BackendError
+from sipfw.look.top_arriving import arriving
+from sipfw.look.top_source import Source, Top, merged
+from sipfw.look.top_state import from_limits, from_log, from_sets, log_group
 
 if TYPE_CHECKING:
     from sipfw.backends.set_members import Member

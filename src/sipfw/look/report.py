@@ -9,14 +9,14 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from sipfw.compiler.names import TRUSTED
-from sipfw.deploy import readings
 from sipfw.deploy.feed_sets import read_policy
 from sipfw.deploy.history import Entry, history
-from sipfw.deploy.observe import Observation, applied_subject, keep, observe
-from sipfw.deploy.reverse_names import reverse_names
-from sipfw.deploy.top import top
-from sipfw.deploy.top_source import Top
 from sipfw.errors import BackendError
+from sipfw.look import readings
+from sipfw.look.observe import Observation, applied_subject, keep, observe
+from sipfw.look.reverse_names import reverse_names
+from sipfw.look.top import top
+from sipfw.look.top_source import Top
 from sipfw.policy.types import Hostname
 from sipfw.verify.peer_counts import count_of, source_counts
 from sipfw.verify.series import Series, kinds_of, make_series
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sipfw.deploy.files import Layout
-    from sipfw.deploy.observe import Subject
+    from sipfw.look.observe import Subject
     from sipfw.policy.model import Peer
     from sipfw.verify.peer_counts import Network
     from sipfw.verify.report import Count
