@@ -150,7 +150,7 @@ def a_larger_burst(hand: Hand) -> list[Named]:
 def more_connections(hand: Hand) -> list[Named]:
     old, new = ("count over 10 ", "count over 99 ") if hand.is_nft else ("above 10 ", "above 99 ")
     edit(hand, "connlimit.per-source", old, new)
-    place = "SIP_RATE_LIMIT connlimit.per-source"
+    place = "SIP_CONNECTIONS connlimit.per-source"
     return [rule(hand, "changed", place, "limits.connlimit", "99")]
 
 

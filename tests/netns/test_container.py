@@ -11,6 +11,7 @@ from container import container
 from shared_host import BACKENDS, SharedHost
 
 from lab import Family, Lab, sip, unavailable_reason
+from lab.closing import end
 from sipfw.ruleset import rule as ir
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.netns
 
 POLICY = {
+    "signalling": {"behind": ["docker*"]},
+    "learning": {"failures": 5},
     "trusted_peers": [{"name": "carrier", "signalling": ["203.0.113.10", "2001:db8:5::a"]}],
 }
 # What a REGISTER of a stranger may meet, before and after his ban.
@@ -183,3 +186,77 @@ def test_tcp_connections_of_a_source_are_limited(place: Place, family: Family) -
     sink.settle()
     assert sink.connections() == 10
     assert place.counted(family)["connlimit.per-source"] - before == 1
+
+
+def test_ports_that_are_used_again_count(place: Place, family: Family) -> None:
+    place.switch.tcp_sink(5060)
+    source, target = place.stranger(family, 57), place.target(family)
+    attacker = place.lab.attacker
+    # More would meet limits.recent, which counts every SYN.
+    used, fresh = range(42001, 42009), range(42009, 42012)
+    for port in used:
+        opened = attacker.tcp_connect(target, 5060, source=source, source_port=port)
+        end(place.lab, opened, "reset")
+    before = place.counted(family)["connlimit.per-source"]
+    for port in (*used, *fresh[:2]):
+        attacker.tcp_connect(target, 5060, source=source, source_port=port, timeout=0.5)
+    with pytest.raises(TimeoutError):
+        attacker.tcp_connect(target, 5060, source=source, source_port=fresh[2], timeout=0.3)
+    assert place.counted(family)["connlimit.per-source"] - before == 1
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "INVITE", "REGISTER"])
+def test_what_the_switch_itself_asks_is_never_limited(
+    method: str, place: Place, family: Family
+) -> None:
+    """Its requests come in through the bridge, to port 5060: as those of a stranger would."""
+    sink = place.lab.carrier.udp_sink(5060, {"*": 200})
+    trunk = place.switch.udp_socket(5060)
+    target = place.lab.carrier.address(family)
+    answered = 0
+    # A socket's queue holds some 170 answers.
+    for _ in range(3):
+        for _ in range(100):
+            trunk.send(target, 5060, message(method, target))
+        answered += len(trunk.replies(timeout=2.0, count=100))
+    assert answered == sink.count() == 300
+
+
+def test_connections_of_the_switch_itself_are_not_counted(place: Place, family: Family) -> None:
+    sink = place.lab.carrier.tcp_sink(5060)
+    for _ in range(15):
+        place.switch.tcp_connect(place.lab.carrier.address(family), 5060, timeout=0.5)
+    sink.settle()
+    assert sink.connections() == 15
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_a_success_teaches(transport: str, place: Place, family: Family) -> None:
+    number = {"udp": 58, "tcp": 59}[transport]
+    source, target = place.stranger(family, number), place.target(family)
+    script = {"REGISTER": 200}
+    request = message("REGISTER", target)
+    if transport == "udp":
+        place.switch.udp_sink(5060, script)
+        phone = place.lab.attacker.udp_socket(5060, source=source)
+        phone.send(target, 5060, request)
+        assert phone.replies(timeout=2.0)
+    else:
+        place.switch.tcp_sink(5060, script)
+        connection = place.lab.attacker.tcp_connect(target, 5060, source=source)
+        connection.send(request)
+        assert connection.received(timeout=2.0)
+    assert place.host.kernel.contains("learned", source)
+
+
+def test_failures_ban(place: Place, family: Family) -> None:
+    sink = place.switch.udp_sink(5060, {"*": 401})
+    source, target = place.stranger(family, 60), place.target(family)
+    guesser = place.lab.attacker.udp_socket(5060, source=source)
+    for _ in range(5):
+        guesser.send(target, 5060, message("REGISTER", target))
+        assert guesser.replies(timeout=2.0)
+    assert place.host.kernel.contains("banned", source)
+    guesser.send(target, 5060, message("INVITE", target))
+    sink.settle(quiet=0.2)
+    assert len(sink.arrivals()) == 5

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lab import sip
+from lab.closing import CLOSED, end
 from packets.cases import limited, trusting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lab import Family, Lab
-    from lab.handles import TcpConnection
     from packets.firewall import Firewall
 
 pytestmark = pytest.mark.netns
 
 TLS_PORT = 5061
-
-# How long connection tracking keeps a connection that was reset, and one that was closed.
-CLOSED_FOR = {
-    "reset": "net.netfilter.nf_conntrack_tcp_timeout_close",
-    "closed": "net.netfilter.nf_conntrack_tcp_timeout_time_wait",
-}
 
 
 def refused(lab: Lab, role: str, family: Family, port: int = 5060) -> bool:
@@ -75,54 +68,41 @@ def test_neighbours_share_a_number_of_connections(
     assert firewall.counted("connlimit.per-subnet", family) == 1
 
 
-def end(lab: Lab, connection: TcpConnection, how: str) -> None:
-    """End the attacker's connection so that its port is free there at once."""
-    kill = ["ss", "-K", "-ta", "sport", "=", f":{connection.source_port}"]
-    if how == "reset":
-        lab.attacker.run(kill)
-    connection.close()
-    state = {"reset": "CLOSE", "closed": "TIME_WAIT"}[how]
-    tracked = ["conntrack", "-L", "-p", "tcp", "--state", state]
-    deadline = time.monotonic() + 2
-    while not any(
-        f" {state} " in lab.switch.run([*tracked, "-f", version]).stdout
-        for version in ("ipv4", "ipv6")
-    ):
-        assert time.monotonic() < deadline, f"no connection is tracked as {state}"
-        time.sleep(0.02)
-    lab.attacker.run(kill)
-
-
-@pytest.fixture
-def seconds_kept(lab: Lab) -> Iterator[int]:
-    """Let connection tracking forget closed connections soon, so that a test need not wait."""
-    usual = {name: lab.switch.run(["sysctl", "-n", name]).stdout for name in CLOSED_FOR.values()}
-    lab.switch.run(["sysctl", "-w", *(f"{name}=1" for name in usual)])
-    yield 1
-    lab.switch.run(["sysctl", "-w", *(f"{name}={value.strip()}" for name, value in usual.items())])
-
-
-@pytest.mark.parametrize("how", CLOSED_FOR)
-def test_a_port_is_used_again_once_its_connection_is_forgotten(
-    how: str, seconds_kept: int, lab: Lab, firewall: Firewall, family: Family
+@pytest.mark.parametrize("how", CLOSED)
+def test_a_port_is_used_again_at_once(
+    how: str, lab: Lab, firewall: Firewall, family: Family
 ) -> None:
-    """xt_connlimit drops a SYN from such a port, uncounted; that must not last any longer.
-
-    What the SYN meets on its way may not keep the closed connection alive (decision 0010).
-    """
+    """Counted in raw, xt_connlimit would drop the SYN until the old connection is forgotten."""
     firewall.load()
     sink = lab.switch.tcp_sink(5060)
     source, target = lab.attacker.address(family), lab.switch.address_for(lab.attacker, family)
     end(lab, lab.attacker.tcp_connect(target, 5060, source=source, source_port=5060), how)
-    # TCP repeats its SYN after 1 s and again after 2 or 3 s.
-    patience = seconds_kept + 2.5
-    lab.attacker.tcp_connect(target, 5060, source=source, source_port=5060, timeout=patience)
+    lab.attacker.tcp_connect(target, 5060, source=source, source_port=5060, timeout=0.5)
     sink.settle()
     assert sink.connections() == 2
     assert firewall.counted("connlimit.per-source", family) == 0
 
 
-@pytest.mark.parametrize("how", CLOSED_FOR)
+@pytest.mark.parametrize("how", CLOSED)
+def test_ports_that_are_used_again_count(
+    how: str, lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    """Counted in raw, a connection whose port was used before would not be in the number."""
+    firewall.load(limited(connlimit={"per_source": 3}))
+    lab.switch.tcp_sink(5060)
+    source, target = lab.attacker.address(family), lab.switch.address_for(lab.attacker, family)
+    ports = range(41001, 41006)
+    for port in ports:
+        end(lab, lab.attacker.tcp_connect(target, 5060, source=source, source_port=port), how)
+    for port in ports[:3]:
+        lab.attacker.tcp_connect(target, 5060, source=source, source_port=port, timeout=0.5)
+    for port in ports[3:]:
+        with pytest.raises(TimeoutError):
+            lab.attacker.tcp_connect(target, 5060, source=source, source_port=port, timeout=0.3)
+    assert firewall.counted("connlimit.per-source", family) == 2
+
+
+@pytest.mark.parametrize("how", CLOSED)
 def test_a_port_is_used_again_at_once_beside_another_connection(
     how: str, lab: Lab, firewall: Firewall, family: Family
 ) -> None:
@@ -134,7 +114,7 @@ def test_a_port_is_used_again_at_once_beside_another_connection(
     lab.attacker.tcp_connect(target, 5060, source=source, source_port=5060, timeout=0.5)
 
 
-@pytest.mark.parametrize("how", CLOSED_FOR)
+@pytest.mark.parametrize("how", CLOSED)
 def test_a_learned_source_uses_its_port_again_at_once(
     how: str, lab: Lab, firewall: Firewall, family: Family
 ) -> None:

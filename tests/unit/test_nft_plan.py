@@ -182,6 +182,7 @@ LACKS = ["the kernel has no nft_compat", "the kernel has no xt_string"]
 TAUGHT_CHAINS = {"LEARNED", "GUESSES", "REPLIES", "SUCCESS", "LEARN", "REFUSED", "FAILURE"}
 TAUGHT_SETS = {"learned", "pending", "failures", "learn", "trickle", "logins", "loginp"}
 TAUGHT_RULES = {
+    "connections.learned",
     "encrypted.learned",
     "scanner.learned",
     "identity.learned",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.backends.connections import Connections
 from sipfw.backends.limit_state import Bucket, Standing, Table
 from sipfw.backends.source_sets import Door, Held
 from sipfw.compiler.pipeline import compile_policy
@@ -40,7 +39,6 @@ class Kernel(Untouched):
     full: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
     open: int | None = 0
-    closed: int = 0
     asked: list[str] = field(default_factory=list)
 
     def held(self, item: AddressSet, source: IpAddress, door: Door | None = None) -> Held:
@@ -59,9 +57,9 @@ class Kernel(Untouched):
         buckets = tuple(each for each in every if port is None or each.port in {None, port})
         return Table(limit, Family.IP, buckets, cut=name in self.cut, full=name in self.full)
 
-    def connections(self, network: IPv4Network | IPv6Network) -> Connections | None:
+    def connections(self, network: IPv4Network | IPv6Network) -> int | None:
         self.asked.append(str(network))
-        return None if self.open is None else Connections(self.open, self.closed)
+        return self.open
 
     def common(self, ruleset: Ruleset) -> dict[str, Limit]:
         assert ruleset.chains
@@ -176,11 +174,6 @@ def test_connections_are_counted_with_the_new_one(
 ) -> None:
     source = Source(ruleset, STRANGER, None, Kernel(open=count))
     assert source.reading("connlimit.per-source").standing is standing
-
-
-def test_a_closed_connection_may_stop_the_next_one(ruleset: Ruleset) -> None:
-    source = Source(ruleset, STRANGER, None, Kernel(closed=1))
-    assert source.reading("connlimit.per-source").standing is Limit.UNKNOWN
 
 
 def test_only_what_a_packet_may_meet_is_read(ruleset: Ruleset) -> None:

@@ -7,7 +7,6 @@ is not tracked, so what is counted here is the most that they hold.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,36 +31,22 @@ _ENTRY = re.compile(r"\btcp +6 \d+ (\w+) src=(\S+) dst=\S+ sport=\d+ dport=(\d+)
 _CLOSED = {"TIME_WAIT", "CLOSE"}
 
 
-@dataclass(frozen=True, slots=True)
-class Connections:
-    """Those that are open, and those that are closed and still remembered.
-
-    xt_connlimit drops a SYN, uncounted, where connection tracking still has a closed connection
-    between the same ports (seen on 6.18: nf_conncount adds nothing for it and returns 0).
-    """
-
-    open: int
-    closed: int = 0
-
-
 def tcp_connections(
     network: IPv4Network | IPv6Network,
     ports: Collection[PortRange],
     runner: Runner,
     proc_net: Path = _PROC_NET,
-) -> Connections | None:
-    """Return the connections of a network to these ports; None if nobody tells."""
+) -> int | None:
+    """Return the open connections of a network to these ports; None if nobody tells."""
     text = _listing(network.version, runner, proc_net)
     if text is None:
         return None
-    states = [
-        state
-        for state, source, port in _ENTRY.findall(text)
-        if any(item.first <= int(port) <= item.last for item in ports)
+    return sum(
+        state not in _CLOSED
+        and any(item.first <= int(port) <= item.last for item in ports)
         and ip_address(source) in network
-    ]
-    closed = sum(state in _CLOSED for state in states)
-    return Connections(len(states) - closed, closed)
+        for state, source, port in _ENTRY.findall(text)
+    )
 
 
 def _listing(version: int, runner: Runner, proc_net: Path) -> str | None:

@@ -115,5 +115,5 @@ def _reading(reading: Reading, source: Source) -> dict[str, Any]:
             }
             for bucket in reading.buckets
         ],
-        "connections": None if reading.connections is None else reading.connections.open,
+        "connections": reading.connections,
     }

@@ -56,13 +56,8 @@ def standing_text(reading: Reading) -> str:
         if reading.connections is None:
             return "unknown: its connections cannot be counted on this host"
         if reading.standing is Limit.WITHIN:
-            return f"within: at most {reading.connections.open} open"
-        if reading.connections.open < limit.count:
-            return (
-                f"unknown: {reading.connections.closed} just closed; the kernel may drop a new one "
-                "from the same port"
-            )
-        return f"unknown: {reading.connections.open} open, and the kernel may count fewer"
+            return f"within: at most {reading.connections} open"
+        return f"unknown: {reading.connections} open, and the kernel may count fewer"
     if not buckets and reading.full:
         return "exceeded: the kernel's table is full, and it drops whom it does not know"
     if not buckets and reading.standing is Limit.UNKNOWN:

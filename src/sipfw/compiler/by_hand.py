@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sipfw.compiler import names
 from sipfw.ruleset.match import Direction, InSet
 from sipfw.ruleset.model import AddressSet, Chain, Layer, Priority, Ruleset, SetKind
-from sipfw.ruleset.rule import Done, Drop, Goto, Origin, Rule
+from sipfw.ruleset.rule import Done, Drop, Goto, Origin, Return, Rule
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
@@ -69,6 +69,9 @@ def _with_guests(ruleset: Ruleset) -> Ruleset:
     rules = {
         names.TRUSTED: _guest("trusted.guest"),
         names.ENCRYPTED: _guest("encrypted.guest"),
+        names.CONNECTIONS: replace(
+            _guest("connections.guest"), action=Return(), summary="trusted for a time by hand"
+        ),
         # Their failures would be a ban on the day that the trust ends.
         names.FAILURE: replace(
             _guest("failure.guests"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-# Entry chains, one per hook.
+# Entry chains, one per hook and table.
 PREROUTING = "SIPFW_PREROUTING"
 OUTPUT = "SIPFW_OUTPUT"
 INPUT = "SIPFW_INPUT"
+CONNECT = "SIPFW_CONNECT"
 
 # Layers.
 TRUSTED = "SIP_TRUSTED"
@@ -21,11 +22,13 @@ SIGNATURES = "SIP_SIGNATURES"
 RATE_LIMIT = "SIP_RATE_LIMIT"
 RECENT = "SIP_RECENT"
 BAN = "SIP_BAN"
+SWITCH = "SIP_SWITCH"
 REPLIES = "SIP_REPLIES"
 REFUSED = "SIP_REFUSED"
 SUCCESS = "SIP_SUCCESS"
 LEARN = "SIP_LEARN"
 FAILURE = "SIP_FAILURE"
+CONNECTIONS = "SIP_CONNECTIONS"
 HOST = "SIP_HOST"
 
 # The chain of one logged rule; the rest of its name is a digest of the rule's id.

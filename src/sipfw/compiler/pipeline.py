@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.compiler.by_hand import NOBODY, with_by_hand
 from sipfw.compiler.context import Context
+from sipfw.compiler.layers.connections import connection_chains
 from sipfw.compiler.layers.entry import entry_chains
 from sipfw.compiler.layers.host import host_chains
 from sipfw.compiler.layers.known import known_chains
@@ -42,6 +43,7 @@ def compile_policy(
         *known_chains(context),
         *scanner_chains(context),
         *rate_chains(context),
+        *connection_chains(context),
         *reply_chains(context),
         *host_chains(context),
     ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sipfw.backends.connections import Connections, tcp_connections
+from sipfw.backends.connections import tcp_connections
 from sipfw.backends.limit_state import NftLimits, XtLimits
 from sipfw.backends.live_marks import marks
 from sipfw.backends.runner import SubprocessRunner
@@ -57,7 +57,6 @@ class LiveKernel:
 
     def __init__(self, firewall: Firewall, proc_net: Path = _PROC_NET) -> None:
         self._proc_net = proc_net
-        self._nftables = firewall.backend == "nftables"
         self._runner = SubprocessRunner()
         self._ports = {
             item
@@ -67,17 +66,15 @@ class LiveKernel:
         }
         self.sets: SourceSets
         self.limits: LimitState
-        if self._nftables:
+        if firewall.backend == "nftables":
             self.sets, self.limits = NftSets(), NftLimits()
         else:
             self.limits = XtLimits(proc_net)
             self.sets = IpsetSets(self._runner) if firewall.ipset else RecentSets(proc_net)
 
-    def connections(self, network: IPv4Network | IPv6Network) -> Connections | None:
-        """Return the SIP connections of a network; None if nobody tells."""
-        found = tcp_connections(network, self._ports, self._runner, self._proc_net)
-        # Only xt_connlimit takes offence at closed ones.
-        return Connections(found.open) if found is not None and self._nftables else found
+    def connections(self, network: IPv4Network | IPv6Network) -> int | None:
+        """Return how many SIP connections a network holds; None if nobody tells."""
+        return tcp_connections(network, self._ports, self._runner, self._proc_net)
 
     def common(self, ruleset: Ruleset) -> dict[str, Limit]:
         """Return nothing: neither xt_limit nor nf_tables shows the tokens of a common limit."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from sipfw.backends.connections import Connections
 from sipfw.backends.limit_state import Bucket, Standing, Table, prefix
 from sipfw.backends.source_sets import Door, Held
 from sipfw.ruleset.match import ConnectionsAbove, RateAbove, SeenAtLeast
@@ -39,8 +38,8 @@ _KNOWN = {
 class Reading:
     """Where the source stands against the limit of one rule.
 
-    `buckets` are its own; `full` says that the kernel takes no more of them. `connections` are
-    those of connection tracking, where the limit is about them.
+    `buckets` are its own; `full` says that the kernel takes no more of them. `connections` is how
+    many are open, where the limit is about them.
     """
 
     rule_id: str
@@ -48,7 +47,7 @@ class Reading:
     standing: Limit
     buckets: tuple[Bucket, ...] = ()
     full: bool = False
-    connections: Connections | None = None
+    connections: int | None = None
 
 
 class Kernel(Protocol):
@@ -64,8 +63,8 @@ class Kernel(Protocol):
         """Give access to the limits."""
         ...
 
-    def connections(self, network: IPv4Network | IPv6Network) -> Connections | None:
-        """Return the SIP connections of a network; None if nobody tells."""
+    def connections(self, network: IPv4Network | IPv6Network) -> int | None:
+        """Return how many SIP connections a network holds; None if nobody tells."""
         ...
 
     def common(self, ruleset: Ruleset) -> dict[str, Limit]:
@@ -86,10 +85,10 @@ class Untouched:
         """Give access to limits without buckets."""
         return self
 
-    def connections(self, network: IPv4Network | IPv6Network) -> Connections | None:
+    def connections(self, network: IPv4Network | IPv6Network) -> int | None:
         """Return none."""
         del network
-        return Connections(0)
+        return 0
 
     def common(self, ruleset: Ruleset) -> dict[str, Limit]:
         """Return that nobody uses them up."""
@@ -207,7 +206,7 @@ class Source:
             bits = limit.prefix.ip if self.address.version == 4 else limit.prefix.ip6
             held = self._kernel.connections(ip_network((self.address, bits), strict=False))
             # This one comes on top. Whether the kernel's own list is as long, nobody can tell.
-            fits = held is not None and held.open + 1 <= limit.count and not held.closed
+            fits = held is not None and held + 1 <= limit.count
             standing = Limit.WITHIN if fits else Limit.UNKNOWN
             return Reading(rule_id, limit, standing, connections=held)
         table = self._kernel.limits.ask(limit, self.address, self._port)

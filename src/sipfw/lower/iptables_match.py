@@ -143,9 +143,10 @@ def _add_single(draft: Draft, match: Match, family: Family) -> Draft:
         case Protocol():
             return draft.with_protocol(match.proto.value)
         case Interface():
+            name = match.name.replace("*", "+")
             if match.direction is Direction.SOURCE:
-                return replace(draft, in_interface=match.name)
-            return replace(draft, out_interface=match.name)
+                return replace(draft, in_interface=name)
+            return replace(draft, out_interface=name)
         case InSet():
             name = set_name(match.set, family)
             ends = (

@@ -7,8 +7,8 @@ import re
 from sipfw.ruleset.model import Base, Hook, Priority
 from sipfw.ruleset.rule import Family
 
-# Priorities by nft's names: raw is before connection tracking (-200), filter after it.
-_PRIORITIES = {Priority.RAW: -300, Priority.FILTER: 0}
+# Priorities by nft's names: raw is before connection tracking (-200), mangle before dstnat (-100).
+_PRIORITIES = {Priority.RAW: -300, Priority.MANGLE: -150, Priority.FILTER: 0}
 _NFPROTO = {Family.IP: "ipv4", Family.IP6: "ipv6"}
 _NUMBERS = {family: str(number) for number, family in enumerate(Family, start=1)}
 _ID = re.compile(r"hook\..*/(?P<number>\d+)")

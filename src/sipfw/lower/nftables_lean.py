@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from sipfw.ruleset.model import Chain
     from sipfw.ruleset.rule import Rule
 
+# In the condition of a hook.
+_MOST_PORTS = 32
+
 
 def leads_on(rule: Rule) -> bool:
     """Tell whether nobody misses the rule's counter: it takes all that is left, or all requests."""
@@ -50,13 +53,13 @@ def port_match(chain: Chain) -> str:
         if isinstance(rule.action, Done) and rule.matches == (Interface("lo"),):
             continue
         match rule.matches:
-            case (Ports(ranges=ranges, direction=Direction.DESTINATION), *_) if all(
-                each.first == each.last for each in ranges
-            ):
-                ports |= {each.first for each in ranges}
+            case (Ports(ranges=ranges, direction=Direction.DESTINATION), *_):
+                # A range would make the set a tree, and whole media ranges a long list.
+                for each in ranges:
+                    ports |= set(range(each.first, min(each.last, each.first + _MOST_PORTS) + 1))
             case _:
                 return ""
-    if not ports:
+    if not 1 <= len(ports) <= _MOST_PORTS:
         return ""
     listed = ", ".join(map(str, sorted(ports)))
     return f"th dport {listed if len(ports) == 1 else f'{{ {listed} }}'} "

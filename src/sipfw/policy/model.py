@@ -19,6 +19,7 @@ from sipfw.policy.types import (
     Duration,
     Identifier,
     InterfaceName,
+    InterfacePattern,
     NetworkField,
     PeerAddress,
     Port,
@@ -97,6 +98,13 @@ class Signalling(Section):
     tls: tuple[Port, ...] = Field((), description="SIP over TLS.")
     ws: tuple[Port, ...] = Field((), description="SIP over WebSocket.")
     wss: tuple[Port, ...] = Field((), description="SIP over secure WebSocket.")
+    behind: tuple[InterfacePattern, ...] = Field(
+        (),
+        max_length=16,
+        description="Interfaces behind which the switch itself runs: the bridge of its container "
+        "(docker0, br-*), or the way to a PBX that this host leads the ports on to. What comes "
+        "from there is never limited, and its answers teach.",
+    )
 
 
 class Media(Section):

@@ -51,6 +51,7 @@ def findings(policy: Policy) -> list[Finding]:
         _peer_overlaps,
         _port_conflicts,
         _media_ports,
+        _behind,
         _buckets,
         _recent,
         _signatures,
@@ -224,6 +225,22 @@ def _media_ports(policy: Policy) -> Iterator[Finding]:
                 yield Finding(
                     ("signalling", "udp", index), message, related=("media", "ports", place)
                 )
+
+
+def _behind(policy: Policy) -> Iterator[Finding]:
+    behind = policy.signalling.behind
+    for index, name in enumerate(behind):
+        if name == "lo":
+            message = "'lo' is this host itself, which is never limited; remove it"
+            yield Finding(("signalling", "behind", index), message)
+        elif name in behind[:index]:
+            yield Finding(("signalling", "behind", index), f"'{name}' is there twice; remove one")
+    if behind and policy.media.notrack:
+        message = (
+            "RTP of a switch behind this host needs connection tracking, which changes its "
+            "addresses; set notrack: false, or take signalling.behind out"
+        )
+        yield Finding(("media", "notrack"), message, related=("signalling", "behind"))
 
 
 def _all_buckets(policy: Policy) -> Iterator[tuple[Path, Rate, int]]:

@@ -35,7 +35,9 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOSTNAME = re.compile(rf"^(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+\.?\Z")
 _LOOKS_NUMERIC = re.compile(r":|^[0-9.]+(?:/|$)")
 _IDENTIFIER = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
-_INTERFACE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,14}\Z")
+# IFNAMSIZ is 16 with the final NUL (linux/if.h).
+_LONGEST_INTERFACE = 15
+_INTERFACE = re.compile(rf"^[A-Za-z0-9][A-Za-z0-9_.@-]{{0,{_LONGEST_INTERFACE - 1}}}\Z")
 _RATE = re.compile(r"^([0-9]{1,12}) */ *(s|sec|second|m|min|minute|h|hour)\Z")
 _PORT_RANGE = re.compile(r"^([0-9]{1,7}) ?- ?([0-9]{1,7})\Z")
 _DURATION = re.compile(r"^([0-9]{1,12})(s|m|h|d)?\Z")
@@ -64,21 +66,36 @@ def shown(value: object) -> str:
     return f"'{text[:60]}…'" if len(text) > 60 else f"'{text}'"
 
 
-def parse_identifier(value: object) -> str:
-    """Accept a lower-case name that is safe as part of an id, a set name and a file name."""
+def parse_identifier(value: object, *, longest: int = 31) -> str:
+    """Accept a lower-case name that is safe as part of an id, a set name and a file name.
+
+    A `longest` below 31 is for the message; the caller says so itself of a name that is sound.
+    """
     if isinstance(value, str) and _IDENTIFIER.match(value):
         return value
     raise ValueError(
         f"{shown(value)} is not a name; write lower-case letters, digits and '-', "
-        "a letter first, at most 31 characters"
+        f"a letter first, at most {longest} characters"
     )
 
 
 def parse_interface(value: object) -> str:
-    """Accept a Linux interface name (IFNAMSIZ is 16 with the final NUL)."""
+    """Accept a Linux interface name."""
     if isinstance(value, str) and _INTERFACE.match(value):
         return value
     raise ValueError(f"{shown(value)} is not an interface name; see `ip -br link`")
+
+
+def parse_interface_pattern(value: object) -> str:
+    """Accept an interface name, or the beginning of one with a `*` behind it."""
+    if isinstance(value, str) and len(value) <= _LONGEST_INTERFACE:
+        start = value.removesuffix("*")
+        if _INTERFACE.match(start):
+            return value
+    raise ValueError(
+        f"{shown(value)} is not an interface name; see `ip -br link`, or write the beginning of "
+        "a name with a '*' behind it, such as 'br-*'"
+    )
 
 
 def parse_network(value: object) -> Network:
@@ -233,6 +250,7 @@ _AS_TEXT = PlainSerializer(str, return_type=str)
 
 Identifier = Annotated[str, BeforeValidator(parse_identifier)]
 InterfaceName = Annotated[str, BeforeValidator(parse_interface)]
+InterfacePattern = Annotated[str, BeforeValidator(parse_interface_pattern)]
 NetworkField = Annotated[
     IPv4Network | IPv6Network,
     BeforeValidator(parse_network),

@@ -124,10 +124,18 @@ class InSet:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """The packet came in through (source) or leaves through (destination) this interface."""
+    """The packet came in through (source) or leaves through (destination) this interface.
+
+    A `*` at the end of the name stands for any rest.
+    """
 
     name: str
     direction: Direction = Direction.SOURCE
+
+    def fits(self, name: str) -> bool:
+        """Tell whether an interface of that name is meant."""
+        start, star, _ = self.name.partition("*")
+        return name.startswith(start) if star else name == start
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,14 @@ class Hook(StrEnum):
 
 
 class Priority(StrEnum):
-    """When, within a hook: `raw` is before connection tracking, `filter` after it."""
+    """When, within a hook, in the order in which the kernel calls them.
+
+    `raw` is before connection tracking, `mangle` after it and before a change of the destination
+    (DNAT), `filter` after both.
+    """
 
     RAW = "raw"
+    MANGLE = "mangle"
     FILTER = "filter"
 
 

@@ -192,7 +192,7 @@ def _interface(match: Interface, scene: Scene) -> Answer:
         return Answer(holds, f"{'comes' if holds else 'does not come'} from this host itself")
     if name is None:
         return _nobody_knows("the interface", f"it {verb} {match.name}")
-    holds = name == match.name
+    holds = match.fits(name)
     return Answer(holds, f"{verb} {name}" if holds else f"{verb} {name}, not {match.name}")
 
 

@@ -37,6 +37,16 @@ def _prerouting(context: Context) -> Chain:
             context.origin("signalling"),
         )
     ]
+    rules += [
+        Rule(
+            f"entry.behind-{number}",
+            (Interface(name),),
+            Goto(names.SWITCH) if context.learning else Done(),
+            f"what the switch behind {name} sends",
+            context.origin("signalling", "behind"),
+        )
+        for number, name in enumerate(context.policy.signalling.behind, start=1)
+    ]
     if context.policy.media.notrack and context.policy.media.ports:
         rules.append(
             Rule(

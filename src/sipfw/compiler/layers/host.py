@@ -6,6 +6,7 @@ from ipaddress import IPv6Network
 
 from sipfw.compiler import names
 from sipfw.compiler.context import Context, join_ports
+from sipfw.compiler.layers.connections import connection_rules
 from sipfw.policy.model import MediaFrom
 from sipfw.ruleset.match import (
     Address,
@@ -48,6 +49,10 @@ def host_chains(context: Context) -> list[Chain]:
     ]
     if not rules and not host_guarded(context):
         return []
+    if not context.policy.signalling.behind:
+        # In front of the rule that accepts TCP; UDP has left before.
+        place = next((n for n, rule in enumerate(rules) if rule.id == "host.sip-tcp"), len(rules))
+        rules[place:place] = connection_rules(context)
     chains = []
     if host_guarded(context):
         rules[:0] = _media(context)

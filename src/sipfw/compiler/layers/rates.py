@@ -9,7 +9,6 @@ from sipfw.compiler import names
 from sipfw.compiler.layers.known import ONE_ADDRESS, ONE_SOURCE
 from sipfw.policy.model import HashLimit
 from sipfw.ruleset.match import (
-    ConnectionsAbove,
     L4Proto,
     PayloadAt,
     PrefixLengths,
@@ -89,7 +88,6 @@ def _rate_limit(context: Context) -> Chain:
         )
     rules += _recent_calls(context)
     rules += _methods(context)
-    rules += _connections(context)
     rules += _pending(context)
     rules.append(
         Rule(
@@ -166,30 +164,6 @@ def _methods(context: Context) -> list[Rule]:
             )
         )
     return rules
-
-
-def _connections(context: Context) -> list[Rule]:
-    """Count TCP connections at their SYN.
-
-    The kernel makes its own tuple of a packet that has no connection yet (nf_conncount), so this
-    need not stand behind connection tracking; that saves every packet of the host a table. The
-    price is a port that is used again while its closed connection is still tracked: nothing is
-    added, and xt_connlimit drops what then counts 0 (docs/decisions/0010-order-by-price.md).
-    """
-    limits = context.policy.limits.connlimit
-    if limits is None:
-        return []
-    return [
-        Rule(
-            f"connlimit.{field.replace('_', '-')}",
-            (TcpSyn(), ConnectionsAbove(count, prefix)),
-            Drop(),
-            f"more than {count} connections {field.replace('_', ' ')}",
-            context.origin("limits", "connlimit", field),
-        )
-        for field, prefix in (("per_source", ONE_SOURCE), ("per_subnet", NEIGHBOURS))
-        if (count := getattr(limits, field)) is not None
-    ]
 
 
 def _pending(context: Context) -> list[Rule]:

@@ -40,7 +40,7 @@ def reply_chains(context: Context) -> list[Chain]:
     entry = _output(context)
     if not context.learning:
         return [entry] if len(entry.rules) > 1 else []
-    chains = [entry, _replies(context), _success(context), _learn(context)]
+    chains = [entry, *_behind(context), _replies(context), _success(context), _learn(context)]
     if context.bans:
         chains += [_refused(context), _failure(context)]
     return chains
@@ -68,18 +68,7 @@ def _output(context: Context) -> Chain:
             )
         )
     if context.learning:
-        for transport, proto in _PLAIN:
-            ports = context.signalling_ports(transport)
-            if ports:
-                rules.append(
-                    Rule(
-                        f"replies.{transport}",
-                        (Ports(proto, ports, Direction.SOURCE),),
-                        Goto(names.REPLIES),
-                        f"what the switch sends over {transport.upper()}",
-                        context.origin("learning"),
-                    )
-                )
+        rules += _signalling(context, "replies")
     return Chain(
         names.OUTPUT,
         Layer.REPLIES,
@@ -88,6 +77,38 @@ def _output(context: Context) -> Chain:
         Priority.RAW,
         Base(Hook.OUTPUT, Priority.RAW),
     )
+
+
+def _signalling(context: Context, prefix: str) -> list[Rule]:
+    """Find SIP by its source port: media of a caller, sent back to him, may look like an answer."""
+    return [
+        Rule(
+            f"{prefix}.{transport}",
+            (Ports(proto, ports, Direction.SOURCE),),
+            Goto(names.REPLIES),
+            f"what the switch sends over {transport.upper()}",
+            context.origin("learning"),
+        )
+        for transport, proto in _PLAIN
+        if (ports := context.signalling_ports(transport))
+    ]
+
+
+def _behind(context: Context) -> list[Chain]:
+    """Judge what a switch behind this host sends: it is forwarded and never meets OUTPUT."""
+    if not context.policy.signalling.behind:
+        return []
+    origin = context.origin("signalling", "behind")
+    other = Rule("switch.other", (), Done(), "what the switch sends beside SIP", origin)
+    return [
+        Chain(
+            names.SWITCH,
+            Layer.REPLIES,
+            "what a switch behind this host sends: never limited",
+            (*_signalling(context, "switch"), other),
+            Priority.RAW,
+        )
+    ]
 
 
 def _replies(context: Context) -> Chain:
