@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 import pytest
-from container import container
+from container import ADDRESS, container
 from shared_host import BACKENDS, SharedHost
 
 from lab import Family, Lab, sip, unavailable_reason
@@ -260,3 +260,39 @@ def test_failures_ban(place: Place, family: Family) -> None:
     guesser.send(target, 5060, message("INVITE", target))
     sink.settle(quiet=0.2)
     assert len(sink.arrivals()) == 5
+
+
+def test_a_policy_that_names_no_bridge_is_warned_of(place: Place) -> None:
+    unnamed = {"trusted_peers": POLICY["trusted_peers"]}
+    words = ("--backend", place.host.backend, "--policy", place.host.policy(unnamed))
+    done = place.host.sipfw("apply", "--dry-run", *words)
+    assert done.returncode == 0
+    warning = "warning: signalling.behind: port 5060 is sent on to a container"
+    assert [line for line in done.stderr.splitlines() if line.startswith(warning)]
+    done = place.host.sipfw("apply", "--dry-run", *words, "--set", "signalling.behind=[docker0]")
+    assert warning not in done.stderr
+
+
+def test_the_way_to_the_internet_is_no_bridge(place: Place) -> None:
+    words = ("--backend", place.host.backend, "--policy", place.host.policy(POLICY))
+    route = ["ip", "-6", "route", "add", "default", "dev", "docker0", "metric", "4000"]
+    place.host.node.run(route)
+    try:
+        done = place.host.sipfw("apply", *words)
+        forced = place.host.sipfw("apply", *words, "--force")
+    finally:
+        place.host.node.run([*route[:3], "del", *route[4:]])
+    assert done.returncode == 4
+    assert "policy.yaml:4: signalling.behind: docker0 is where the default" in done.stderr
+    assert forced.returncode == 0
+    assert "FORCED: docker0 is where the default" in forced.stderr
+
+
+def test_why_knows_the_way_of_the_containers_packets(place: Place, family: Family) -> None:
+    done = place.host.sipfw("why", ADDRESS[family], "--method", "OPTIONS", "--transport", "udp")
+    assert done.returncode == 0
+    assert "entry.behind-1" in done.stdout or "switch.other" in done.stdout
+    assert "docker" in done.stdout
+    done = place.host.sipfw("why", "198.51.100.61", "--method", "OPTIONS", "--transport", "udp")
+    assert "scanner.options-udp" in done.stdout
+    assert "depends" not in done.stdout

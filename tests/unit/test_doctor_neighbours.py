@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 from doctor_host import Fake, saved
 
+from sipfw.compiler.pipeline import compile_policy
+from sipfw.deploy.state import Applied, write_applied
 from sipfw.doctor import checks_neighbours, checks_network
 from sipfw.doctor.checks_alg import sip_alg
+from sipfw.doctor.containers import unnamed_containers
 from sipfw.doctor.findings import CannotTellError, State
+from sipfw.lower.iptables import lower
+from sipfw.policy.load import Request, load
+from sipfw.verify.expectation import expect
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -193,6 +199,37 @@ def test_containers(fake: Fake) -> None:
     assert "port 5060 is sent on" in found.sentence
     fake.setting("net/ipv4/ip_forward", 0)
     assert checks_network.published(fake.host()).state is State.WARNING
+
+
+@pytest.mark.parametrize(
+    ("behind", "state"), [("[]", State.PROBLEM), ("[docker0]", State.OK), ("['br-*']", State.OK)]
+)
+def test_an_applied_policy_names_the_bridge(
+    behind: str, state: State, fake: Fake, tmp_path: Path
+) -> None:
+    fake.setting("net/ipv4/ip_forward", 1)
+    fake.iptables_nft(saved(DOCKER.format(5060, 5060), table="nat", chains="DOCKER"))
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(f"signalling: {{behind: {behind}}}\n")
+    ruleset = compile_policy(load(Request(policy)))
+    found = unnamed_containers(fake.host(), ruleset)
+    assert [item.field for item in found] == (["signalling.behind"] if behind == "[]" else [])
+    layout = fake.host().layout
+    layout.state.mkdir(parents=True)
+    write_applied(layout, Applied(expect(ruleset, lower(ruleset)), "p", "iptables-nft", 1))
+    answer = checks_network.published(fake.host())
+    assert answer.state is state
+    assert ("signalling: {behind: [docker0]}" in answer.sentence) == (behind == "[]")
+
+
+def test_a_host_that_forwards_nothing_has_no_container(fake: Fake) -> None:
+    fake.iptables_nft(saved(DOCKER.format(5060, 5060), table="nat", chains="DOCKER"))
+    ruleset = compile_policy(load(Request(None)))
+    fake.setting("net/ipv4/ip_forward", 0)
+    assert unnamed_containers(fake.host(), ruleset) == []
+    fake.setting("net/ipv4/ip_forward", 1)
+    assert unnamed_containers(fake.host(is_root=False), ruleset) == []
+    assert unnamed_containers(fake.host(), ruleset)
 
 
 def test_containers_by_nft(fake: Fake) -> None:

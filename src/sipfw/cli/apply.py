@@ -72,6 +72,8 @@ def command(
     from sipfw.deploy.choose import choose
     from sipfw.deploy.files import Layout
     from sipfw.deploy.targets import Options
+    from sipfw.doctor.containers import unnamed_containers
+    from sipfw.doctor.host import Host
     from sipfw.lower.setless import warnings
 
     layout, loaded = Layout(choice.root), load_policy(choice)
@@ -85,6 +87,7 @@ def command(
         remark(warnings(wanted.ruleset))
     choice_of_backend = choose(backend, layout, ipset=not no_ipset)
     remark(choice_of_backend.remarks)
+    remark(unnamed_containers(Host(choice.root), wanted.ruleset))
     chosen = choice_of_backend.target
     options = Options(adopt=adopt, lock_seconds=lock_seconds, force=force)
     if dry_run:

@@ -95,6 +95,7 @@ def command(
 def _look(question: Question, firewall: Firewall) -> tuple[Question, Source]:
     from dataclasses import replace
 
+    from sipfw.deploy.proc_net import way_to
     from sipfw.look.why_live import LiveKernel, is_own_address
     from sipfw.look.why_state import Source, Untouched
 
@@ -102,7 +103,9 @@ def _look(question: Question, firewall: Firewall) -> tuple[Question, Source]:
     local = question.source.is_loopback if offline else is_own_address(question.source)
     kernel = Untouched() if offline else LiveKernel(firewall)
     source = Source(firewall.ruleset, question.source, question.source_port, kernel)
-    return replace(question, local=local), source
+    # What a host would send comes in where its answers go out, unless a route says otherwise.
+    interface = None if offline or local else way_to(question.source)
+    return replace(question, local=local, interface=interface), source
 
 
 def _applied(choice: Choice, source: IpAddress) -> Firewall:

@@ -15,6 +15,7 @@ from sipfw.deploy.live import Firewall, current, stored
 from sipfw.deploy.lock import state_lock
 from sipfw.deploy.lockout import spare_logged_in
 from sipfw.deploy.names import names_file
+from sipfw.deploy.openings import require_no_opening
 from sipfw.deploy.privilege import require_root
 from sipfw.deploy.repair import settle
 from sipfw.deploy.service import systemd, uninstall
@@ -70,7 +71,7 @@ def apply(
         now = current(layout)
         _refuse_other_backend(now, content.backend)
         warnings = [
-            *spare_logged_in(content.ruleset, force=options.force),
+            *_harmless(content.ruleset, options),
             *_doubtful_way_back(layout, now),
         ]
         made = write_generation(layout, full, now.generation)
@@ -84,6 +85,14 @@ def apply(
         )
         prune(layout, (made.number, now.generation))
     return outcome_of(result, made.number, waiting, said, warnings)
+
+
+def _harmless(ruleset: Ruleset, options: Options) -> list[Diagnostic]:
+    """Return warnings; BackendError where the ruleset would harm this host."""
+    return [
+        *spare_logged_in(ruleset, force=options.force),
+        *require_no_opening(ruleset, force=options.force),
+    ]
 
 
 def _firewall(content: Content, made: Generation) -> Firewall:
@@ -144,7 +153,7 @@ def rehearse(
     """
     require_root()
     warnings = (
-        *spare_logged_in(ruleset, force=options.force),
+        *_harmless(ruleset, options),
         *chosen.check(ruleset, options),
     )
     expectation = chosen.expectation(ruleset)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sipfw.deploy.proc_net import from_hex, lines_of, way_to
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -25,10 +27,6 @@ _ESTABLISHED = 1
 _LISTEN = 10
 
 _ROOT = "0"
-
-# linux/route.h: RTF_UP, RTF_REJECT.
-_UP = 0x1
-_REJECT = 0x200
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +59,6 @@ class _Socket:
     state: int
     uid: str
     inode: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Route:
-    network: IPv4Network | IPv6Network
-    metric: int
-    interface: str
 
 
 def ssh_sessions(
@@ -129,7 +120,7 @@ def _ancestry(
 
 
 def _parent(process: Path) -> str | None:
-    words = [line.split() for line in _lines(process / "status") if line.startswith("PPid:")]
+    words = [line.split() for line in lines_of(process / "status") if line.startswith("PPid:")]
     return words[0][1] if words and len(words[0]) == 2 and words[0][1].isdecimal() else None
 
 
@@ -190,7 +181,7 @@ def _ssh_ports(proc: Path, sockets: Iterable[_Socket]) -> set[int]:
         link
         for comm in proc.glob("[0-9]*/comm")
         # Read once: the process may end in between.
-        if set(_lines(comm)[:1]) & set(_DAEMONS)
+        if set(lines_of(comm)[:1]) & set(_DAEMONS)
         for link in _links(comm.parent / "fd")
     ]
     own = {link[8:-1] for link in links if link.startswith("socket:[")}
@@ -210,16 +201,9 @@ def _links(folder: Path) -> Iterator[str]:
             continue
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-
-
 def _sockets(path: Path) -> Iterator[_Socket]:
     """Read a table of proc_pid_net(5): `sl local remote st queues timer retrnsmt uid to inode`."""
-    for line in _lines(path)[1:]:
+    for line in lines_of(path)[1:]:
         words = line.split()
         try:
             (local, port), (remote, remote_port) = _end(words[1]), _end(words[2])
@@ -231,50 +215,10 @@ def _sockets(path: Path) -> Iterator[_Socket]:
 
 def _end(text: str) -> tuple[IPv4Address | IPv6Address, int]:
     address, _, port = text.partition(":")
-    return _plain(_from_hex(address)), int(port, 16)
-
-
-def _from_hex(text: str) -> IPv4Address | IPv6Address:
-    """The kernel prints each 32 bits of an address as a number of this machine's byte order."""
-    words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
-    packed = struct.pack(f"={len(words)}I", *words)
-    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
+    return _plain(from_hex(address)), int(port, 16)
 
 
 def _interface(proc: Path, session: Session) -> str | None:
-    """Return where the route to the client leads; None where no single route is the best."""
     if session.client.is_loopback or session.client == session.address:
         return "lo"
-    routes = _routes4(proc) if session.client.version == 4 else _routes6(proc)
-    fitting = [route for route in routes if session.client in route.network]
-    best = min((_rank(route) for route in fitting), default=None)
-    names = {route.interface for route in fitting if _rank(route) == best}
-    return names.pop() if len(names) == 1 else None
-
-
-def _rank(route: _Route) -> tuple[int, int]:
-    return -route.network.prefixlen, route.metric
-
-
-def _routes4(proc: Path) -> Iterator[_Route]:
-    """Read `iface destination gateway flags refcnt use metric mask ...` of the main table."""
-    for line in _lines(proc / "net" / "route")[1:]:
-        words = line.split()
-        try:
-            if int(words[3], 16) & (_UP | _REJECT) == _UP:
-                network = IPv4Network(f"{_from_hex(words[1])}/{_from_hex(words[7])}")
-                yield _Route(network, int(words[6]), words[0])
-        except (IndexError, ValueError, struct.error):
-            continue
-
-
-def _routes6(proc: Path) -> Iterator[_Route]:
-    """Read `destination length source length gateway metric refcnt use flags iface`."""
-    for line in _lines(proc / "net" / "ipv6_route"):
-        words = line.split()
-        try:
-            if int(words[8], 16) & (_UP | _REJECT) == _UP:
-                network = IPv6Network((bytes.fromhex(words[0]), int(words[1], 16)))
-                yield _Route(network, int(words[5], 16), words[9])
-        except (IndexError, ValueError):
-            continue
+    return way_to(session.client, proc)

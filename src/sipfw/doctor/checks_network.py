@@ -14,6 +14,7 @@ from sipfw.lower.xtables import Family
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sipfw.deploy.state import Applied
     from sipfw.doctor.host import Host
 
 # What the Internet routes; unique local addresses are global to the kernel and to nobody else.
@@ -91,4 +92,23 @@ def published(host: Host) -> Finding:
         sentence = f"port {listed(ports)} is sent on to a container, but ip_forward is off"
         return Finding(name, State.WARNING, sentence, "sysctl -w net.ipv4.ip_forward=1")
     sentence = f"port {listed(ports)} is sent on to a container: guarded in raw like the host's own"
-    return Finding(name, State.OK, sentence)
+    if host.applied is None or _knows_containers(host.applied):
+        return Finding(name, State.OK, sentence)
+    return Finding(name, State.PROBLEM, unnamed_text(ports))
+
+
+def unnamed_text(ports: set[int]) -> str:
+    """Say what becomes of a switch whose interface the policy does not name, and what to do."""
+    return (
+        f"port {listed(ports)} is sent on to a container, whose own calls count as a stranger's: "
+        "they are limited and can get it banned, and its answers teach nothing; name its bridge "
+        "in the policy, signalling: {behind: [docker0]}, and apply"
+    )
+
+
+def _knows_containers(applied: Applied) -> bool:
+    return any(
+        rule.id.startswith("entry.behind-")
+        for chain in applied.expectation.chains
+        for rule in chain.rules
+    )

@@ -92,6 +92,7 @@ def _walked(
             item.tcp,
             item.flags,
             item.payload,
+            item.interface,
         )
         if key not in walks:
             walks[key] = evaluate(ruleset, _packet(item), live, path=_RAW)

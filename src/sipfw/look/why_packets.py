@@ -39,7 +39,7 @@ class Transport(StrEnum):
 class Question:
     """Who sends what. None means: not known (`source_port`), the usual (all others).
 
-    `local`: the source is this host itself.
+    `local`: the source is this host itself. `interface` is where its packets come in.
     """
 
     source: IpAddress
@@ -50,6 +50,7 @@ class Question:
     user_agent: str | None = None
     payload: bytes | None = None
     local: bool = False
+    interface: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ def messages(question: Question, ruleset: Ruleset) -> list[Message]:
         IpProto(proto.value),
         question.source_port,
         port,
+        in_interface=question.interface,
         state=CtState.NEW,
         local=question.local,
     )

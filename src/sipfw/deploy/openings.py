@@ -1,0 +1,61 @@
+"""Would everybody pass unjudged? Asked before a ruleset goes live."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipfw.compiler import names
+from sipfw.deploy.proc_net import ways_out
+from sipfw.diagnostics import Diagnostic, Location, Severity
+from sipfw.errors import BackendError
+from sipfw.ruleset.match import Interface
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from sipfw.ruleset.model import Ruleset
+    from sipfw.ruleset.rule import Rule
+
+
+def require_no_opening(
+    ruleset: Ruleset, *, force: bool = False, outside: Collection[str] | None = None
+) -> list[Diagnostic]:
+    """Refuse to take the interface to the Internet for the one of a container.
+
+    `outside` are the interfaces of the default routes, which are looked up where it is None.
+    Raises BackendError; with `force` that is a warning.
+    """
+    rules = list(_behind(ruleset))
+    if not rules:
+        return []
+    found = [
+        Diagnostic(
+            f"{name} is where the default route leads, so the whole Internet would count as the "
+            "switch's own container and never be limited; name the bridge of the container",
+            rule.origin.field,
+            Location(rule.origin.file, rule.origin.line),
+        )
+        for rule, match in rules
+        for name in sorted(ways_out() if outside is None else outside)
+        if match.fits(name)
+    ]
+    if found and not force:
+        raise BackendError("\n".join(str(item) for item in found), hint="or apply with --force")
+    return [
+        Diagnostic(f"FORCED: {item.message}", item.field, item.location, Severity.WARNING)
+        for item in found
+    ]
+
+
+def names_containers(ruleset: Ruleset) -> bool:
+    """Tell whether the policy says behind which interfaces a switch runs."""
+    return any(True for _ in _behind(ruleset))
+
+
+def _behind(ruleset: Ruleset) -> Iterator[tuple[Rule, Interface]]:
+    for chain in ruleset.chains:
+        if chain.name == names.PREROUTING:
+            for rule in chain.rules:
+                for match in rule.matches:
+                    if isinstance(match, Interface) and match.name != "lo":
+                        yield rule, match
