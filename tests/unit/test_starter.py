@@ -68,3 +68,20 @@ def test_the_sockets_of_a_running_switch(
     switch: str, ports: tuple[int, ...], tmp_path: Path
 ) -> None:
     assert _starter(tmp_path, switch=switch, tcp_ports=ports, udp_ports=(5060,))
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "hint"),
+    [
+        (("eth0", "docker0"), "behind: [docker0]"),
+        (("docker0", "br-0123456789ab"), "behind: [docker0, 'br-*']"),
+        (("eth0", "br-lan"), None),
+    ],
+)
+def test_bridges_of_containers_are_pointed_out(
+    interfaces: tuple[str, ...], hint: str | None, tmp_path: Path
+) -> None:
+    policy = _starter(tmp_path, interfaces=interfaces).policy
+    text = (tmp_path / "policy.yaml").read_text(encoding="utf-8")
+    assert policy.signalling.behind == ()
+    assert (hint in text) if hint else ("behind:" not in text)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_BRIDGE = re.compile(r"br-[0-9a-f]{12}")
 
 
 def starter_policy(
@@ -27,6 +30,7 @@ def starter_policy(
         *_admin(admin_networks),
         "",
         *_signalling(udp_ports, tcp_ports),
+        *_containers(interfaces),
         "# Carriers and customers with fixed addresses: never limited, never banned. Add yours.",
         "trusted_peers: []",
         "#  - name: carrier-a",
@@ -77,6 +81,19 @@ def _signalling(udp_ports: Sequence[int], tcp_ports: Sequence[int]) -> list[str]
     }
     lists = ", ".join(f"{name}: [{ports}]" for name, ports in {"udp": udp, **others}.items())
     return ["# SIP sockets that listen on this host now.", f"signalling: {{{lists}}}", ""]
+
+
+def _containers(interfaces: Sequence[str]) -> list[str]:
+    """Docker's own bridge is docker0, those of its networks are br- and twelve digits."""
+    bridges = ["docker0"] if "docker0" in interfaces else []
+    bridges += ["'br-*'"] if any(_BRIDGE.fullmatch(name) for name in interfaces) else []
+    if not bridges:
+        return []
+    return [
+        "# If the switch runs in a container, name its bridge below signalling, so that its own",
+        f"# calls are never limited:  behind: [{', '.join(bridges)}]",
+        "",
+    ]
 
 
 # What the usual TCP ports carry beside plain SIP.
