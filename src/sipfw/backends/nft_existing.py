@@ -12,7 +12,7 @@ from sipfw.backends.nft_tool import live_from_json
 from sipfw.render.nft import Existing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sipfw.backends.interface import LiveRule
     from sipfw.backends.nft_tool import NftListing, NftObject
@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 _TEXT_CHAIN = "_text_"
 
 
-def existing(plan: NftPlan, objects: Sequence[NftObject], text: str) -> Existing:
-    """Compare the plan with nft's listing of the table, as JSON and as text without elements."""
+def existing(
+    plan: NftPlan,
+    objects: Sequence[NftObject],
+    text: str,
+    elements: Callable[[str], list[NftObject]],
+) -> Existing:
+    """Compare the plan with nft's listings of the table, as JSON and as text, without elements.
+
+    `elements` lists those of one set, for sets that have to be made anew.
+    """
     live = live_from_json(objects)
     texts = {chain.name for chain in plan.texts}
     bases = {chain.name: chain.base for chain in plan.chains} | dict.fromkeys(texts)
@@ -46,8 +54,8 @@ def existing(plan: NftPlan, objects: Sequence[NftObject], text: str) -> Existing
         kept_sets=frozenset(kept),
         replaced_sets=tuple(name for name in found if name not in kept),
         carried={
-            name: _elements(sets[name], item)
-            for name, item in found.items()
+            name: _elements(sets[name], elements(name))
+            for name in found
             if name in sets and name not in kept and _may_keep_elements(sets[name])
         },
         counters=_counters(plan, live),
@@ -123,9 +131,9 @@ def _may_keep_elements(wanted: NftSet) -> bool:
     return wanted.timeout is not None and not wanted.metered
 
 
-def _elements(wanted: NftSet, item: NftObject) -> tuple[str, ...]:
+def _elements(wanted: NftSet, listed: Sequence[NftObject]) -> tuple[str, ...]:
     """Return the learned elements of a set that must be made anew, with their remaining time."""
-    elements = [each["elem"] for each in item.get("elem", ()) if "elem" in each]
+    elements = [each["elem"] for each in listed if "elem" in each]
     return tuple(
         f"{each['val']} expires {min(int(each['expires']), wanted.timeout or 0)}s"
         for each in elements[: wanted.size]

@@ -35,6 +35,7 @@ _MAX_QUOTE = 100
 # What nft says about xt expressions in an inet table, harmless; the text rules are such.
 _NOISE = re.compile(r"^libxtables: unhandled NFPROTO|^# Warning: table .* is managed by ")
 _DORMANT = re.compile(r"^\tflags .*\bdormant\b", re.MULTILINE)
+_OUR_TABLE = re.compile(rf"^table {_FAMILY} {_TABLE} \{{\n.*?^\}}\n", re.MULTILINE | re.DOTALL)
 _VERSION = re.compile(r"\bv(\d+(?:\.\d+)+)")
 
 
@@ -62,32 +63,46 @@ class NftTool:
         """Load the text as one transaction: on an error nothing of it is live."""
         self._feed(text)
 
-    def list_table(self) -> list[NftObject] | None:
+    def list_table(self, *, elements: bool = True) -> list[NftObject] | None:
         """Return the objects of our table as nft's JSON has them, None when there is no table."""
-        done = self._nft("-j", "list", "table", _FAMILY, _TABLE)
+        options = () if elements else ("--terse",)
+        done = self._nft("-j", *options, "list", "table", _FAMILY, _TABLE)
         if done.returncode != 0:
             said = _said(done)
             if "No such file or directory" in said:
                 return None
             raise BackendError(f"nft: cannot list table {_FAMILY} {_TABLE}: {said}")
-        # Comment lines stand before the JSON in some versions.
-        plain = "\n".join(line for line in done.stdout.split("\n") if not line.startswith("#"))
-        try:
-            objects = json.loads(plain)["nftables"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BackendError(f"nft: cannot read its listing: {plain[:_MAX_QUOTE]!r}") from error
-        return [item for item in objects if "metainfo" not in item]
+        return _objects(done)
 
     def list_text(self, *, elements: bool = True) -> str | None:
         """Return our table as nft writes it, None when there is no table."""
-        options = () if elements else ("--terse",)
-        done = self._nft(*options, "list", "table", _FAMILY, _TABLE)
+        if not elements:
+            return self._list_terse()
+        done = self._nft("list", "table", _FAMILY, _TABLE)
         if done.returncode == 0:
             return done.stdout
         said = _said(done)
         if "No such file or directory" in said:
             return None
         raise BackendError(f"nft: cannot list table {_FAMILY} {_TABLE}: {said}")
+
+    def list_elements(self, name: str) -> list[NftObject]:
+        """Return the elements of one of our sets."""
+        done = self._nft("-j", "list", "set", _FAMILY, _TABLE, name)
+        if done.returncode != 0:
+            raise BackendError(f"nft: cannot list set {name}: {_said(done)}")
+        return [each for item in _objects(done) for each in item.get("set", {}).get("elem", ())]
+
+    def _list_terse(self) -> str | None:
+        """List by way of the ruleset: for a single table nft reads all elements nevertheless.
+
+        With 100,000 of them that is 0.7 s instead of 0.01 (nft 1.0.6).
+        """
+        done = self._nft("--terse", "list", "ruleset", _FAMILY)
+        if done.returncode != 0:
+            raise BackendError(f"nft: cannot list table {_FAMILY} {_TABLE}: {_said(done)}")
+        found = _OUR_TABLE.search(done.stdout)
+        return None if found is None else found[0]
 
     def is_dormant(self) -> bool:
         """Tell whether the table is asleep; the JSON of nft 1.0.6 has nonsense for its flags."""
@@ -100,6 +115,16 @@ class NftTool:
 
     def _nft(self, *arguments: str, stdin: str = "") -> Completed:
         return self._runner.run(["nft", *arguments], stdin=stdin, timeout=_TIMEOUT)
+
+
+def _objects(done: Completed) -> list[NftObject]:
+    # Comment lines stand before the JSON in some versions.
+    plain = "\n".join(line for line in done.stdout.split("\n") if not line.startswith("#"))
+    try:
+        objects = json.loads(plain)["nftables"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BackendError(f"nft: cannot read its listing: {plain[:_MAX_QUOTE]!r}") from error
+    return [item for item in objects if "metainfo" not in item]
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ class NftablesBackend:
         if live is None:
             self.remove()
             return
-        now = self._listing()
+        now = self._rules()
         known = set() if now is None else set(now.chains)
         added = [name for name in known if name not in live.chains]
         lines = [f"flush chain inet {TABLE} {name}" for name in added]
@@ -121,9 +121,17 @@ class NftablesBackend:
         objects = self._tool.list_table()
         return None if objects is None else live_from_json(objects, static_sets)
 
+    def _rules(self) -> NftListing | None:
+        """Return what is live without the elements of sets."""
+        objects = self._tool.list_table(elements=False)
+        return None if objects is None else live_from_json(objects)
+
     def _existing(self, plan: NftPlan) -> Existing:
-        objects, text = self._tool.list_table(), self._tool.list_text(elements=False)
-        return Existing() if objects is None or text is None else existing(plan, objects, text)
+        objects = self._tool.list_table(elements=False)
+        text = self._tool.list_text(elements=False)
+        if objects is None or text is None:
+            return Existing()
+        return existing(plan, objects, text, self._tool.list_elements)
 
     def _read_back(self, plan: NftPlan) -> None:
         changed = self._changed_chains(plan)
@@ -135,7 +143,7 @@ class NftablesBackend:
 
     def _changed_chains(self, plan: NftPlan) -> list[str]:
         """Name what does not hold the plan's rules in their order; texts are compared likewise."""
-        live = self._listing()
+        live = self._rules()
         if live is None:
             return [f"table inet {TABLE}, which is gone"]
         changed = []
@@ -165,7 +173,7 @@ class NftablesBackend:
     def _in_force(self, plan: NftPlan) -> str:
         """Say what the kernel holds after a way back that failed."""
         try:
-            live = self._listing()
+            live = self._rules()
             changed = self._changed_chains(plan)
         except BackendError as error:
             return f"what is in force cannot be read: {error.message}"

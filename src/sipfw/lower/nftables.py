@@ -37,7 +37,7 @@ from sipfw.lower.nftables_plan import (
     NftTextChain,
     NftTextRule,
 )
-from sipfw.lower.shortlist import short_list
+from sipfw.lower.shortlist import contradicts, short_list
 from sipfw.ruleset.match import (
     Address,
     ConnectionsAbove,
@@ -134,7 +134,7 @@ class _Lowering:
     def _rule(self, chain: Chain, rule: Rule, family: Family) -> list[NftRule]:
         alternatives: list[list[str]] = [[]]
         for match in rule.matches:
-            options = without_protocol(chain, rule) or self._options(match, family)
+            options = without_protocol(chain, rule) or self._options(rule, match, family)
             alternatives = [[*words, option] for words in alternatives for option in options]
         action = self._action(rule.action, family)
         counted = not leads_on(rule)
@@ -145,12 +145,14 @@ class _Lowering:
             _commented(item, f"{rule.id}/{number}") for number, item in enumerate(finished, start=1)
         ]
 
-    def _options(self, match: Match, family: Family) -> list[str]:
+    def _options(self, rule: Rule, match: Match, family: Family) -> list[str]:
         short = short_list(self._ruleset, match, family, _SHORT_LIST)
         if short is None:
             return self._match(match, family)
         return [
-            " ".join(word for part in each for word in self._match(part, family)) for each in short
+            " ".join(word for part in each for word in self._match(part, family))
+            for each in short
+            if not contradicts(each, rule.matches)
         ]
 
     def _match(self, match: Match, family: Family) -> list[str]:

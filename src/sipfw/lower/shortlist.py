@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sipfw.ruleset.match import Address, InSet, Match, PortRange, Ports
+from sipfw.ruleset.match import Address, InSet, Match, PortRange, Ports, Protocol
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
@@ -43,3 +43,10 @@ def short_list(
         return None
     alternatives = written_out(item, match.direction, family)
     return alternatives if len(alternatives) <= longest else None
+
+
+def contradicts(alternative: tuple[Match, ...], matches: tuple[Match, ...]) -> bool:
+    """Tell whether an element is about another transport than the rule, as UDP in one for TCP."""
+    wanted = {match.proto for match in matches if isinstance(match, Ports | Protocol)}
+    stated = {part.proto for part in alternative if isinstance(part, Ports)}
+    return bool(wanted and stated) and wanted.isdisjoint(stated)
