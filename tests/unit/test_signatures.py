@@ -64,6 +64,13 @@ def hit_ids(datagram: bytes, signatures: list[Signature] = BLOCK) -> set[str]:
     return {signature.id for signature in signatures if hits(signature, datagram)}
 
 
+def catches_all_of(outer: Signature, inner: Signature) -> bool:
+    """Tell whether every packet that `inner` hits is hit by `outer` too."""
+    if outer.offset_zero:
+        return inner.offset_zero and inner.pattern.startswith(outer.pattern)
+    return outer.pattern.lower() in inner.pattern.lower()
+
+
 def message(*lines: str, body: str = "") -> bytes:
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", body]).encode("ascii")
 
@@ -135,7 +142,7 @@ class TestShippedData:
             (inner.id, outer.id)
             for outer in BLOCK
             for inner in BLOCK
-            if inner is not outer and outer.catches_all_of(inner)
+            if inner is not outer and catches_all_of(outer, inner)
         ]
         assert redundant == []
 

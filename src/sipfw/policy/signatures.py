@@ -133,12 +133,6 @@ class Signature(BaseModel):
         """Whether an operator who writes `name` means this signature."""
         return name.casefold() in (self.id.casefold(), self.text.casefold())
 
-    def catches_all_of(self, other: Signature) -> bool:
-        """Whether every packet that `other` hits is hit by this signature too."""
-        if self.offset_zero:
-            return other.offset_zero and other.pattern.startswith(self.pattern)
-        return self.pattern.lower() in other.pattern.lower()
-
 
 @dataclass(frozen=True, slots=True)
 class SelectionNote:
@@ -181,6 +175,45 @@ def shipped_signatures() -> tuple[Signature, ...]:
     return tuple(Signature.model_validate(entry) for entry in entries)
 
 
+class _Chosen:
+    """Signatures, and what is asked of them for each of the thousands that may be added."""
+
+    def __init__(self, signatures: Iterable[Signature]) -> None:
+        self.signatures: list[Signature] = []
+        self.ids: set[str] = set()
+        self._names: set[str] = set()
+        # Patterns by their place in the list, and their lengths: few, where patterns may be many.
+        self._places: dict[bytes, int] = {}
+        self._lengths: set[int] = set()
+        for signature in signatures:
+            self.append(signature)
+
+    def append(self, signature: Signature) -> None:
+        """Add one at the end."""
+        self.signatures.append(signature)
+        self.ids.add(signature.id)
+        self._names |= {signature.id.casefold(), signature.text.casefold()}
+        if not signature.offset_zero:
+            pattern = signature.pattern.lower()
+            self._places.setdefault(pattern, len(self.signatures) - 1)
+            self._lengths.add(len(pattern))
+
+    def names(self, text: str) -> bool:
+        """Whether an operator who writes `text` means one of these."""
+        return text.casefold() in self._names
+
+    def catching(self, text: str) -> Signature | None:
+        """Return the first one that hits every packet which holds the text anywhere."""
+        whole = text.encode("ascii").lower()
+        found = [
+            self._places[piece]
+            for length in self._lengths
+            for start in range(len(whole) - length + 1)
+            if (piece := whole[start : start + length]) in self._places
+        ]
+        return self.signatures[min(found)] if found else None
+
+
 def select(
     shipped: Sequence[Signature],
     add: Sequence[str] = (),
@@ -195,11 +228,12 @@ def select(
     notes: list[SelectionNote] = []
     chosen = _switched_on(shipped, _requests("optional", optional), notes)
     chosen = _left_out(shipped, chosen, _requests("remove", remove), notes)
+    growing = _Chosen(chosen)
     for request in _requests("add", add):
-        added = _resolve_addition(request, shipped, chosen, notes)
+        added = _resolve_addition(request, shipped, growing, notes)
         if added is not None:
-            chosen.append(added)
-    return SignatureSelection(tuple(chosen), tuple(notes))
+            growing.append(added)
+    return SignatureSelection(tuple(growing.signatures), tuple(notes))
 
 
 def _requests(
@@ -251,11 +285,11 @@ def _left_out(
 def _resolve_addition(
     request: _Request,
     shipped: Sequence[Signature],
-    chosen: Sequence[Signature],
+    chosen: _Chosen,
     notes: list[SelectionNote],
 ) -> Signature | None:
     """Prefer a shipped signature, anchored where that matters, over the operator's text."""
-    if any(signature.named(request.text) for signature in chosen):
+    if chosen.names(request.text):
         notes.append(request.note("is already shipped and on", Severity.NOTE))
         return None
     for signature in shipped:
@@ -264,11 +298,10 @@ def _resolve_addition(
                 request.note(f"is shipped as '{signature.id}', which is used", Severity.NOTE)
             )
             return signature
-    user = _user_signature(request.text, {signature.id for signature in chosen})
-    for signature in chosen:
-        if signature.catches_all_of(user):
-            notes.append(request.note(f"is already caught by '{signature.id}'", Severity.NOTE))
-            return None
+    user = _user_signature(request.text, chosen.ids)
+    if (other := chosen.catching(user.text)) is not None:
+        notes.append(request.note(f"is already caught by '{other.id}'", Severity.NOTE))
+        return None
     notes.extend(_dangers(request, shipped))
     return user
 
