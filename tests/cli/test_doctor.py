@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
+
+import pytest
 
 from sipfw.doctor import examine as examination
 from sipfw.doctor.findings import Finding, State
@@ -11,8 +14,6 @@ from sipfw.errors import Exit
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from conftest import Sipfw
     from sipfw.doctor.host import Host
@@ -94,6 +95,37 @@ def test_it_looks_below_the_root(
     monkeypatch.setattr(examination, "CHECKS", {"clock": check})
     sipfw("doctor", "--root", str(tmp_path))
     assert seen == [tmp_path]
+
+
+@pytest.mark.parametrize(
+    ("text", "reader"),
+    [
+        ("logging: {layers: [banned]}\n", "log"),
+        ("logging: {layers: [banned], to: nflog}\n", "nflog"),
+        ("logging: {to: nflog}\n", None),
+        ("logging: {layers: [nobody]}\n", None),
+        (None, None),
+    ],
+)
+def test_it_reads_in_the_policy_who_reads_the_log(
+    text: str | None, reader: str | None, sipfw: Sipfw, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    seen: list[str | None] = []
+
+    def check(host: Host) -> Finding:
+        seen.append(host.log_reader)
+        return FINE
+
+    monkeypatch.setattr(examination, "CHECKS", {"clock": check})
+    policy = tmp_path / "etc/sipfw/policy.yaml"
+    policy.parent.mkdir(parents=True)
+    if text is None:
+        os.mkfifo(policy)
+    else:
+        policy.write_text(text)
+    assert sipfw("doctor", "--root", str(tmp_path)).code == Exit.CLEAN
+    assert seen == [reader]
 
 
 def test_the_help_page(sipfw: Sipfw) -> None:

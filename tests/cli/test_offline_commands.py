@@ -110,7 +110,7 @@ def test_wrong_usage(arguments: list[str], sipfw: Sipfw) -> None:
 def test_check_says_its_verdict_on_stderr(policy: Path, sipfw: Sipfw, tmp_path: Path) -> None:
     ran = sipfw("check", "--policy", str(policy), "--root", str(tmp_path))
     assert (ran.code, ran.stdout) == (Exit.CLEAN, "")
-    assert ran.stderr.startswith("the policy is sound: 1 trusted peer")
+    assert ran.stderr.startswith("the policy is sound: 1 trusted peer, ")
 
 
 def test_check_explains_every_value(policy: Path, sipfw: Sipfw, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_policy_of_the_host_is_the_default(
     by_option = sipfw("check", "--root", str(tmp_path))
     monkeypatch.setenv("SIPFW_ROOT", str(tmp_path))
     assert by_option == sipfw("check")
-    assert by_option.stderr.startswith("the policy is sound: 1 trusted peer")
+    assert by_option.stderr.startswith("the policy is sound: 1 trusted peer, ")
 
 
 def test_a_name_without_an_address_is_incomplete(

@@ -1,25 +1,28 @@
 """Runs sipfw's commands in children of a process that has loaded it: no interpreter starts.
 
-`run` is for tests that run many commands; each child has its own arguments, environment, files and
-network namespace, as a new process has. What stands outside a command's own process, such as how it
-is started or what its import costs, is for tests that start one. Started as a program, this file is
-the process that waits: a line of JSON in, a line of JSON out.
+`run` is for tests that run many commands, `run_code` for code of the tests that uses sipfw; each
+child has its own arguments, environment, files and network namespace, as a new process has. What
+stands outside a command's own process, such as how it is started or what its import costs, is for
+tests that start one. Started as a program, this file is the process that waits: a line of JSON in,
+a line of JSON out.
 """
 
 from __future__ import annotations
 
 import atexit
 import ctypes
+import gc
 import importlib
 import json
 import os
 import pkgutil
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
+import traceback
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -76,6 +79,7 @@ _SERVER = _Server()
 def run(
     namespace: str,
     words: Sequence[str],
+    input: str = "",  # noqa: A002 -- named as in subprocess.run
     *,
     env: Mapping[str, str] | None = None,
     binds: Mapping[str, str] | None = None,
@@ -85,35 +89,72 @@ def run(
 
     `binds` are files that it sees in the place of others: the one there, by the path it stands for.
     """
-    done = _SERVER.ask(
-        {
-            "namespace": namespace,
-            "words": list(words),
-            "env": {**os.environ, **(env or {})},
-            "cwd": str(Path.cwd()),
-            "binds": dict(binds or {}),
-            "timeout": timeout,
-        }
-    )
+    # As `python -m sipfw` has it: a guardian is started with it.
+    program = str(Path(str(sipfw.__file__)).with_name("__main__.py"))
+    request = _request(namespace, [program, *words], input, env, timeout)
+    return _completed(["sipfw", *words], {**request, "binds": dict(binds or {})})
+
+
+def run_code(
+    namespace: str,
+    code: str,
+    *words: str,
+    input: str = "",  # noqa: A002 -- named as in subprocess.run
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60.0,
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -c CODE WORDS` in a namespace and wait for its end."""
+    request = _request(namespace, ["-c", *words], input, env, timeout)
+    return _completed(["python", "-c", code, *words], {**request, "code": code})
+
+
+def _request(
+    namespace: str, argv: list[str], text: str, env: Mapping[str, str] | None, timeout: float
+) -> dict[str, Any]:
+    return {
+        "namespace": namespace,
+        "argv": argv,
+        "input": text,
+        "env": {**os.environ, **(env or {})},
+        "cwd": str(Path.cwd()),
+        "timeout": timeout,
+        "binds": {},
+        "code": None,
+    }
+
+
+def _completed(
+    words: Sequence[str], request: Mapping[str, Any]
+) -> subprocess.CompletedProcess[str]:
+    done = _SERVER.ask(request)
     if done["code"] is None:
-        raise subprocess.TimeoutExpired(["sipfw", *words], timeout, done["out"], done["err"])
-    return subprocess.CompletedProcess(["sipfw", *words], done["code"], done["out"], done["err"])
+        raise subprocess.TimeoutExpired(words, request["timeout"], done["out"], done["err"])
+    return subprocess.CompletedProcess(words, done["code"], done["out"], done["err"])
 
 
 def _serve() -> None:
     for module in pkgutil.walk_packages(sipfw.__path__, "sipfw."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    # A collection in a child would write into, and so copy, every page that it shares with us.
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         sys.stdout.write(json.dumps(_answer(json.loads(line))) + "\n")
         sys.stdout.flush()
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with (
+        tempfile.TemporaryFile() as text,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+    ):
+        text.write(request["input"].encode())
+        text.seek(0)
         child = os.fork()
         if child == 0:
-            _be_sipfw(request, out, err)
+            _be_program(request, text, out, err)
         code = _wait(child, request["timeout"])
         texts = []
         for file in (out, err):
@@ -123,37 +164,38 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wait(child: int, seconds: float) -> int | None:
-    deadline = time.monotonic() + seconds
-    pause = 0.002
-    while True:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return None
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.05)
+    ended = os.pidfd_open(child)
+    try:
+        in_time = bool(select.select([ended], [], [], seconds)[0])
+    finally:
+        os.close(ended)
+    if not in_time:
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    return os.waitstatus_to_exitcode(status) if in_time else None
 
 
-def _be_sipfw(request: dict[str, Any], out: IO[bytes], err: IO[bytes]) -> None:
-    """Become the command. Never returns."""
-    code: int | str | None = 99
+def _be_program(request: dict[str, Any], text: IO[bytes], out: IO[bytes], err: IO[bytes]) -> None:
+    """Become the command, or run the code. Never returns."""
+    code: int | str | None = 1
     try:
         _enter(request["namespace"], request["binds"])
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        for descriptor, target in ((nothing, 0), (out.fileno(), 1), (err.fileno(), 2)):
-            os.dup2(descriptor, target)
+        for file, target in ((text, 0), (out, 1), (err, 2)):
+            os.dup2(file.fileno(), target)
+        sys.stdin = os.fdopen(0, closefd=False)
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
-        # As `python -m sipfw` has it: a guardian is started with it.
-        sys.argv = [str(Path(str(sipfw.__file__)).with_name("__main__.py")), *request["words"]]
-        main()
+        sys.argv = request["argv"]
+        if request["code"] is None:
+            main()
+        else:
+            exec(request["code"], {"__name__": "__main__"})  # noqa: S102 -- a test's own text
         code = 0
     except SystemExit as ending:
         code = ending.code
+    except BaseException:  # noqa: BLE001 -- what ends an interpreter with a traceback
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -140,7 +140,9 @@ def test_a_pending_change_refuses_another_and_rollback_ends_it(host: Host, backe
     before = state(host)
     apply(host, backend, OTHER, "--confirm", "300")
     said = apply(host, backend, POLICY, code=4)
-    assert re.search(r"generation 2 waits to be confirmed, \d+ s left; `sipfw confirm`", said)
+    assert re.search(
+        r"generation 2 waits to be confirmed, (5 min|4 min \d+ s) left; `sipfw confirm`", said
+    )
     assert "`sipfw rollback`" in said
     assert "waits to be confirmed" in host.must("rollback", "1", code=4).stderr
     host.must("rollback")

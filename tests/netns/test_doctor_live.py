@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from scratch_namespace import scratch_namespace
 
+from lab import warm
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from subprocess import CompletedProcess
 
     from scratch_namespace import NamespaceRunner
-
-    from sipfw.backends.runner import Completed
 
 pytestmark = pytest.mark.netns
 
@@ -28,9 +28,9 @@ def space(tmp_path: Path) -> Iterator[NamespaceRunner]:
         yield runner
 
 
-def _sipfw(space: NamespaceRunner, root: Path, *words: str) -> Completed:
-    command = [sys.executable, "-m", "sipfw", words[0], "--root", str(root), *words[1:]]
-    return space.run(command, timeout=60)
+def _sipfw(space: NamespaceRunner, root: Path, *words: str) -> CompletedProcess[str]:
+    whole = [words[0], "--root", str(root), *words[1:]]
+    return warm.run(space.name, whole, env={"XTABLES_LOCKFILE": space.lock_file})
 
 
 def _doctor(space: NamespaceRunner, root: Path) -> tuple[int, dict[str, dict[str, Any]]]:

@@ -20,7 +20,7 @@ import yaml
 from feed_server import INJECTION, LOGIN, MODES, PRIVATE
 from test_live_commands import Host
 
-from lab import Lab, sip
+from lab import Lab, sip, warm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -323,7 +323,7 @@ def test_an_expired_list_is_taken_out_and_a_fresh_one_comes_back(legacy: FeedHos
                 data[field] -= 8 * 86400
         path.write_text(json.dumps(data))
     # Nobody is asked: the clock alone decides.
-    assert "8 days old and has expired" in legacy.sipfw("refresh", "--cached")
+    assert "8 d old and has expired" in legacy.sipfw("refresh", "--cached")
     assert legacy.elements() == set()
     legacy.verified()
     assert "block lists fetched" not in legacy.sipfw("refresh")
@@ -403,8 +403,10 @@ def test_a_listed_source_is_dropped_and_counted_and_friends_pass(
         env = {"XTABLES_LOCKFILE": str(tmp_path / "lock")}
 
         def sipfw(*words: str) -> str:
-            command = [sys.executable, "-m", "sipfw", words[0], "--root", str(tmp_path / "root")]
-            return lab.switch.run([*command, *words[1:]], env=env).stdout
+            whole = [words[0], "--root", str(tmp_path / "root"), *words[1:]]
+            done = warm.run(lab.switch.namespace, whole, env=env)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
 
         source = tmp_path / "list"
         source.write_text("".join(f"{host.address(family)}\n" for host in hosts))

@@ -63,6 +63,11 @@ class Host:
         lock = {"XTABLES_LOCKFILE": str(self.folder / "lock")}
         return warm.run(self.name, whole, env={**lock, **(env or {})})
 
+    def python(self, code: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `python -c CODE WORDS` with sipfw already loaded."""
+        lock = {"XTABLES_LOCKFILE": str(self.folder / "lock")}
+        return warm.run_code(self.name, code, *words, env=lock)
+
     def must(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         done = self.sipfw(*words)
         assert done.returncode == code, done.stdout + done.stderr

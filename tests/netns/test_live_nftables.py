@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import uuid
 from typing import TYPE_CHECKING
 
@@ -202,7 +201,7 @@ def test_another_text_under_the_old_comment_is_named_and_mended(host: Host) -> N
     (name, *_) = re.findall(
         r"chain (\w+_text_\w+)", host.run("nft", "list", "table", "inet", "sipfw").stdout
     )
-    assert host.run(sys.executable, "-c", OTHER_TEXT, name).returncode == 0
+    assert host.python(OTHER_TEXT, name).returncode == 0
     assert content(host)["patterns", ""] != before
     assert "searches " in host.must("verify", code=1).stdout
     assert (
@@ -265,7 +264,7 @@ def content(host: Host) -> dict[tuple[str, str], str]:
         for block in parse_listing(shown)
     }
     names = sorted(name for _, name in found if "_text_" in name)
-    found["patterns", ""] = host.run(sys.executable, "-c", PATTERNS, *names).stdout
+    found["patterns", ""] = host.python(PATTERNS, *names).stdout
     assert found["patterns", ""].count("[(b'") == len(names)
     return found
 
@@ -279,7 +278,7 @@ for name in sys.argv[1:]:
 
 
 def meddled(host: Host, then: str, refuse: str = "") -> tuple[str, bool, str]:
-    done = host.run(sys.executable, "-c", MEDDLE, host.policy(), then, refuse)
+    done = host.python(MEDDLE, host.policy(), then, refuse)
     assert done.returncode == 0, done.stderr
     kind, restored, message = json.loads(done.stdout)
     return kind, restored, message

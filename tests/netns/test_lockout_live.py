@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import pytest
 import yaml
 
-from lab import Family, Lab, unavailable_reason
+from lab import Family, Lab, unavailable_reason, warm
 from packets.firewall import Backend, Firewall, Iptables, Nftables
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.policy.load import Request, load
@@ -145,7 +145,9 @@ def test_the_guard_and_the_kernel_agree(
     file = tmp_path / "policy.yaml"
     file.write_text(yaml.safe_dump(situation.policy), encoding="utf-8")
     ruleset = base64.b64encode(pickle.dumps(compile_policy(load(Request(file))))).decode()
-    answer = json.loads(lab.switch.run([sys.executable, "-c", GUARD], ruleset).stdout)
+    guarded = warm.run_code(lab.switch.namespace, GUARD, input=ruleset)
+    assert guarded.returncode == 0, guarded.stderr
+    answer = json.loads(guarded.stdout)
     assert answer["clients"] == [[client, own, situation.port, situation.role]]
 
     firewall.load(situation.policy)

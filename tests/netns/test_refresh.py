@@ -425,9 +425,14 @@ def test_packets_of_the_new_address_pass_and_those_of_the_old_do_not(
         env = {"XTABLES_LOCKFILE": str(tmp_path / "lock")}
 
         def sipfw(address: str, *words: str) -> None:
-            command = [sys.executable, "-m", "sipfw", words[0], "--root", str(tmp_path / "root")]
-            names = {"sip.a.example": [address]}
-            lab.switch.run(with_names(tmp_path, names, [*command, *words[1:]]), env=env)
+            hosts, resolver = name_files(tmp_path, {"sip.a.example": [address]})
+            done = warm.run(
+                lab.switch.namespace,
+                [words[0], "--root", str(tmp_path / "root"), *words[1:]],
+                env=env,
+                binds={"/etc/hosts": hosts, "/etc/resolv.conf": resolver},
+            )
+            assert done.returncode == 0, done.stderr
 
         policy = tmp_path / "policy.yaml"
         policy.write_text("trusted_peers: [{name: a, signalling: [sip.a.example]}]\n")

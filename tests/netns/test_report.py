@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 import time
-from dataclasses import dataclass
 from html import unescape
 from typing import TYPE_CHECKING
 
 import pytest
-from shared_host import SharedHost
+from guarded_switch import BACKENDS, GuardedSwitch, guarded
 
-from lab import Lab, unavailable_reason
 from lab.browser import Browser, browser_unavailable_reason
 
 if TYPE_CHECKING:
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.netns
 
-OPTIONS = b"OPTIONS sip:100@198.51.100.1 SIP/2.0\r\nUser-Agent: friendly-scanner\r\n\r\n"
 POLICY = {
     "trusted_peers": [
         {"name": "carrier-a", "signalling": ["203.0.113.10", "2001:db8:5::a"]},
@@ -33,17 +29,7 @@ POLICY = {
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
-    lab: Lab
-    host: SharedHost
-
-    def send(self, role: str, count: int) -> None:
-        sender = self.lab.hosts[role]
-        target = self.lab.switch.address_for(sender)
-        for _ in range(count):
-            sender.send_udp(target, 5060, OPTIONS)
-
+class Switch(GuardedSwitch):
     def report(self, *options: str) -> str:
         done = self.host.sipfw("report", "--html", "-", "--seconds", "0", *options)
         assert done.returncode == 0, done.stderr
@@ -60,28 +46,17 @@ class Switch:
                 found[next(iter(texts.values()))] = texts
         return found
 
-    def forget(self) -> None:
-        for file in (self.host.root / "var/lib/sipfw/readings").glob("*.json"):
-            file.unlink()
-
 
 def _text(html: str) -> str:
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
 
 
-@pytest.fixture(scope="module", params=["iptables-legacy", "nftables"])
+@pytest.fixture(scope="module", params=BACKENDS)
 def switch(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Switch]:
-    reason = unavailable_reason()
-    if reason is not None and os.environ.get("CI"):
-        pytest.fail(reason)
-    if reason is not None:
-        pytest.skip(reason)
-    with Lab() as lab:
-        host = SharedHost(lab.switch, request.param, tmp_path_factory.mktemp("report"))
-        host.apply(POLICY)
-        yield Switch(lab, host)
+    with guarded(Switch, request, tmp_path_factory, POLICY) as made:
+        yield made
 
 
 def test_it_tells_what_was_dropped_and_who_was_let_through(switch: Switch) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from shared_host import SharedHost
-
-from lab import Lab, unavailable_reason
+from guarded_switch import BACKENDS, GuardedSwitch, guarded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,11 +24,7 @@ POLICY = {
 LOGGED = {**POLICY, "logging": {"layers": ["rate-limit"], "to": "nflog", "rate": "100/second"}}
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
-    lab: Lab
-    host: SharedHost
-
+class Switch(GuardedSwitch):
     def top(self, *options: str) -> dict[str, Any]:
         done = self.host.sipfw("top", "--json", *options)
         assert done.returncode == 0, done.stderr
@@ -61,19 +53,12 @@ class Switch:
             thread.join()
 
 
-@pytest.fixture(scope="module", params=["iptables-legacy", "nftables"])
+@pytest.fixture(scope="module", params=BACKENDS)
 def switch(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Switch]:
-    reason = unavailable_reason()
-    if reason is not None and os.environ.get("CI"):
-        pytest.fail(reason)
-    if reason is not None:
-        pytest.skip(reason)
-    with Lab(hosts=("carrier", "attacker", "office")) as lab:
-        host = SharedHost(lab.switch, request.param, tmp_path_factory.mktemp("top"))
-        host.apply(POLICY)
-        yield Switch(lab, host)
+    with guarded(Switch, request, tmp_path_factory, POLICY) as made:
+        yield made
 
 
 def test_nobody_is_dropped(switch: Switch) -> None:

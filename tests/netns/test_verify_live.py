@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
-from shared_host import SharedHost
+from guarded_switch import BACKENDS, SCAN, GuardedSwitch, guarded
 
-from lab import Lab, unavailable_reason
 from lab.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -25,7 +22,6 @@ pytestmark = pytest.mark.netns
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "verify.schema.json").read_text())
-OPTIONS = b"OPTIONS sip:100@198.51.100.1 SIP/2.0\r\nUser-Agent: friendly-scanner\r\n\r\n"
 POLICY = {
     "trusted_peers": [{"name": "carrier", "signalling": ["203.0.113.10", "2001:db8:5::a"]}],
     "bans": {"size": 10},
@@ -37,19 +33,7 @@ LEFT = b"\x1b[?25h\x1b[?1049l"
 UDP_TIMEOUT = "net.netfilter.nf_conntrack_udp_timeout"
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """A switch with the firewall at work, a carrier and an attacker."""
-
-    lab: Lab
-    host: SharedHost
-
-    def send(self, role: str, count: int) -> None:
-        sender = self.lab.hosts[role]
-        target = self.lab.switch.address_for(sender)
-        for _ in range(count):
-            sender.send_udp(target, 5060, OPTIONS)
-
+class Switch(GuardedSwitch):
     def verify(self, *options: str, code: int = 0) -> str:
         done = self.host.sipfw("verify", *options)
         assert done.returncode == code, done.stdout + done.stderr
@@ -65,33 +49,18 @@ class Switch:
         packets: int = layers[layer]["dropped"]["packets"]
         return packets
 
-    def terminal(
-        self, *options: str, columns: int = 120, lines: int = 40, kind: str = "xterm-256color"
-    ) -> Terminal:
+    def terminal(self, *options: str, columns: int = 120, lines: int = 40, **more: str) -> Terminal:
         command = [sys.executable, "-m", "sipfw", "verify", "--root", str(self.host.root), *options]
         inside = ["ip", "netns", "exec", self.lab.switch.namespace, *command]
-        return Terminal(inside, columns=columns, lines=lines, env={**self.host.env, "TERM": kind})
+        return Terminal(inside, columns=columns, lines=lines, env={**self.host.env, **more})
 
 
-@pytest.fixture(scope="module", params=["iptables-legacy", "nftables"])
+@pytest.fixture(scope="module", params=BACKENDS)
 def switch(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Switch]:
-    reason = unavailable_reason()
-    if reason is not None and os.environ.get("CI"):
-        pytest.fail(reason)
-    if reason is not None:
-        pytest.skip(reason)
-    with Lab() as lab:
-        host = SharedHost(lab.switch, request.param, tmp_path_factory.mktemp("verify"))
-        host.apply(POLICY)
-        yield Switch(lab, host)
-
-
-def forget(switch: Switch) -> None:
-    """Make sure that the next look is kept, however soon it comes after the last one."""
-    for file in (switch.host.root / "var/lib/sipfw/readings").glob("*.json"):
-        file.unlink()
+    with guarded(Switch, request, tmp_path_factory, POLICY) as made:
+        yield made
 
 
 def test_layers_say_who_dropped_and_who_let_through(switch: Switch) -> None:
@@ -100,7 +69,7 @@ def test_layers_say_who_dropped_and_who_let_through(switch: Switch) -> None:
     switch.send("carrier", 3)
     layers = {item["layer"]: item for item in switch.data()["layers"]}
     assert layers["scanner-block"]["dropped"]["packets"] == before + 7
-    assert layers["scanner-block"]["dropped"]["bytes"] > 7 * len(OPTIONS)
+    assert layers["scanner-block"]["dropped"]["bytes"] > 7 * len(SCAN)
     assert layers["trusted"]["passed"]["packets"] >= 3
     text = switch.verify("--hits")
     (line,) = [line for line in text.splitlines() if line.startswith("scanner-block ")]
@@ -109,7 +78,7 @@ def test_layers_say_who_dropped_and_who_let_through(switch: Switch) -> None:
 
 def test_since_counts_only_what_came_later(switch: Switch) -> None:
     switch.send("attacker", 5)
-    forget(switch)
+    switch.forget()
     switch.verify()
     switch.send("attacker", 4)
     assert switch.dropped("scanner-block", "--since", "last") == 4
@@ -121,7 +90,7 @@ def test_since_counts_only_what_came_later(switch: Switch) -> None:
 
 def test_counters_that_were_set_back_are_recognised(switch: Switch) -> None:
     switch.send("attacker", 9)
-    forget(switch)
+    switch.forget()
     switch.verify()
     if switch.host.backend == "nftables":
         # nft 1.0.6 cannot reset the counters of rules.
@@ -138,7 +107,7 @@ def test_counters_that_were_set_back_are_recognised(switch: Switch) -> None:
 
 
 def test_rates_are_per_second(switch: Switch) -> None:
-    forget(switch)
+    switch.forget()
     switch.verify()
     started = time.monotonic()
     switch.send("attacker", 20)
@@ -255,6 +224,14 @@ def test_a_narrow_screen(switch: Switch) -> None:
         assert "dropped" in shown
 
 
+def test_a_screen_is_as_large_as_its_terminal(switch: Switch) -> None:
+    """A login of another day may have exported a size."""
+    with switch.terminal("--watch", columns=90, lines=30, COLUMNS="40", LINES="9") as terminal:
+        lines = whole_frame(terminal, "the live firewall is the applied one").splitlines()
+        assert len(lines) > 9
+        assert max(map(len, lines)) > 40
+
+
 def test_ctrl_c_leaves_the_terminal_as_it_was(switch: Switch) -> None:
     with switch.terminal("--watch") as terminal:
         terminal.wait_for("HEALTHY")
@@ -265,7 +242,7 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(switch: Switch) -> None:
 
 
 def test_a_screen_needs_a_terminal_that_can_draw(switch: Switch) -> None:
-    with switch.terminal("--watch", kind="dumb") as terminal:
+    with switch.terminal("--watch", TERM="dumb") as terminal:
         assert "can move its cursor" in terminal.wait_for("Error: ")
         assert terminal.end() == 2
 

@@ -10,7 +10,6 @@ import base64
 import json
 import pickle
 import re
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import yaml
 
+from lab import warm
 from sipfw.backends.nft_tool import live_from_json
 from sipfw.backends.nftables_reader import nft_live
 from sipfw.compiler.pipeline import compile_policy
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 COUNTED_RULE = re.compile(r'^\[(\d+):(\d+)\] -A .*--comment "?([^ "]+)"?')
 TABLES = ("raw", "mangle", "filter")
+NFT_LOAD = Path(__file__).with_name("nft_load.py").read_text()
 STATE_FOLDERS = ("/proc/net/ipt_hashlimit", "/proc/net/ip6t_hashlimit", "/proc/net/xt_recent")
 
 
@@ -163,9 +164,9 @@ class Nftables:
         self._node = node
 
     def load(self, ruleset: Ruleset) -> None:
-        program = str(Path(__file__).with_name("nft_load.py"))
         text = base64.b64encode(pickle.dumps(ruleset)).decode()
-        self._node.run([sys.executable, program], text)
+        done = warm.run_code(self._node.namespace, NFT_LOAD, input=text)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def clear(self) -> None:
         self._node.run(["nft", "flush", "ruleset"])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SRC = Path(__file__).parents[2] / "src" / "sipfw"
 
 # Everybody may import these: they import nothing of sipfw but each other.
-_COMMON = {"diagnostics", "errors", "resources", ""}
+_COMMON = {"diagnostics", "errors", "resources", "words", ""}
 
 _ALLOWED = {
     "ruleset": set(),
@@ -164,7 +164,7 @@ def test_policy_takes_plain_values_from_the_ruleset() -> None:
 
 
 def test_diagnostics_and_errors_import_nothing_heavier() -> None:
-    for name in ("diagnostics", "errors", "resources"):
+    for name in ("diagnostics", "errors", "resources", "words"):
         found = {item.module for item in IMPORTS if item.package == name}
         assert {module for module in found if module.startswith("sipfw")} <= {"sipfw.diagnostics"}
 

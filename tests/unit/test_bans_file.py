@@ -129,6 +129,7 @@ def test_a_file_that_others_may_write_counts_for_nothing(layout: Layout) -> None
         {"until": 1e300},
         {"until": True},
         {"since": None},
+        {"since": 10**18, "until": 10**18 + 60},
         {"more": 1},
     ],
 )
@@ -140,6 +141,12 @@ def test_a_damaged_entry_is_left_out_and_the_others_count(
     page = read_page(layout, Book.BANS, now=NOW)
     assert set(page.entries) == {OTHER}
     assert "3 entries are damaged and left out" in str(page.faults[0])
+
+
+def test_one_damaged_entry_is_said_in_the_singular(layout: Layout) -> None:
+    raw(layout, {"format": 1, "entries": ["x"]})
+    page = read_page(layout, Book.BANS, now=NOW)
+    assert "1 entry is damaged and left out" in str(page.faults[0])
 
 
 def test_the_rules_follow_the_files(layout: Layout) -> None:

@@ -107,9 +107,9 @@ def test_never_applied(fake: Fake) -> None:
 
 def test_when_it_was_applied(fake: Fake) -> None:
     _apply(fake)
-    assert checks.last_apply(fake.host()).sentence == "generation 3, nftables, 2 hours ago"
+    assert checks.last_apply(fake.host()).sentence == "generation 3, nftables, 2 h ago"
     late = checks.last_apply(fake.host(now=NOW + 3 * 86400))
-    assert late.sentence == "generation 3, nftables, 3 days ago"
+    assert late.sentence == "generation 3, nftables, 3 d 2 h ago"
     early = checks.last_apply(fake.host(now=NOW - 86400))
     assert (early.state, early.fix) == (State.WARNING, "timedatectl set-ntp true")
 

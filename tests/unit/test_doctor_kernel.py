@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from doctor_host import RELEASE, Fake, by_name, saved
 
+from sipfw.backends.detect import look
 from sipfw.backends.interface import Live, LiveChain, LiveRule
 from sipfw.deploy.state import Applied, write_applied
 from sipfw.doctor import checks_conntrack, checks_kernel, checks_network
@@ -17,7 +19,7 @@ from sipfw.doctor.findings import AbsentError, CannotTellError, State
 from sipfw.doctor.host import entries, read_bounded
 from sipfw.doctor.ports import sip_ports
 from sipfw.lower.xtables import Family
-from sipfw.verify.expectation import Expectation
+from sipfw.verify.expectation import Expectation, ExpectedChain, ExpectedRule
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -222,12 +224,80 @@ def test_the_clock(fake: Fake) -> None:
     assert (found.state, found.fix) == (State.PROBLEM, "timedatectl set-ntp true")
 
 
+NEEDED = {
+    ("iptables", "log"): "xt_LOG",
+    ("iptables", "nflog"): "xt_NFLOG",
+    ("iptables-nft", "log"): "xt_LOG",
+    ("iptables-nft", "nflog"): "nft_log",
+    ("nftables", "log"): "nft_log",
+    ("nftables", "nflog"): "nft_log",
+}
+
+
+def _everything_but_logging(fake: Fake) -> None:
+    names = [f"xt_{name}" for name in MATCHES.split()]
+    names += ["nf_tables", "nft_compat", "nft_ct", "nft_limit", "nft_connlimit"]
+    fake.file("proc/modules", "".join(f"{name} 16384 0\n" for name in names))
+
+
+def _record(fake: Fake, backend: str, line: str | None = None) -> None:
+    note = ExpectedRule("log.banned.drop.note", "01234567", "", "", line, "note")
+    rules = ExpectedChain(Family.IP, "raw", "SIP_LOG_0", "banned", (note,))
+    expectation = Expectation((rules,), (), (), ())
+    write_applied(fake.host().layout, Applied(expectation, "p", backend, 1))
+
+
+@pytest.mark.parametrize(("backend", "reader"), NEEDED)
+def test_what_the_policy_file_wants_logged_needs_a_module(
+    backend: str, reader: str, fake: Fake
+) -> None:
+    _everything_but_logging(fake)
+    _record(fake, backend)
+    assert checks_kernel.matches(fake.host()).state is State.OK
+    needed = NEEDED[backend, reader]
+    found = checks_kernel.matches(fake.host(log_reader=reader))
+    assert (found.state, found.sentence) == (State.PROBLEM, f"this kernel lacks {needed}")
+    (fake.folder / "sys/module" / needed).mkdir(parents=True)
+    assert checks_kernel.matches(fake.host(log_reader=reader)).state is State.OK
+
+
+@pytest.mark.parametrize(
+    ("backend", "line", "needed"),
+    [
+        ("iptables", '-A SIP_LOG_0 -j LOG --log-prefix "sipfw banned.drop "', "xt_LOG"),
+        ("iptables", '-A SIP_LOG_0 -j NFLOG --nflog-prefix "sipfw x " --nflog-group 5', "xt_NFLOG"),
+        ("iptables-nft", '-A SIP_LOG_0 -j NFLOG --nflog-prefix "sipfw x "', "nft_log"),
+        ("nftables", 'limit rate 10/minute log prefix "sipfw banned.drop "', "nft_log"),
+        ("nftables", 'log prefix "sipfw banned.drop " group 5', "nft_log"),
+    ],
+)
+def test_what_the_applied_firewall_logs_needs_a_module(
+    backend: str, line: str, needed: str, fake: Fake
+) -> None:
+    _everything_but_logging(fake)
+    _record(fake, backend, line)
+    assert checks_kernel.matches(fake.host()).sentence == f"this kernel lacks {needed}"
+
+
+def test_a_target_that_is_registered_is_there(fake: Fake) -> None:
+    _everything_but_logging(fake)
+    _record(fake, "iptables")
+    fake.file("proc/net/ip_tables_targets", "ERROR\nLOG\n")
+    assert checks_kernel.matches(fake.host(log_reader="log")).state is State.OK
+    assert checks_kernel.matches(fake.host(log_reader="nflog")).state is State.PROBLEM
+
+
 HOSTILE = [
     "proc/modules",
     "proc/net/if_inet6",
     "proc/net/ip_tables_matches",
     "proc/net/ip_tables_names",
     "proc/net/ip6_tables_names",
+    "proc/net/ip_tables_targets",
+    # The kernel's lists by the name that the doctor reads, and by the one that `detect` asks for.
+    f"modules/{RELEASE}/modules.dep",
+    f"modules/{platform.release()}/modules.dep",
+    f"modules/{platform.release()}/modules.builtin",
     "proc/sys/kernel/osrelease",
     "proc/sys/net/ipv4/ip_forward",
     "proc/sys/net/ipv4/conf/all/rp_filter",
@@ -280,6 +350,15 @@ def test_hostile_files_are_answered_and_never_waited_for(how: str, fake: Fake) -
     assert found["conntrack-fill"].state is State.UNKNOWN
     assert found["last-apply"].state is State.PROBLEM
     assert found["pending"].state is State.PROBLEM
+
+
+@pytest.mark.parametrize("how", ["huge", "pipe", "folder", "/dev/zero"])
+def test_looking_for_the_legacy_core_reads_no_odd_list(how: str, fake: Fake) -> None:
+    _spoil(fake, how)
+    started = time.monotonic()
+    found = look(fake.programs, fake.folder / "no-proc", fake.folder / "modules", lambda _: False)
+    assert not found.legacy_core
+    assert time.monotonic() - started < 5
 
 
 def test_bounded_reads(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_a_stand_in_is_said_with_its_age() -> None:
     assert found.missing == ()
     assert said(found) == (
         "warning: feeds.x: the last try failed: answered 404; the last good one stays in "
-        "force: 10 entries, 2 hours old"
+        "force: 10 entries, 2 h old"
     )
 
 
@@ -209,7 +209,7 @@ def test_an_expired_copy_drops_nobody_and_never_is_never() -> None:
     old = Known(Copy(NOW - 8 * 86400, TEN), None)
     found = wanted(old)
     assert (found.networks, found.missing) == ({"x": ()}, ("x",))
-    assert "8 days old and has expired" in said(found)
+    assert "8 d old and has expired" in said(found)
     assert wanted(old, expiry="never").networks == {"x": TEN}
 
 

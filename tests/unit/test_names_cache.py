@@ -130,15 +130,15 @@ def test_the_warning_names_addresses_reason_and_age() -> None:
         ),
         (
             "warning: trusted_peers: 'sip.a.example' has no address now (no answer in time); its "
-            "last good ones stay trusted: 203.0.113.5, 2001:db8::5, 3 days old"
+            "last good ones stay trusted: 203.0.113.5, 2001:db8::5, 3 d old"
         ),
     ]
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 seconds old"), (119, "119 seconds old"), (120, "2 minutes old"), (7200, "2 hours old"),
-     (172800, "2 days old"), (None, "of unknown age, because the clock has gone back")],
+    [(0, "0 s old"), (119, "1 min 59 s old"), (120, "2 min old"), (7200, "2 h old"),
+     (176400, "2 d 1 h old"), (None, "of unknown age, because the clock has gone back")],
 )  # fmt: skip
 def test_ages(seconds: float | None, text: str) -> None:
     assert age_text(seconds) == text

@@ -14,12 +14,14 @@ from pathlib import Path
 from platform import release
 from typing import TYPE_CHECKING
 
+from sipfw.backends.bounded_files import MODULE_LIST, OddFileError, read_at_most
 from sipfw.backends.nft_flavour_tools import NftFlavourTools
 from sipfw.backends.runner import HOST_PATH, SubprocessRunner
 from sipfw.backends.xtables_tools import LegacyTools
 from sipfw.errors import BackendError
 from sipfw.lower.nftables_plan import TABLE
 from sipfw.lower.xtables import Family
+from sipfw.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 _NAMES = {Family.IP: "ip_tables_names", Family.IP6: "ip6_tables_names"}
 _MODULE_LISTS = ("modules.dep", "modules.builtin")
 _MODULE = re.compile(r"/ip_tables\.ko\b")
+# The kernel knows five tables.
+_TABLE_NAMES = 4096
 _PROGRAMS = ("iptables", "iptables-legacy-save", "iptables-nft-save", "ipset", "nft")
 _TABLE_LINE = re.compile(r"table (\S+) (.+)")
 _CHAIN_LINE = re.compile(r"\tchain (.+) \{")
@@ -106,9 +110,11 @@ def _flavour(runner: Runner) -> Flavour:
 
 def _words(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="ascii", errors="replace").split()
+        return read_at_most(path, _TABLE_NAMES).split()
     except FileNotFoundError:
         return []
+    except OddFileError as error:
+        raise BackendError(str(error)) from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise BackendError(f"{path}: cannot be read: {reason}", hint="use sudo") from error
@@ -118,9 +124,9 @@ def _loadable(folder: Path) -> bool:
     """Tell whether the running kernel has the legacy core, as a module or built in."""
     for name in _MODULE_LISTS:
         try:
-            if _MODULE.search((folder / name).read_text(encoding="utf-8", errors="replace")):
+            if _MODULE.search(read_at_most(folder / name, MODULE_LIST)):
                 return True
-        except OSError:
+        except (OSError, OddFileError):
             continue
     return False
 
@@ -141,7 +147,7 @@ def _chains(tables: Tables) -> Iterator[str]:
 
 
 def _place(family: str, table: str, chain: str, rules: int) -> str:
-    return printable(f"{family} {table} {chain} ({rules} rule{'s' if rules > 1 else ''})")
+    return printable(f"{family} {table} {chain} ({counted(rules, 'rule')})")
 
 
 def printable(text: str) -> str:

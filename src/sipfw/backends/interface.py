@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from sipfw.errors import BackendError
+
 if TYPE_CHECKING:
+    from collections.abc import Sized
+
     from sipfw.ruleset.rule import Family
 
 
@@ -78,7 +82,7 @@ class Live:
     """Everything of ours that one namespace's kernel holds; `dormant` when no packet meets it.
 
     `strays` are rules without our mark, outside our chains, that lead into them. `strangers` are
-    chains in our own table which no plan makes.
+    chains in our own table which no plan makes. `silence` says why the sets could not be read.
     """
 
     chains: tuple[LiveChain, ...]
@@ -88,6 +92,17 @@ class Live:
     policies: tuple[LivePolicy, ...] = ()
     strays: tuple[LiveJump, ...] = ()
     strangers: tuple[str, ...] = ()
+    silence: str | None = None
+
+    def sets_beside(self, expected: Sized) -> tuple[LiveSetState, ...]:
+        """Return our sets, to be compared with the expected ones.
+
+        Raises BackendError where some are expected and nobody could say which there are: those in
+        the kernel must not be called missing.
+        """
+        if self.silence is not None and expected:
+            raise BackendError(f"the sets of the firewall cannot be read: {self.silence}")
+        return self.sets
 
 
 def search_words(pattern: bytes, start: int) -> str:

@@ -55,28 +55,34 @@ class IptablesReader:
             for chain in table.chains
             if chain.policy is None and (chain.is_ours or chain.name in chain_names)
         ]
+        sets, silence = self._set_states(static_sets)
         return Live(
             tuple(chains),
             tuple(
                 _jump(jump, tables[jump.family, jump.table])
                 for jump in LiveRuleset(tables, ()).our_jumps()
             ),
-            self._set_states(static_sets),
+            sets,
             policies=tuple(_policies(tables)),
             strays=tuple(_strays(tables, chain_names)),
+            silence=silence,
         )
 
-    def _set_states(self, static_sets: frozenset[str]) -> tuple[LiveSetState, ...]:
+    def _set_states(
+        self, static_sets: frozenset[str]
+    ) -> tuple[tuple[LiveSetState, ...], str | None]:
+        """Return our sets, or why there is no answer: a host without ipset may need none."""
         try:
             present = self._sets.list_sets()
-        except BackendError:
-            # Without the ipset program there are no sets of ours: apply needs it to make one.
-            return ()
-        return tuple(
+        except BackendError as error:
+            hint = error.hint or "make sure that `ipset list -n` works for root"
+            return (), f"{error.message}; {hint}"
+        states = tuple(
             self._state(item, item.name in static_sets)
             for item in present
             if item.name.startswith(OUR_PREFIX)
         )
+        return states, None
 
     def _state(self, item: LiveSet, static: bool) -> LiveSetState:
         saved = self._sets.snapshot([item.name]).saved[item.name] if static else None

@@ -12,6 +12,7 @@ from sipfw.backends.iptc_limits import referenced_sets
 from sipfw.backends.restore_edit import Adoption, TableEdit, undo
 from sipfw.errors import BackendError
 from sipfw.lower.xtables import Family
+from sipfw.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -167,7 +168,7 @@ def refuse_foreign(existing: Tables, wanted: Sequence[XTable], names: Collection
     """
     planned = {(t.family, t.name, chain.name) for t in wanted for chain in t.chains}
     found = [
-        f"chain {family} {table.name} {chain.name} ({len(chain.rules)} rules)"
+        f"chain {family} {table.name} {chain.name} ({counted(len(chain.rules), 'rule')})"
         for (family, _), table in existing.items()
         for chain in table.chains
         if chain.name in names

@@ -18,7 +18,7 @@ from sipfw.lower.nftables_plan import TABLE
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from sipfw.backends.runner import Completed, Runner
 
@@ -79,17 +79,7 @@ class IpsetMembers:
 
     def read(self, names: Iterable[str]) -> dict[str, tuple[Member, ...]]:
         """Return the members of both families by set."""
-        found: dict[str, tuple[Member, ...]] = {}
-        for name in names:
-            for family in Family:
-                done = self._runner.run(["ipset", "save", set_name(name, family)], timeout=_TIMEOUT)
-                if done.returncode != 0:
-                    if "does not exist" not in done.stderr:
-                        raise BackendError(f"ipset: cannot read {name}: {done.stderr.strip()}")
-                    continue
-                members = tuple(_ipset_member(item) for item in elements_of(done.stdout))
-                found[name] = found.get(name, ()) + members
-        return found
+        return _both_families(names, self._members)
 
     def edit(self, edits: Sequence[Entry | Exit]) -> None:
         """Put in and take out."""
@@ -98,6 +88,14 @@ class IpsetMembers:
         text = "".join(f"{_ipset_line(edit)}\n" for edit in edits)
         done = self._runner.run(["ipset", "restore", "-exist"], stdin=text, timeout=_TIMEOUT)
         _require(done, "ipset")
+
+    def _members(self, name: str, family: Family) -> tuple[Member, ...] | None:
+        done = self._runner.run(["ipset", "save", set_name(name, family)], timeout=_TIMEOUT)
+        if done.returncode != 0:
+            if "does not exist" in done.stderr:
+                return None
+            raise BackendError(f"ipset: cannot read {name}: {done.stderr.strip()}")
+        return tuple(_ipset_member(item) for item in elements_of(done.stdout))
 
 
 class NftMembers:
@@ -108,13 +106,7 @@ class NftMembers:
 
     def read(self, names: Iterable[str]) -> dict[str, tuple[Member, ...]]:
         """Return the members of both families by set."""
-        found: dict[str, tuple[Member, ...]] = {}
-        for name in names:
-            for family in Family:
-                members = self._members(nft_set_name(name, family))
-                if members is not None:
-                    found[name] = found.get(name, ()) + members
-        return found
+        return _both_families(names, self._members)
 
     def edit(self, edits: Sequence[Entry | Exit]) -> None:
         """Put in and take out, in one transaction."""
@@ -126,7 +118,8 @@ class NftMembers:
         text = "".join(f"{line}\n" for line in lines)
         _require(self._runner.run(["nft", "-f", "-"], stdin=text, timeout=_TIMEOUT), "nft")
 
-    def _members(self, kernel_name: str) -> tuple[Member, ...] | None:
+    def _members(self, name: str, family: Family) -> tuple[Member, ...] | None:
+        kernel_name = nft_set_name(name, family)
         argv = ["nft", "-j", "list", "set", "inet", TABLE, kernel_name]
         done = self._runner.run(argv, timeout=_TIMEOUT)
         if done.returncode != 0:
@@ -141,6 +134,19 @@ class NftMembers:
             return tuple(_nft_member(item) for item in elements)
         except (ValueError, KeyError, TypeError, StopIteration) as error:
             raise BackendError(f"nft: cannot read its listing of {kernel_name}") from error
+
+
+def _both_families(
+    names: Iterable[str], read: Callable[[str, Family], tuple[Member, ...] | None]
+) -> dict[str, tuple[Member, ...]]:
+    """Join the members of both families; a set that is there in neither is left out."""
+    found: dict[str, tuple[Member, ...]] = {}
+    for name in names:
+        for family in Family:
+            members = read(name, family)
+            if members is not None:
+                found[name] = found.get(name, ()) + members
+    return found
 
 
 def nft_set_name(name: str, family: Family) -> str:

@@ -10,11 +10,12 @@ import click
 
 from sipfw.cli.by_hand import (
     complain_all,
-    left_text,
     option_value,
     read_addresses,
     read_input,
     report,
+    stop_at,
+    timed_text,
 )
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain
@@ -66,14 +67,9 @@ def command(
     seconds = None if length is None else option_value("--for", length, parse_duration)
     why = option_value("--reason", reason, checked_reason)
     if source is None:
-        found, faults = read_addresses(addresses)
-        wishes = [Wish(address, why) for address in found]
+        wishes = [Wish(address, why) for address in read_addresses(addresses)]
     else:
-        wishes, faults = _imported(source, why)
-    if faults:
-        complain_all(faults)
-        complain("nothing was changed")
-        return Exit.USAGE
+        wishes = _imported(source, why)
     if not wishes:
         complain("the list bans nobody; nothing was changed")
         return Exit.CLEAN
@@ -83,24 +79,23 @@ def command(
     return Exit.CLEAN
 
 
-def _imported(source: Path, reason: str) -> tuple[list[Wish], list[str]]:
+def _imported(source: Path, reason: str) -> list[Wish]:
     from sipfw.deploy.manual_text import LONGEST_FILE, read_list
 
     found = read_list(read_input(source, LONGEST_FILE), reason, time.time())
     if found.expired:
         complain(f"left out, because their end has come: {found.expired:,}")
     name = "standard input" if str(source) == "-" else source
-    return list(found.wishes), [f"{name}: {fault}" for fault in found.faults]
+    stop_at([f"{name}: {fault}" for fault in found.faults])
+    return list(found.wishes)
 
 
 def _say(done: Obeyed) -> None:
     from sipfw.deploy.manual_file import Book
-    from sipfw.deploy.manual_text import moment_text
 
     complain_all(
         [
-            f"banned: {item.address} for {left_text(item.until - item.since)}, "
-            f"until {moment_text(item.until)}"
+            f"banned: {timed_text(item.address, item.until - item.since, item.until)}"
             for item in done.order.books[Book.BANS].values()
             if item is not None
         ]

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sipfw.cli.by_hand import left_text, write_output
+from sipfw.cli.by_hand import timed_cells, write_output
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, remark, say, say_json, table
 from sipfw.errors import Exit
+from sipfw.words import counted
 
 if TYPE_CHECKING:
     from sipfw.deploy.bans import Ban, Bans
 
-_HEAD = ("address", "left", "until", "layer", "why", "by")
+_HEAD = ("address", "left", "until", "cause", "why", "by")
 
 
 @click.command("bans")
@@ -33,8 +34,8 @@ _HEAD = ("address", "left", "until", "layer", "why", "by")
 def command(*, as_json: bool, target: Path | None, root: Path) -> int:
     """Show who is banned now: by hand first, then by packets. Changes nothing.
 
-    The layer is `manual`, `replies` (the switch refused the logins), `rate-limit`, or `automatic`
-    where the failures are forgotten already and either may have been the cause.
+    The cause is `by hand`, `replies` (the switch refused the logins), `rate-limit` (it sent too
+    much), or `by packets` where the failures are forgotten already and either may have been it.
     """
     from sipfw.deploy.bans import list_bans
     from sipfw.deploy.files import Layout
@@ -47,7 +48,7 @@ def command(*, as_json: bool, target: Path | None, root: Path) -> int:
         data = as_data(found.found, now)
         text = json.dumps(data, indent=2) + "\n" if as_json else as_text(found.found, now)
         write_output(target, text)
-        complain(f"exported: {len(found.found):,} bans")
+        complain(f"exported: {counted(len(found.found), 'ban')}")
     elif as_json:
         say_json(as_data(found.found, now))
     elif found.found:
@@ -59,10 +60,8 @@ def command(*, as_json: bool, target: Path | None, root: Path) -> int:
 
 
 def _row(ban: Ban, now: float) -> tuple[str, ...]:
-    from sipfw.deploy.manual_text import moment_text
-
-    until = "-" if ban.left is None else moment_text(now + ban.left)
-    return str(ban.address), left_text(ban.left), until, ban.layer, ban.reason or "-", ban.who
+    until = now + (ban.left or 0)
+    return *timed_cells(ban.address, ban.left, until), ban.cause, ban.reason or "-", ban.who
 
 
 def _warn(found: Bans) -> None:

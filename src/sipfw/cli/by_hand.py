@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from sipfw.cli.output import complain, remark, say
+from sipfw.errors import Exit
+from sipfw.words import moment_text, span_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,8 +32,8 @@ def option_value(name: str, text: str, read: Callable[[str], T]) -> T:
         raise click.BadParameter(str(error), param_hint=name) from error
 
 
-def read_addresses(texts: Iterable[str]) -> tuple[list[IPv4Address | IPv6Address], list[str]]:
-    """Return the addresses, and one fault for each that is none."""
+def read_addresses(texts: Iterable[str]) -> list[IPv4Address | IPv6Address]:
+    """Return the addresses; one that is none ends the command, see `stop_at`."""
     from sipfw.deploy.manual_addresses import parse_address
 
     found: list[IPv4Address | IPv6Address] = []
@@ -42,7 +43,16 @@ def read_addresses(texts: Iterable[str]) -> tuple[list[IPv4Address | IPv6Address
             found.append(parse_address(text))
         except ValueError as error:
             faults.append(str(error))
-    return found, faults
+    stop_at(faults)
+    return found
+
+
+def stop_at(faults: Sequence[str]) -> None:
+    """End the command, with a line for each fault, if there is one."""
+    if faults:
+        complain_all(faults)
+        complain("nothing was changed")
+        click.get_current_context().exit(Exit.USAGE)
 
 
 def complain_all(lines: Sequence[str]) -> None:
@@ -64,16 +74,18 @@ def report(done: Obeyed) -> None:
         complain(f"the rule for it is in force now: generation {done.made.generation}")
 
 
-def left_text(seconds: int | None) -> str:
-    """Say how long, in two units: 1h12m."""
-    if seconds is None:
-        return "-"
-    sizes = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
-    for (size, word), (next_size, next_word) in pairwise(sizes):
-        if seconds >= size:
-            rest = seconds % size // next_size
-            return f"{seconds // size}{word}" + (f"{rest}{next_word}" if rest else "")
-    return f"{seconds}s"
+def timed_text(address: IPv4Address | IPv6Address, seconds: float, until: float) -> str:
+    """Say how long an order about an address holds."""
+    return f"{address} for {span_text(seconds)}, until {moment_text(until)}"
+
+
+def timed_cells(
+    address: IPv4Address | IPv6Address, left: int | None, until: float
+) -> tuple[str, str, str]:
+    """Return the first cells of a list: the address, what is left of its time, and the end."""
+    if left is None:
+        return str(address), "-", "-"
+    return str(address), span_text(left), moment_text(until)
 
 
 def read_input(path: Path, most: int) -> str:

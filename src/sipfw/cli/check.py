@@ -7,6 +7,7 @@ import click
 from sipfw.cli.options import Choice, compile_wanted, load_policy, policy_options
 from sipfw.cli.output import complain, remark, say, say_json, table
 from sipfw.errors import Exit
+from sipfw.words import counted
 
 
 @click.command("check")
@@ -42,6 +43,10 @@ def command(
         remark(warnings(wanted.ruleset))
     plan = lower(wanted.ruleset, ipset=not no_ipset)
     rules = sum(len(chain.rules) for tab in plan.tables for chain in tab.chains)
-    peers = len(loaded.policy.trusted_peers)
-    complain(f"the policy is sound: {peers} trusted peers, {rules} rules, {len(plan.sets)} sets")
+    sizes = (
+        counted(len(loaded.policy.trusted_peers), "trusted peer"),
+        counted(rules, "rule"),
+        counted(len(plan.sets), "set"),
+    )
+    complain(f"the policy is sound: {', '.join(sizes)}")
     return Exit.INCOMPLETE if wanted.resolution.failures else Exit.CLEAN

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sipfw.cli.options import root_option
+from sipfw.cli.options import DEFAULT_POLICY, root_option
 from sipfw.cli.output import complain, say, say_json, table
-from sipfw.errors import Exit
+from sipfw.errors import Exit, SipfwError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ def command(*, root: Path, as_json: bool) -> int:
     from sipfw.doctor.findings import State
     from sipfw.doctor.host import Host
 
-    host = Host(root)
+    host = Host(root, log_reader=_log_reader(root))
     findings = examine(host)
     if not host.is_root:
         complain("not root: rules and sipfw's own record are not seen; use sudo for all checks")
@@ -43,6 +43,20 @@ def command(*, root: Path, as_json: bool) -> int:
             say(line)
     sick = any(item.state is State.PROBLEM for item in findings)
     return Exit.DIFFERENT if sick else Exit.CLEAN
+
+
+def _log_reader(root: Path) -> str | None:
+    """Return whom the policy file wants log lines for; None for nobody, and for a faulty file."""
+    path = root / DEFAULT_POLICY
+    try:
+        if not path.is_file():
+            return None
+        from sipfw.policy.load import Request, load
+
+        logging = load(Request(path)).policy.logging
+    except (SipfwError, OSError):
+        return None
+    return logging.to.value if logging.layers else None
 
 
 def as_lines(findings: Sequence[Finding]) -> Iterator[str]:

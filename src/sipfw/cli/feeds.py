@@ -10,6 +10,7 @@ import click
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, say, say_json, table
 from sipfw.errors import Exit
+from sipfw.words import span_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,8 +66,6 @@ def _state(item: FeedReport) -> str:
 
 
 def _ago(seconds: float | None) -> str:
-    from sipfw.deploy.names import age_text
-
     if seconds is None:
         return "never"
-    return age_text(seconds).replace(" old", " ago") if seconds >= 0 else "unknown"
+    return f"{span_text(seconds)} ago" if seconds >= 0 else "unknown"

@@ -9,6 +9,7 @@ import click
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, say, say_json, table
 from sipfw.errors import Exit
+from sipfw.words import stored_moment_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,10 +40,11 @@ def command(*, root: Path, as_json: bool) -> int:
 
 def _row(item: Entry) -> tuple[str, ...]:
     made = item.generation
-    known = ("-", "-", "-", "-") if made is None else (made.time, made.who, made.backend, "")
-    when, who, backend, _ = known
-    source = "" if made is None else made.source
-    return ("*" if item.live else "", str(item.number), when, who, backend, item.state, source)
+    star, number = "*" if item.live else "", str(item.number)
+    if made is None:
+        return star, number, "-", "-", "-", item.state, ""
+    when = stored_moment_text(made.time)
+    return star, number, when, made.who, made.backend, item.state, made.source
 
 
 def _data(item: Entry) -> dict[str, Any]:

@@ -1,8 +1,6 @@
-"""Numbers, times and addresses in the form that an operator reads."""
+"""Numbers in the form that an operator reads."""
 
 from __future__ import annotations
-
-import time
 
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -31,23 +29,3 @@ def rate_text(value: float | None) -> str:
 def share_text(value: float) -> str:
     """Write a part of one as per cent."""
     return "-" if value == 0 else f"{100 * value:.0f} %" if value >= 0.01 else "< 1 %"
-
-
-def span_text(seconds: float) -> str:
-    """Write a length of time in its two largest units: `41 min 12 s`, `3 d 2 h`."""
-    left = max(round(seconds), 0)
-    parts: list[str] = []
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        amount, left = divmod(left, size)
-        if amount or (unit == "s" and not parts):
-            parts.append(f"{amount} {unit}")
-        elif parts:
-            break
-        if len(parts) == 2:
-            break
-    return " ".join(parts)
-
-
-def moment_text(epoch: float) -> str:
-    """Write a moment in this host's time zone."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch))

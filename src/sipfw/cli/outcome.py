@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import select
 import sys
 import time
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.cli.output import complain, remark
 from sipfw.errors import Exit
+from sipfw.words import counted, moment_text, span_text
 
 if TYPE_CHECKING:
     from sipfw.deploy.apply import Outcome
@@ -31,7 +31,8 @@ def report(done: str, outcome: Outcome) -> None:
         return
     families = " and ".join(_FAMILIES[family] for family in outcome.families)
     complain(
-        f"{done}: {outcome.rules} rules for {families}, {outcome.sets} sets, "
+        f"{done}: {counted(outcome.rules, 'rule')} for {families}, "
+        f"{counted(outcome.sets, 'set')}, "
         f"generation {outcome.generation}"
     )
 
@@ -39,10 +40,8 @@ def report(done: str, outcome: Outcome) -> None:
 def wait_or_leave(layout: Layout, waiting: Journal, *, ask: bool) -> int:
     """Ask at the terminal for the confirmation, or say how to give it."""
     left = waiting.seconds_left()
-    until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=left)
-    complain(
-        f"it is taken back in {left:.0f} s, at {until:%H:%M:%S} UTC, unless you run: sipfw confirm"
-    )
+    until = moment_text(time.time() + left)
+    complain(f"it is taken back in {span_text(left)}, at {until}, unless you run: sipfw confirm")
     if not (ask and sys.stdin.isatty() and sys.stderr.isatty()):
         return Exit.CLEAN
     try:

@@ -11,6 +11,7 @@ from sipfw.lower.naming import base_id
 from sipfw.ruleset.model import Layer
 from sipfw.ruleset.rule import Family
 from sipfw.verify.changes import Action
+from sipfw.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -179,7 +180,7 @@ def _chains(plan: Plan) -> list[_Row]:
             (
                 _DONE[item.action],
                 f"{item.table} {item.name} ({_FAMILIES[item.family]})",
-                f"{item.rules} rules",
+                counted(item.rules, "rule"),
                 "",
             )
         )

@@ -9,6 +9,7 @@ import click
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, remark
 from sipfw.errors import Exit
+from sipfw.words import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,13 +80,14 @@ def _report(done: Refreshed) -> None:
         return
     added = sum(len(change.added) for change in done.changes)
     removed = sum(len(change.removed) for change in done.changes)
-    complain(f"refreshed: {added} elements added, {removed} removed; the rules are untouched")
+    what = f"{counted(added, 'element')} added, {removed:,} removed"
+    complain(f"refreshed: {what}; the rules are untouched")
 
 
 def _list(change: Change) -> None:
     for word, elements in (("added", change.added), ("removed", change.removed)):
         if len(elements) > _LISTED:
-            complain(f"{change.set}: {len(elements):,} elements {word}")
+            complain(f"{change.set}: {counted(len(elements), 'element')} {word}")
             continue
         for element in elements:
             complain(f"{change.set}: {element} {word}")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sipfw.cli.numbers import bytes_text, count_text, moment_text, rate_text, share_text, span_text
+from sipfw.cli.numbers import bytes_text, count_text, rate_text, share_text
 from sipfw.render.report import Cell, Column, Table
 from sipfw.ruleset.model import Layer
 from sipfw.verify.drift import Kind
 from sipfw.verify.health import NEARLY_FULL
+from sipfw.words import span_text, stored_moment_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sipfw.deploy.generations import Generation
     from sipfw.deploy.history import Entry
     from sipfw.look.report import Facts, PeerFacts
     from sipfw.look.top_source import Source
@@ -285,13 +284,7 @@ def _generation(item: Entry) -> tuple[Cell, ...]:
     state = Cell("live" if item.live else item.state, tone="good" if item.live else "")
     if item.live and item.state != "confirmed":
         state = Cell(f"live, {item.state}", tone="warn")
-    known = ("-",) * 4 if made is None else (_when(made), made.who, made.backend, made.source)
+    known = ("-",) * 4
+    if made is not None:
+        known = (stored_moment_text(made.time), made.who, made.backend, made.source)
     return (Cell(str(item.number)), state, *(Cell(text) for text in known))
-
-
-def _when(made: Generation) -> str:
-    """Return the moment in this host's time zone, as everything else on the page is."""
-    try:
-        return moment_text(datetime.fromisoformat(made.time).timestamp())
-    except (ValueError, OverflowError, OSError):
-        return made.time

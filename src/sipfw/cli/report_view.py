@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from sipfw import __version__
 from sipfw.cli import report_tables as tables
-from sipfw.cli.numbers import bytes_text, count_text, moment_text, rate_text, share_text, span_text
+from sipfw.cli.numbers import bytes_text, count_text, rate_text, share_text
 from sipfw.cli.verify_view import NAMES
 from sipfw.render.charts import Frame, lined, stacked
 from sipfw.render.report import Figure, Page, Section
 from sipfw.ruleset.model import Layer
 from sipfw.verify.health import NEARLY_FULL, State
+from sipfw.words import counted, moment_text, span_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,7 +42,7 @@ def page_of(facts: Facts) -> Page:
         figures=tuple(_figures(facts)),
         sections=tuple(_sections(facts)),
         notes=(*facts.notes, *facts.sources.notes),
-        footer=f"sipfw {__version__}; {facts.readings:,} readings since "
+        footer=f"sipfw {__version__}; {counted(facts.readings, 'reading')} since "
         f"{moment_text(facts.since)}; counters since their rules went live",
     )
 
@@ -121,8 +122,8 @@ def _blocked(facts: Facts) -> Section:
     drawn = [(name, tables.COLOURS.get(name, 0), series.dropped[name]) for name in shown]
     sums = [_sum([values[i] for _, _, values in drawn]) for i in range(len(drawn[0][2]))]
     peak = _peak(series, sums, "dropped")
-    total = count_text(sum(series.counted.values()))
-    frame = _frame(series, "Dropped", f"{total} packets dropped. {peak}")
+    total = counted(sum(series.counted.values()), "packet")
+    frame = _frame(series, "Dropped", f"{total} dropped. {peak}")
     return Section("blocked", title, chart=stacked(frame, drawn), notes=tuple(_notes(series)))
 
 
@@ -178,11 +179,12 @@ def _notes(series: Series) -> Iterator[str]:
     found.sort(reverse=True)
     yield from (text for _, text in found[:_MOST_NOTES])
     if len(found) > _MOST_NOTES:
-        yield f"and {len(found) - _MOST_NOTES:,} earlier ones"
+        yield f"and {counted(len(found) - _MOST_NOTES, 'earlier one')}"
 
 
 def _gap_text(gap: Gap) -> str:
-    dropped = f"{count_text(gap.dropped)} packets were dropped meanwhile"
+    were = "was" if gap.dropped == 1 else "were"
+    dropped = f"{counted(gap.dropped, 'packet')} {were} dropped meanwhile"
     return f"No readings from {moment_text(gap.start)} to {moment_text(gap.end)}; {dropped}."
 
 

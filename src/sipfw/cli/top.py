@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sipfw.cli.numbers import count_text, span_text
+from sipfw.cli.numbers import count_text
 from sipfw.cli.options import Seconds, root_option
 from sipfw.cli.output import complain, say, say_json, table
 from sipfw.errors import Exit
 from sipfw.ruleset.model import Layer
+from sipfw.words import span_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sipfw.cli.by_hand import complain_all, left_text, option_value, read_addresses, report
+from sipfw.cli.by_hand import (
+    complain_all,
+    option_value,
+    read_addresses,
+    report,
+    timed_cells,
+    timed_text,
+)
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, remark, say, say_json, table
 from sipfw.errors import Exit
@@ -47,12 +54,8 @@ def command(
     _require_one_job(addresses, length, reason, end=end, listed=listed, as_json=as_json)
     if listed:
         return _list(root, as_json=as_json)
-    found, faults = read_addresses(addresses)
+    found = read_addresses(addresses)
     seconds = 0 if length is None else option_value("--for", length, _seconds)
-    if faults:
-        complain_all(faults)
-        complain("nothing was changed")
-        return Exit.USAGE
     return _end(root, found) if end else _trust(root, found, seconds, reason)
 
 
@@ -92,15 +95,14 @@ def _trust(
 ) -> int:
     from sipfw.deploy.files import Layout
     from sipfw.deploy.manual_file import Book, checked_reason
-    from sipfw.deploy.manual_text import moment_text
     from sipfw.deploy.trust import trust
 
     why = option_value("--reason", reason, checked_reason)
     done = trust(Layout(root), addresses, seconds, why)
     report(done)
     complain_all([f"its ban by hand is ended: {item}" for item in done.order.books[Book.BANS]])
-    until = moment_text(time.time() + seconds)
-    complain_all([f"trusted: {item} for {left_text(seconds)}, until {until}" for item in addresses])
+    until = time.time() + seconds
+    complain_all([f"trusted: {timed_text(item, seconds, until)}" for item in addresses])
     return Exit.CLEAN
 
 
@@ -133,12 +135,12 @@ def _list(root: Path, *, as_json: bool) -> int:
 
 
 def _data(guest: Guest) -> dict[str, object]:
-    from sipfw.deploy.manual_text import moment_text
+    from sipfw.deploy.manual_text import utc_text
 
     return {
         "address": str(guest.kept.address),
         "left": guest.left,
-        "until": moment_text(guest.kept.until),
+        "until": utc_text(guest.kept.until),
         "reason": guest.kept.reason,
         "by": guest.kept.who,
         "in_force": guest.in_kernel,
@@ -146,13 +148,9 @@ def _data(guest: Guest) -> dict[str, object]:
 
 
 def _row(guest: Guest) -> tuple[str, ...]:
-    from sipfw.deploy.manual_text import moment_text
-
     kept = guest.kept
     return (
-        str(kept.address),
-        left_text(guest.left),
-        moment_text(kept.until),
+        *timed_cells(kept.address, guest.left, kept.until),
         kept.reason or "-",
         kept.who,
         "yes" if guest.in_kernel else "no",

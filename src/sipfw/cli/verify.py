@@ -6,12 +6,14 @@ import time
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from sipfw.cli.backend_option import backend_option
 from sipfw.cli.moments import moment_of
 from sipfw.cli.options import Choice, Seconds, policy_options
 from sipfw.cli.output import complain, say, say_json
 from sipfw.cli.subject import find_subject
+from sipfw.errors import BackendError
 from sipfw.ruleset.model import Layer
 from sipfw.ruleset.rule import Family
 
@@ -79,7 +81,8 @@ def command(
 
     Exit code 0: healthy. 1: drift, a rule, chain, set or jump is missing, extra, moved or changed.
     2: degraded, with drift or without: connection tracking or a set is more than 80 % full, a
-    kernel setting is not what the policy says, or rules are split over two packet filters.
+    kernel setting is not what the policy says, or rules are split over two packet filters. 4: it
+    could not look, or --since found no earlier reading.
     """
     from sipfw.deploy.files import Layout
     from sipfw.verify.selection import Selection
@@ -88,8 +91,11 @@ def command(
         raise click.UsageError("--json, --brief and --watch exclude each other")
     if deep and (watch or choice.explicit):
         raise click.UsageError("--deep compares with what was applied, once: no --watch, no policy")
-    if watch and since is not None:
-        raise click.UsageError("--watch counts from its own first look: no --since")
+    if since is not None and (watch or choice.explicit):
+        raise click.UsageError(
+            "--since counts from a kept look at what was applied: no --watch, no policy"
+        )
+    _refuse_unheard(choice, brief=brief, watch=watch)
     layout = Layout(choice.root)
     moment = None if since is None else moment_of(since, time.time())
     subject = find_subject(choice, backend, ipset=not no_ipset)
@@ -105,6 +111,28 @@ def command(
     return seen.health.state
 
 
+def _refuse_unheard(choice: Choice, *, brief: bool, watch: bool) -> None:
+    """Raise click.UsageError for options that the others leave without a meaning."""
+    # SIPFW_BACKEND is for other commands too, so only what is written here counts.
+    context = click.get_current_context()
+    written = {
+        name
+        for name in context.params
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    if brief and written & {"hits", "top", "layers", "family", "since"}:
+        raise click.UsageError(
+            "--brief is about everything, so it goes without --hits, --top, --layer, --family "
+            "and --since"
+        )
+    if written & {"backend", "no_ipset"} and not choice.explicit:
+        raise click.UsageError(
+            "--backend and --no-ipset need --policy, --profile, --switch or --set"
+        )
+    if "interval" in written and not watch:
+        raise click.UsageError("--interval needs --watch")
+
+
 def _earlier(layout: Layout, subject: Subject, moment: float | None) -> Reading | None:
     from sipfw.look import readings
 
@@ -116,7 +144,10 @@ def _earlier(layout: Layout, subject: Subject, moment: float | None) -> Reading 
         found = readings.since(layout, moment)
     if moment is not None:
         if found is None:
-            raise click.UsageError("no earlier reading is kept; every `sipfw verify` keeps one")
+            raise BackendError(
+                "no earlier reading is kept, so there is nothing to count from",
+                hint="run sipfw verify once after sipfw apply, and count from there",
+            )
         if found.taken > moment + 1:
             complain("no reading is as old as that; counting from the oldest one")
     return found
@@ -133,7 +164,6 @@ def _look(subject: Subject, earlier: Reading | None, layout: Layout, *, deep: bo
 
 
 def _keep(layout: Layout, seen: Observation) -> None:
-    from sipfw.errors import BackendError
     from sipfw.look.observe import keep
 
     try:

@@ -6,9 +6,10 @@ import time
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from sipfw.cli.numbers import bytes_text, count_text, moment_text, rate_text, share_text, span_text
+from sipfw.cli.numbers import bytes_text, count_text, rate_text, share_text
 from sipfw.cli.output import table
 from sipfw.lower.xtables import Family
+from sipfw.words import counted, moment_text, span_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -79,7 +80,8 @@ def _head(seen: Observation, *, only_since: bool) -> Iterator[str]:
     what = "only what was counted" if only_since else "rates"
     yield f"{what} since {moment_text(seen.earlier.taken)}, {ago} ago"
     if seen.growth.reset:
-        yield f"{seen.growth.reset} counters had been set back meanwhile and began again"
+        what = counted(seen.growth.reset, "counter")
+        yield f"{what} had been set back meanwhile and began again"
 
 
 def layer_lines(layers: Sequence[LayerSummary]) -> list[str]:
@@ -199,7 +201,7 @@ def _setting_text(item: SysctlReport) -> str:
 
 def _verdict(report: Report, health: Health) -> Iterator[str]:
     if report.drift:
-        yield f"the live firewall differs in {len(report.drift)} places:"
+        yield f"the live firewall differs in {counted(len(report.drift), 'place')}:"
         for item in report.drift:
             yield f"  {item}"
         yield "`sipfw apply` mends what is sipfw's own; what others added, take out by hand"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 
 from sipfw.cli.watch_view import Screen
@@ -34,6 +34,7 @@ _ENDING = frozenset({"q", "Q", "\x1b", "\x03", "\x04"})
 def run(subject: Subject, selection: Selection, interval: float) -> int:
     """Watch until the operator ends it. The exit code is that of the last look."""
     console = Console()
+    fit(console)
     if not (console.is_terminal and sys.stdin.isatty()) or console.is_dumb_terminal:
         raise click.UsageError(
             "--watch needs a terminal that can move its cursor; use --json or --brief in a script"
@@ -55,6 +56,19 @@ def run(subject: Subject, selection: Selection, interval: float) -> int:
             live.update(screen.render(console.size), refresh=True)
             if _ended(live, screen, console, started + interval):
                 return code
+
+
+def fit(console: Console) -> None:
+    """Make the console as large as the terminal; rich would rather believe an exported COLUMNS."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            size = os.get_terminal_size(stream.fileno())
+        except (OSError, ValueError):
+            continue
+        # A serial line knows no size.
+        if size.columns and size.lines:
+            console.size = ConsoleDimensions(size.columns, size.lines)
+            return
 
 
 @contextmanager
@@ -82,6 +96,7 @@ def _ended(live: Live, screen: Screen, console: Console, until: float) -> bool:
             return True
         except (OSError, UnicodeDecodeError):
             continue
+        fit(console)
         if console.size != size:
             size = console.size
             live.update(screen.render(size), refresh=True)

@@ -11,9 +11,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sipfw.cli.numbers import bytes_text, count_text, moment_text, rate_text, share_text
+from sipfw.cli.numbers import bytes_text, count_text, rate_text, share_text
 from sipfw.verify.health import NEARLY_FULL, State
 from sipfw.verify.summary import summarise
+from sipfw.words import moment_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from sipfw.cli.numbers import span_text
 from sipfw.cli.output import table
 from sipfw.cli.why_words import (
     change_text,
@@ -20,6 +19,7 @@ from sipfw.look.why_packets import Transport
 from sipfw.ruleset.match import ConnectionsAbove, PayloadContains, Ports, Protocol
 from sipfw.ruleset.rule import Accept, Done, Drop, Goto, Jump
 from sipfw.walk.trace import Verdict
+from sipfw.words import span_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

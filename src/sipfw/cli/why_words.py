@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sipfw.cli.numbers import span_text
 from sipfw.look.why import Effect, Kind
 from sipfw.look.why_state import network_of
 from sipfw.ruleset.match import ConnectionsAbove, CountAbove, RateAbove, SeenAtLeast
 from sipfw.walk.state import Limit
+from sipfw.words import counted, span_text
 
 if TYPE_CHECKING:
     from sipfw.backends.limit_state import Bucket
@@ -40,9 +40,11 @@ def limit_text(reading: Reading, source: Source) -> str:
             port = " and port" if limit.with_port else ""
             return f"{limit.rate}, burst {limit.burst}, for {_each(whom)}{port}"
         case SeenAtLeast():
-            return f"{limit.hits} requests in {span_text(limit.seconds)}, for each source"
+            return (
+                f"{counted(limit.hits, 'request')} in {span_text(limit.seconds)}, for each source"
+            )
         case ConnectionsAbove():
-            return f"{limit.count} connections, for {_each(whom)}"
+            return f"{counted(limit.count, 'connection')}, for {_each(whom)}"
 
 
 def _each(whom: str) -> str:
@@ -66,7 +68,7 @@ def standing_text(reading: Reading) -> str:
         return "within: nothing counted"
     shown = [_bucket_text(bucket, limit) for bucket in buckets[:_SHOWN_PORTS]]
     if len(buckets) > _SHOWN_PORTS:
-        shown.append(f"and {len(buckets) - _SHOWN_PORTS} more ports")
+        shown.append(f"and {counted(len(buckets) - _SHOWN_PORTS, 'more port')}")
     text = "; ".join(shown)
     several = any(bucket.port is not None for bucket in buckets)
     if several and reading.standing is Limit.UNKNOWN:

@@ -26,6 +26,7 @@ MANUAL = "manual"
 _REPLIES = "replies"
 _RATE = "rate-limit"
 _EITHER = "automatic"
+_CAUSES = {MANUAL: "by hand", _EITHER: "by packets"}
 
 _REFUSED = "the switch refused its logins"
 _TOO_MUCH = "above its rate ceiling"
@@ -45,7 +46,8 @@ class Ban:
     """One banned address; `left` in seconds, None where the kernel tells none.
 
     `layer` is `manual`, or the layer of the rule that banned: `replies`, `rate-limit`, or
-    `automatic` where it can no longer be told which.
+    `automatic` where it can no longer be told which. `cause` is the same in the words of the
+    documentation.
     """
 
     address: IpAddress
@@ -53,6 +55,11 @@ class Ban:
     left: int | None
     reason: str
     who: str
+
+    @property
+    def cause(self) -> str:
+        """Say what banned it: `by hand`, a layer, or `by packets` where either layer may have."""
+        return _CAUSES.get(self.layer, self.layer)
 
 
 @dataclass(frozen=True, slots=True)

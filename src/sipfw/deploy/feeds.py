@@ -20,6 +20,7 @@ from sipfw.feeds.errors import FeedError
 from sipfw.feeds.fetch import DEADLINE, NOTHING_SEEN, Answer, fetch, read_file
 from sipfw.feeds.parse import parse
 from sipfw.feeds.store import Copy, Tries
+from sipfw.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -231,4 +232,5 @@ def _in_force(feed: Feed, known: Known, now: float) -> str:
     old = age_text(age if age >= 0 else None)
     if is_expired(feed, known, now):
         return f"the last good one is {old} and has expired, so nothing is dropped by it"
-    return f"the last good one stays in force: {len(known.copy.networks):,} entries, {old}"
+    size = counted(len(known.copy.networks), "entry", "entries")
+    return f"the last good one stays in force: {size}, {old}"

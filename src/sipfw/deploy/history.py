@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sipfw.deploy.generations import Damaged, Generation, list_generations
 from sipfw.deploy.live import current
 from sipfw.deploy.repair import unfinished
+from sipfw.words import span_text
 
 if TYPE_CHECKING:
     from sipfw.deploy.files import Layout
@@ -41,7 +42,8 @@ def _entry(item: Generation | Damaged, live: int | None, change: Unfinished | No
         if not change.open:
             return Entry(item.number, is_live, "being changed", item)
         left = change.journal.seconds_left()
-        return Entry(item.number, is_live, f"waits for sipfw confirm, {left:.0f} s", item, left)
+        state = f"waits for sipfw confirm, {span_text(left)}"
+        return Entry(item.number, is_live, state, item, left)
     if item.confirmed:
         return Entry(item.number, is_live, "confirmed", item)
     if item.undone is not None:

@@ -18,6 +18,7 @@ from sipfw.compiler.by_hand import ByHand
 from sipfw.deploy.files import cannot_write, read_private, sync_folder, write_atomically
 from sipfw.deploy.privilege import WHO
 from sipfw.diagnostics import Diagnostic, Severity
+from sipfw.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 LONGEST_REASON = 80
+# In the year 4147: later ones cannot be shown, and no clock is there.
+_LAST_MOMENT = 1 << 36
 
 
 class Book(Enum):
@@ -81,8 +84,10 @@ def read_page(layout: Layout, book: Book, *, now: float | None = None) -> Page:
     read = [_kept(item) for item in items]
     found = {item.address: item for item in read if item is not None and item.left(moment) > 0}
     damaged = read.count(None)
-    faults = (_fault(path, f"{damaged} entries are damaged and left out"),) if damaged else ()
-    return Page(found, faults)
+    if not damaged:
+        return Page(found)
+    what = f"{counted(damaged, 'entry', 'entries')} {'is' if damaged == 1 else 'are'}"
+    return Page(found, (_fault(path, f"{what} damaged and left out"),))
 
 
 def write_page(layout: Layout, book: Book, entries: Mapping[IpAddress, Kept]) -> None:
@@ -164,6 +169,7 @@ def _kept(item: Any) -> Kept | None:
         "%" not in item["address"]
         and may_be_a_peer(address)
         and 0 < item["until"] - item["since"] <= MAX_DURATION
+        and 0 <= item["since"] < _LAST_MOMENT
         and WHO.fullmatch(item["who"]) is not None
     )
     return Kept(address, item["since"], item["until"], reason, item["who"]) if sound else None

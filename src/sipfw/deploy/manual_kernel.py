@@ -11,6 +11,7 @@ from sipfw.compiler import names
 from sipfw.deploy.manual_file import Book, read_page
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
+from sipfw.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -105,10 +106,9 @@ def _place(ruleset: Ruleset, book: Book) -> _Place | None:
 
 
 def _count(book: Book, count: int) -> str:
-    what = "ban by hand" if book is Book.BANS else "temporary trust"
-    ending = "is" if count == 1 else "are"
-    plural = what if count == 1 else what.replace("ban ", "bans ").replace("trust", "trusts")
-    return f"{count:,} {plural} {ending}"
+    words = ("ban", "bans") if book is Book.BANS else ("temporary trust", "temporary trusts")
+    by_hand = " by hand" if book is Book.BANS else ""
+    return f"{counted(count, *words)}{by_hand} {'is' if count == 1 else 'are'}"
 
 
 def _warning(message: str) -> Diagnostic:

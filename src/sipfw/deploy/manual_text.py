@@ -36,8 +36,8 @@ class Imported:
     faults: tuple[str, ...]
 
 
-def moment_text(moment: float) -> str:
-    """Write a moment in UTC, to the second."""
+def utc_text(moment: float) -> str:
+    """Write a moment in UTC, for a file or a program: its reader may be on another host."""
     return dt.datetime.fromtimestamp(int(moment), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -53,6 +53,7 @@ def as_json(bans: Sequence[Ban], now: float) -> dict[str, Any]:
         {
             "address": str(ban.address),
             "layer": ban.layer,
+            "cause": ban.cause,
             "left": ban.left,
             "until": _end(ban, now),
             "reason": ban.reason,
@@ -148,4 +149,4 @@ def _length(text: str) -> int:
 
 
 def _end(ban: Ban, now: float) -> str | None:
-    return None if ban.left is None else moment_text(now + ban.left)
+    return None if ban.left is None else utc_text(now + ban.left)

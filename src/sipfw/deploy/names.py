@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sipfw.deploy.files import read_private, write_atomically
 from sipfw.deploy.resolve import DEADLINE, Resolution, Stale, ask_dns, may_be_a_peer, resolve
 from sipfw.diagnostics import Diagnostic, Severity
+from sipfw.words import span_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -136,13 +137,10 @@ def _stale_text(item: Stale, addresses: Iterable[Address]) -> str:
 
 
 def age_text(seconds: float | None) -> str:
-    """Say how old something is, in the largest unit that fits."""
+    """Say how old something is."""
     if seconds is None:
         return "of unknown age, because the clock has gone back"
-    for size, word in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{int(seconds // size)} {word} old"
-    return f"{int(seconds)} seconds old"
+    return f"{span_text(seconds)} old"
 
 
 def _known(item: Any) -> Known | None:

@@ -14,6 +14,7 @@ from sipfw.deploy.lock import guardian_is_alive
 from sipfw.deploy.orphans import wait_for_orphans
 from sipfw.deploy.targets import Options, installed_backends
 from sipfw.errors import BackendError
+from sipfw.words import span_text
 
 if TYPE_CHECKING:
     from sipfw.deploy.files import Layout
@@ -104,7 +105,7 @@ WAYS_OUT = "`sipfw confirm` keeps it, `sipfw rollback` takes it back"
 
 def waiting_text(journal: Journal) -> str:
     """Say that a change waits and for how long."""
-    left = f"{journal.seconds_left():.0f} s left"
+    left = f"{span_text(journal.seconds_left())} left"
     return f"{what(journal)} waits to be confirmed, {left}"
 
 

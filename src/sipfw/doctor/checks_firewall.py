@@ -11,6 +11,7 @@ from sipfw.deploy.repair import Unfinished, waiting_text, what, why
 from sipfw.doctor.findings import CannotTellError, DamagedError, Finding, State
 from sipfw.doctor.host import cannot_read
 from sipfw.verify.drift import drift
+from sipfw.words import counted, span_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from sipfw.doctor.host import Host
 
 _SHOWN = 3
-_UNITS = ((86_400, "day"), (3600, "hour"), (60, "minute"))
+# Below this nobody counts seconds.
+_NOW = 60
 
 
 def backend(host: Host) -> Finding:
@@ -82,11 +84,7 @@ def last_apply(host: Host) -> Finding:
 
 
 def _age(seconds: float) -> str:
-    for length, unit in _UNITS:
-        if seconds >= length:
-            count = int(seconds // length)
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
-    return "just now"
+    return f"{span_text(seconds)} ago" if seconds >= _NOW else "just now"
 
 
 def live(host: Host) -> Finding:
@@ -101,7 +99,8 @@ def live(host: Host) -> Finding:
         return Finding(name, State.PROBLEM, sentence, again)
     different = drift(applied.expectation, host.live)
     if different:
-        sentence = f"the live firewall differs in {len(different)} places, first: {different[0]}"
+        places = counted(len(different), "place")
+        sentence = f"the live firewall differs in {places}, first: {different[0]}"
         return Finding(name, State.PROBLEM, sentence, again)
     return Finding(name, State.OK, "the live firewall is the applied one")
 

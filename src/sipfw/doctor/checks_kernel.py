@@ -37,7 +37,23 @@ _WANTED = {
     "iptables-nft": (*_XTABLES, "nf_tables", "nft_compat"),
     "nftables": (*_NFTABLES, *_NFT_TEXTS),
 }
+# What writes the log lines of dropped packets, by backend and reader of the lines.
+_LOGGING = {
+    ("iptables", "log"): "xt_LOG",
+    ("iptables", "nflog"): "xt_NFLOG",
+    ("iptables-nft", "log"): "xt_LOG",
+    # Since iptables 1.8.8 NFLOG is nf_tables' own there, and LOG is not.
+    ("iptables-nft", "nflog"): "nft_log",
+    ("nftables", "log"): "nft_log",
+    ("nftables", "nflog"): "nft_log",
+}
+# As `iptables -S` and nft list it.
+_NOTES = re.compile(r"-j (?:NF)?LOG\b|\blog prefix ")
+_TO_GROUP = re.compile(r"-j NFLOG\b|\blog prefix .* group ")
 _YEAR = 2024
+_REGISTERED = tuple(
+    f"{family}_tables_{what}" for family in ("ip", "ip6") for what in ("matches", "targets")
+)
 _RED_HAT = frozenset({"rhel", "centos", "fedora", "rocky", "almalinux"})
 
 
@@ -45,7 +61,8 @@ def matches(host: Host) -> Finding:
     """Tell whether the kernel has what the rules ask; nothing is loaded to find out."""
     name = "kernel-matches"
     backend = _backend(host)
-    wanted = [*_WANTED[backend]]
+    logging = {_LOGGING[backend, reader] for reader in _log_readers(host)}
+    wanted = [*_WANTED[backend], *sorted(logging)]
     present = _registered(host) | host.loaded_modules
     missing = [item for item in wanted if item not in present and not host.has_module(item)]
     if not missing:
@@ -78,13 +95,27 @@ def _backend(host: Host) -> str:
     return "iptables" if host.installed("iptables") else "nftables"
 
 
+def _log_readers(host: Host) -> set[str]:
+    """Return for whom packets are logged, by the policy file and by the applied firewall."""
+    found = set() if host.log_reader is None else {host.log_reader}
+    try:
+        applied = host.applied
+    except CannotTellError:
+        return found
+    chains = () if applied is None else applied.expectation.chains
+    lines = (str(rule.line) for chain in chains for rule in chain.rules if rule.action == "note")
+    return found | {
+        "nflog" if _TO_GROUP.search(line) else "log" for line in lines if _NOTES.search(line)
+    }
+
+
 def _registered(host: Host) -> set[str]:
-    """Return the modules of the matches that x_tables knows, built in or loaded.
+    """Return the modules of the matches and targets that x_tables knows, built in or loaded.
 
     The files can be read by root only, and are not there without the legacy core.
     """
     found = set()
-    for file in ("ip_tables_matches", "ip6_tables_matches"):
+    for file in _REGISTERED:
         try:
             found |= {f"xt_{item}" for item in host.text(host.proc / "net" / file).split()}
         except CannotTellError:

@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from sipfw.backends.bounded_files import MODULE_LIST, OddFileError, read_at_most
 from sipfw.backends.detect import look
 from sipfw.backends.interface import Live
 from sipfw.backends.runner import HOST_PATH, Runner, SubprocessRunner
@@ -38,8 +39,7 @@ Answer = TypeVar("Answer")
 _NOTHING = Live((), (), ())
 _SETTING = 4096
 _TEXT = 1 << 20
-# modules.dep of a distribution's kernel is some 700 KB; a record of 100,000 peers 20 MB.
-_MODULE_LIST = 1 << 24
+# A record of 100,000 peers has 20 MB.
 _RECORD = 1 << 28
 _ENTRIES = 1000
 _BACKENDS = frozenset({"iptables", "iptables-nft", "nftables"})
@@ -57,7 +57,10 @@ def _live(applied: Applied) -> Live:
 
 @dataclass(frozen=True)
 class Host:
-    """One host; everything that a test wants to invent is a field."""
+    """One host; everything that a test wants to invent is a field.
+
+    `log_reader` is whom the policy file wants log lines for, `log` or `nflog`.
+    """
 
     root: Path = Path("/")
     proc: Path = Path("/proc")
@@ -67,6 +70,7 @@ class Host:
     is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
     now: float = field(default_factory=time.time)
     owner: int = 0
+    log_reader: str | None = None
     installed: Callable[[str], bool] = _installed
     read_live: Callable[[Applied], Live] = _live
 
@@ -119,7 +123,7 @@ class Host:
         folder = self.modules / self.release
         found = set()
         for name in ("modules.dep", "modules.builtin"):
-            text = read_bounded(folder / name, _MODULE_LIST)
+            text = read_bounded(folder / name, MODULE_LIST)
             found |= {item.replace("-", "_") for item in _DEPENDENCY.findall(text)}
         return frozenset(found)
 
@@ -164,8 +168,6 @@ class Host:
     def packet_filter(self) -> PacketFilter:
         """Which packet filter the host uses. Needs root."""
         self.require_root()
-        # `look` reads these files whole.
-        _ = self._legacy_families
         return _known(self._filter)
 
     @cached_property
@@ -220,19 +222,13 @@ def _known(answer: Answer | CannotTellError) -> Answer:
 def read_bounded(path: Path, limit: int) -> str:
     """Return a file's text. AbsentError where there is none, CannotTellError for anything odd."""
     try:
-        # Asked before it is opened: opening some devices is an order to them (/dev/watchdog).
-        _require_file(path, path.stat())
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            _require_file(path, os.fstat(handle))
-            data = file.read(limit + 1)
+        return read_at_most(path, limit)
     except (FileNotFoundError, NotADirectoryError):
         raise AbsentError(f"{path} is not there") from None
     except OSError as error:
         raise cannot_read(path, error) from error
-    if len(data) > limit:
-        raise CannotTellError(f"{path} is larger than {limit:,} bytes")
-    return data.decode("utf-8", "replace")
+    except OddFileError as error:
+        raise CannotTellError(str(error)) from error
 
 
 def entries(folder: Path) -> list[str]:
@@ -251,8 +247,3 @@ def cannot_read(path: Path, error: OSError) -> CannotTellError:
     reason = (error.strerror or str(error)).lower()
     hint = "; use sudo" if isinstance(error, PermissionError) else ""
     return CannotTellError(f"{path} cannot be read: {reason}{hint}")
-
-
-def _require_file(path: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise CannotTellError(f"{path} is no file")

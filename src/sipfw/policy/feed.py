@@ -49,7 +49,7 @@ class FeedFormat(StrEnum):
 
 def parse_feed_name(value: object) -> str:
     """Accept a name that fits into the name of a set."""
-    name = parse_identifier(value)
+    name = parse_identifier(value, longest=_LONGEST_NAME)
     if len(name) > _LONGEST_NAME:
         raise ValueError(f"{shown(name)} is too long for a set; write at most {_LONGEST_NAME}")
     if name.endswith(_TAKEN_ENDINGS):

@@ -268,7 +268,7 @@ def _matters(wanted: ExpectedPolicy, expectation: Expectation) -> bool:
 
 
 def _sets(expectation: Expectation, live: Live) -> Iterator[Drift]:
-    found = {item.name: item for item in live.sets}
+    found = {item.name: item for item in live.sets_beside(expectation.sets)}
     for wanted in expectation.sets:
         if wanted.name not in found:
             yield Drift(Kind.MISSING, "set", wanted.name, wanted.summary, wanted.origin)

@@ -237,7 +237,7 @@ def _chains(wanted: Expectation, live: Live, before: Expectation) -> Iterator[Ch
 def _sets(
     wanted: Expectation, live: Live, before: Expectation, origins: Mapping[str, str]
 ) -> Iterator[SetChange]:
-    found = {item.name: item for item in live.sets}
+    found = {item.name: item for item in live.sets_beside(wanted.sets)}
     for item in wanted.sets:
         there = found.pop(item.name, None)
         origin = origins.get(item.summary, "")

@@ -135,7 +135,7 @@ def _rules(expectation: Expectation, live: Live) -> list[RuleReport]:
 
 
 def _sets(expectation: Expectation, live: Live) -> list[SetReport]:
-    found = {item.name: item for item in live.sets}
+    found = {item.name: item for item in live.sets_beside(expectation.sets)}
     reports = []
     for wanted in expectation.sets:
         item = found.get(wanted.name)
