@@ -161,8 +161,10 @@ def a_set_that_counts(hand: IptablesHand) -> list[Named]:
 @iptables
 def a_set_of_another_type(hand: IptablesHand) -> list[Named]:
     """No set in use can change its type: the rules go before it and come back behind it."""
-    saved = hand.host.tool("iptables-save", "-t", "raw")
-    hand.host.tool("iptables-restore", text="*raw\nCOMMIT\n")
+    tables = ("raw", "filter")
+    saved = "".join(hand.host.tool("iptables-save", "-t", table) for table in tables)
+    for table in tables:
+        hand.host.tool("iptables-restore", text=f"*{table}\nCOMMIT\n")
     hand.destroy("sipfw-learned4")
     hand.host.run("ipset", "create", "sipfw-learned4", "hash:net", "timeout", "3600")
     hand.host.tool("iptables-restore", text=saved)
@@ -192,6 +194,7 @@ def everything_flushed(hand: IptablesHand) -> list[Named]:
     hand.host.tool("iptables-restore", text="*filter\nCOMMIT\n")
     return [
         Named("missing", "chain", hand.place("SIPFW_INPUT"), ": "),
+        Named("missing", "chain", hand.place("SIP_CONNECTIONS"), ": "),
         Named("missing", "chain", hand.place("SIP_HOST"), ": "),
         Named("missing", "jump", hand.place("INPUT"), detail="no packet reaches sipfw here"),
     ]

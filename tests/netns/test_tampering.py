@@ -127,6 +127,17 @@ OPEN = {"conntrack": {"max": None}}
 
 
 @pytest.mark.parametrize("backend", BACKENDS[:2])
+@pytest.mark.parametrize("way", ["-j ACCEPT", "-p tcp -m tcp --dport 5000:5100 -j ACCEPT"])
+def test_a_way_past_the_counting_of_connections(way: str, backend: str, tmp_path: Path) -> None:
+    """Without a host part of ours that is all that table filter does."""
+    with tampered_host(backend, tmp_path, OPEN) as host:
+        host.hand.insert(host.hand.spot("hook.filter.input"), way)
+        (found,) = host.drift()
+        assert found.kind == "moved"
+        assert found.detail == f"a rule before it lets packets pass: -A INPUT {way}"
+
+
+@pytest.mark.parametrize("backend", BACKENDS[:2])
 def test_a_host_that_is_no_longer_shut(backend: str, tmp_path: Path) -> None:
     """Without a host part of ours the policy of INPUT is what keeps the rest of the host shut."""
     flavour = backend.removeprefix("iptables-")
@@ -135,6 +146,7 @@ def test_a_host_that_is_no_longer_shut(backend: str, tmp_path: Path) -> None:
         assert host.drift() == ()
         # There is nothing of ours that this could get past: SIP is judged in table raw.
         host.hand.insert(host.hand.spot("hook.filter.input"), "-p tcp --dport 22 -j ACCEPT")
+        host.hand.insert(host.hand.spot("hook.filter.input"), "-p udp -j ACCEPT")
         assert host.drift() == ()
         host.shared.tool("iptables", "-P", "INPUT", "ACCEPT")
         detail = "policy ACCEPT, which was DROP at the apply"

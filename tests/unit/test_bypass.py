@@ -6,7 +6,7 @@ import pytest
 
 from sipfw.backends.interface import LiveChain, LiveJump, LiveRule
 from sipfw.lower.xtables import Family
-from sipfw.verify.bypass import ways_past
+from sipfw.verify.bypass import may_concern, ways_past
 
 HOOKS = {"raw": "PREROUTING", "filter": "INPUT"}
 
@@ -104,3 +104,26 @@ def test_open_connections_are_accepted_by_our_host_part_too(condition: str, *, n
 )
 def test_other_targets_and_free_texts(line: str, *, named: bool) -> None:
     assert bool(found(line)) is named
+
+
+LEAD = "-A SIPFW_INPUT -p tcp -m multiport --dports 5060,5061 --syn -j SIP_CONNECTIONS"
+
+
+@pytest.mark.parametrize(
+    ("way", "concerns"),
+    [
+        ("-A INPUT -j ACCEPT", True),
+        ("-A INPUT -p tcp -j ACCEPT", True),
+        ("-A INPUT -p tcp -m tcp --dport 5061 -j ACCEPT", True),
+        ("-A INPUT -p tcp -m tcp --dport 1024:65535 -j ACCEPT", True),
+        ("-A INPUT -p tcp -m multiport --dports 22,5000:5100 -j ACCEPT", True),
+        ("-A INPUT -p tcp -m tcp ! --dport 22 -j ACCEPT", True),
+        ("-A INPUT ! -p udp -j ACCEPT", True),
+        ("-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT", False),
+        ("-A INPUT -p tcp -m multiport --dports 22,80:443 -j ACCEPT", False),
+        ("-A INPUT -p udp -j ACCEPT", False),
+        ('-A INPUT -p tcp -m tcp --dport 22 -m comment --comment "--dport 5060" -j ACCEPT', False),
+    ],
+)
+def test_which_ways_concern_a_rule_for_ports(way: str, concerns: bool) -> None:
+    assert may_concern(way, LEAD) == concerns

@@ -21,6 +21,7 @@ _FREE_TEXT = re.compile(
 _ENDS = frozenset({"ACCEPT", "QUEUE", "NFQUEUE"})
 _NFT_ENDS = ('{"accept":null}', '{"return":null}', '{"queue":', '{"goto":')
 _DROPS_ALL = re.compile(r"-A \S+ (?:-m comment )?-j (?:DROP|REJECT)\b.*")
+_PORTS = re.compile(r"\d{1,5}(?::\d{1,5})?(?:,\d{1,5}(?::\d{1,5})?)*")
 _CONDITIONS = frozenset({"-i", "--dport", "--dports"})
 _STATES = frozenset({"RELATED", "ESTABLISHED"})
 
@@ -42,6 +43,17 @@ def ways_past(jump: LiveJump) -> Iterator[str]:
         inner = _way(rule, jump.table, chains)
         if inner is not None:
             yield line if inner == line else f"{line} and there {inner}"
+
+
+def may_concern(way: str, lead: str) -> bool:
+    """Tell whether a way past may take packets that a rule of ours, `lead`, is for.
+
+    It does not where both name ports, and different ones, or where it is about another protocol.
+    """
+    ours, theirs = _Words(lead), _Words(way)
+    if theirs.protocol not in {None, "all", ours.protocol}:
+        return False
+    return not ours.ports or not theirs.ports or bool(ours.ports & theirs.ports)
 
 
 class _Words:
@@ -81,6 +93,23 @@ class _Words:
     def is_narrow(self) -> bool:
         """Tell whether it opens one interface or one port, as a tool does for its own service."""
         return bool(_CONDITIONS & set(self._words))
+
+    @property
+    def protocol(self) -> str | None:
+        """The protocol that it is for, None where it is for all."""
+        return None if "! -p" in " ".join(self._words) else self._after("-p")
+
+    @property
+    def ports(self) -> frozenset[int]:
+        """The destination ports that it is for; empty where it is for any, or for all but some."""
+        text = self._after("--dport") or self._after("--dports") or ""
+        joined = " ".join(self._words)
+        if "! --dport" in joined or not _PORTS.fullmatch(text):
+            return frozenset()
+        ranges = [(item.partition(":")) for item in text.split(",")]
+        return frozenset(
+            port for low, _, high in ranges for port in range(int(low), int(high or low) + 1)
+        )
 
     def _after(self, option: str) -> str | None:
         return next((value for word, value in pairwise(self._words) if word == option), None)

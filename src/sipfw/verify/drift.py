@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from sipfw.lower.naming import base_id
 from sipfw.lower.xtables import Family
-from sipfw.verify.bypass import ways_past
+from sipfw.verify.bypass import may_concern, ways_past
 from sipfw.verify.order import kept_in_order
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ _NAMES = {Family.IP: "IPv4", Family.IP6: "IPv6"}
 
 # The kernel may grow hashsize by itself, and newer ipset prints two fields of its own.
 _SET_OPTIONS = frozenset({"family", "maxelem", "timeout", "netmask", "bitmask", "counters"})
+
+# The rules that drop what holds too many connections, and the one that leads there.
+_CONNECTIONS = "connlimit."
+_COUNTED = "connect.tcp"
+# What an older record does not hold.
+_OLD_LINE = "-p tcp"
 
 
 def drift(expectation: Expectation, live: Live) -> list[Drift]:
@@ -231,19 +238,33 @@ def _jump(
 ) -> Iterator[Drift]:
     if _differs(wanted.rule, found.rule):
         yield Drift(Kind.CHANGED, "jump", place, found.rule.line)
-    if wanted.table == "filter" and not _drops(expectation, wanted.family):
-        # There is nothing that a packet could get past: SIP is judged in table raw.
-        return
+    shuts = wanted.table != "filter" or _shuts(expectation, wanted.family)
     for line in ways_past(found):
-        yield Drift(Kind.MOVED, "jump", place, f"a rule before it lets packets pass: {line}")
+        # Without a host part, SIP is judged in table raw, but connections are counted here.
+        if shuts or _passes_counting(line, expectation, wanted.family):
+            yield Drift(Kind.MOVED, "jump", place, f"a rule before it lets packets pass: {line}")
 
 
-def _drops(expectation: Expectation, family: Family) -> bool:
-    """Tell whether our part of table filter drops anything; an older record does not say."""
-    chains = [
-        item for item in expectation.chains if (item.family, item.table) == (family, "filter")
-    ]
-    return any(rule.action in {"drop", ""} for chain in chains for rule in chain.rules)
+def _in_filter(expectation: Expectation, family: Family) -> Iterator[ExpectedRule]:
+    for chain in expectation.chains:
+        if (chain.family, chain.table) == (family, "filter"):
+            yield from chain.rules
+
+
+def _shuts(expectation: Expectation, family: Family) -> bool:
+    """Tell whether our part of table filter drops the rest; an older record does not say."""
+    return any(
+        rule.action in {"drop", ""} and _CONNECTIONS not in rule.id
+        for rule in _in_filter(expectation, family)
+    )
+
+
+def _passes_counting(line: str, expectation: Expectation, family: Family) -> bool:
+    return any(
+        may_concern(line, rule.line or _OLD_LINE)
+        for rule in _in_filter(expectation, family)
+        if base_id(rule.id) == _COUNTED
+    )
 
 
 def _policies(expectation: Expectation, live: Live) -> Iterator[Drift]:
@@ -264,7 +285,7 @@ def _matters(wanted: ExpectedPolicy, expectation: Expectation) -> bool:
     """
     if wanted.table != "filter":
         return True
-    return wanted.policy != "ACCEPT" and not _drops(expectation, wanted.family)
+    return wanted.policy != "ACCEPT" and not _shuts(expectation, wanted.family)
 
 
 def _sets(expectation: Expectation, live: Live) -> Iterator[Drift]:
