@@ -150,7 +150,7 @@ def test_members_of_the_policy_are_those_of_the_kernel_where_dns_rules(host: Hos
 def test_a_kernel_with_other_rules_is_told(host: Host) -> None:
     host.apply("legacy")
     host.run("iptables-legacy", "-t", "raw", "-D", "SIP_BANNED", "1")
-    assert "warning: 1 rules in the kernel are not those" in host.sipfw("why", BANNED).stderr
+    assert "warning: 1 difference between the kernel's rules" in host.sipfw("why", BANNED).stderr
     host.run("iptables-legacy", "-t", "raw", "-F")
     host.run("iptables-legacy", "-F")
     told = host.sipfw("why", BANNED, code=4).stderr

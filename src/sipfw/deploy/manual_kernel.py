@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from sipfw.deploy.targets import Target
     from sipfw.ruleset.model import Ruleset
 
-# What the kernel's clock and the host's may differ before an element gets its time anew.
+# What the kernel's clock and the host's may differ before an element gets its time anew: a part of
+# what is left, since to load 100,000 elements takes seconds that none of them was told of.
 _SECONDS = 2
+_PART = 20
+_MOST_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,13 @@ def _edits(
     edits += [
         Entry(place, address, left)
         for address, left in wanted.items()
-        if left > 0 and abs(inside.get(address, 0) - left) > _SECONDS
+        if left > 0 and abs(inside.get(address, 0) - left) > _tolerance(left)
     ]
     return edits
+
+
+def _tolerance(left: int) -> int:
+    return max(_SECONDS, min(left // _PART, _MOST_SECONDS))
 
 
 _NO_WALL = "this generation is older than the first of them; apply a policy, or ban once more"

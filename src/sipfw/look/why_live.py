@@ -26,6 +26,7 @@ from sipfw.look.why_packets import Transport, sip_ports
 from sipfw.lower.naming import base_id
 from sipfw.ruleset.match import PayloadContains
 from sipfw.ruleset.rule import Family
+from sipfw.words import counted
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
@@ -189,8 +190,8 @@ def _difference(record: _Record, family: Family) -> str | None:
     if not wrong:
         return None
     return (
-        f"{wrong} rules in the kernel are not those that were applied, so this answer may be "
-        "wrong; see sipfw verify"
+        f"{counted(wrong, 'difference')} between the kernel's rules and the applied ones, so "
+        "this answer may be wrong; see sipfw verify"
     )
 
 

@@ -32,6 +32,7 @@ from sipfw.ruleset.match import (
 from sipfw.ruleset.model import AddressSet, Base, Hook, Priority, Ruleset
 from sipfw.walk.packet import IpProto, Packet, TcpFlag
 from sipfw.walk.state import Limit, LiveState, Membership
+from sipfw.words import counted, span_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -154,7 +155,7 @@ def _in_set(match: InSet, scene: Scene) -> Answer:
     if found.present is None:
         text = f"{address} is in {match.set}"
         return Answer(holds=False, why=f"{match.set} was not read, taken as empty", unless=text)
-    left = "" if found.left is None else f" for another {found.left} s"
+    left = "" if found.left is None else f" for another {span_text(found.left)}"
     holds = found.present
     return Answer(holds, f"{end} {address} is {'' if holds else 'not '}in {match.set}{left}")
 
@@ -299,9 +300,9 @@ def _limit_text(
         case RateWithin():
             return f"{match.rate} with a burst of {match.burst}, all sources together"
         case SeenAtLeast():
-            return f"{match.hits} requests in {match.seconds} s"
+            return f"{counted(match.hits, 'request')} in {span_text(match.seconds)}"
         case ConnectionsAbove():
-            return f"{match.count} connections"
+            return counted(match.count, "connection")
         case CountAbove():
             return f"a count of {match.count} in {match.set}"
         case _:

@@ -27,6 +27,7 @@ from sipfw.ruleset.match import (
 )
 from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority
 from sipfw.ruleset.rule import Drop, Jump, Return, Rule
+from sipfw.words import counted
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
@@ -88,12 +89,12 @@ def connection_chains(context: Context) -> list[Chain]:
 
 def _connections(context: Context, priority: Priority) -> Chain:
     limits = context.policy.limits.connlimit
-    counted = [
+    drops = [
         Rule(
             f"connlimit.{field.replace('_', '-')}",
             (ConnectionsAbove(count, prefix),),
             Drop(),
-            f"more than {count} connections {field.replace('_', ' ')}",
+            f"more than {counted(count, 'connection')} {field.replace('_', ' ')}",
             context.origin("limits", "connlimit", field),
         )
         for field, prefix in (("per_source", ONE_SOURCE), ("per_subnet", NEIGHBOURS))
@@ -103,7 +104,7 @@ def _connections(context: Context, priority: Priority) -> Chain:
         names.CONNECTIONS,
         Layer.RATE,
         "unknown sources: connections that they hold",
-        (*_immune(context), *counted),
+        (*_immune(context), *drops),
         priority,
     )
 

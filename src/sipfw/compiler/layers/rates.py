@@ -22,6 +22,7 @@ from sipfw.ruleset.match import (
 )
 from sipfw.ruleset.model import Chain, Layer, Priority
 from sipfw.ruleset.rule import Done, Drop, Goto, Jump, Record, Rule, UpdateSet
+from sipfw.words import counted, span_text
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
@@ -198,6 +199,7 @@ def _recent(context: Context) -> Chain:
     if recent is None:
         raise AssertionError("the caller checks limits.recent")
     origin = context.origin("limits", "recent")
+    requests = counted(recent.hits, "request")
     return Chain(
         names.RECENT,
         Layer.RATE,
@@ -214,7 +216,7 @@ def _recent(context: Context) -> Chain:
                     ),
                 ),
                 Drop(),
-                f"more than {recent.hits} requests of one source in {recent.seconds} s",
+                f"more than {requests} of one source in {span_text(recent.seconds)}",
                 origin,
             ),
             Rule(

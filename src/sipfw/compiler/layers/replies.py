@@ -25,6 +25,7 @@ from sipfw.ruleset.match import (
 )
 from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority
 from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Done, Goto, NoTrack, Rule, UpdateSet
+from sipfw.words import counted, span_text
 
 _DST = Direction.DESTINATION
 _FAILURE_CODES = ("401", "403", "404", "407")
@@ -224,6 +225,7 @@ def _refused(context: Context) -> Chain:
 def _failure(context: Context) -> Chain:
     learning = context.policy.learning
     origin = context.origin("learning", "failures")
+    failures = counted(learning.failures, "failure")
     rules = [
         Rule(
             f"failure.{name}",
@@ -249,7 +251,7 @@ def _failure(context: Context) -> Chain:
                 RateWithin(_BAN_WRITES, _BAN_BURST),
             ),
             UpdateSet(names.SET_BANNED, _DST),
-            f"source banned after {learning.failures} failures in {learning.window} s",
+            f"source banned after {failures} in {span_text(learning.window)}",
             origin,
         ),
     ]
