@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc)
-# Half of what a packet test does is waiting.
-NETNS_JOBS ?= $(shell echo $$(( $(JOBS) + ($(JOBS) + 1) / 2 )))
+# More than half of what a packet test does is waiting.
+NETNS_JOBS ?= $(shell echo $$(( 2 * $(JOBS) )))
 
 # What the tool needs, what building python-iptables needs, and what the proof needs.
 PACKAGES := python3-venv python3-dev gcc libc6-dev \

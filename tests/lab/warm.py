@@ -28,6 +28,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import sipfw
 from sipfw.cli import main
+from sipfw.compiler.pipeline import compile_policy
+from sipfw.deploy.listing import listing_text
+from sipfw.policy.load import Request, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,6 +139,10 @@ def _serve() -> None:
     for module in pkgutil.walk_packages(sipfw.__path__, "sipfw."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    # Templates are compiled at their first use.
+    ruleset = compile_policy(load(Request()))
+    for backend in ("iptables", "nftables"):
+        listing_text(ruleset, backend, ipset=True)
     # A collection in a child would write into, and so copy, every page that it shares with us.
     gc.collect()
     gc.freeze()

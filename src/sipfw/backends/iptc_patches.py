@@ -8,7 +8,10 @@ matrix in tests/netns proves all of them.
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import importlib
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +42,9 @@ def plugin_directory(multiarch: str) -> str | None:
 def load_iptc() -> ModuleType:
     """Import python-iptables, patch it and return it; each way to fail has its own message."""
     try:
-        iptc = importlib.import_module("iptc")
-        xtables = importlib.import_module("iptc.xtables")
+        with _nothing_but_ldconfig():
+            iptc = importlib.import_module("iptc")
+            xtables = importlib.import_module("iptc.xtables")
     except ModuleNotFoundError as error:
         raise BackendError(
             "python-iptables is not installed", hint="pip install python-iptables==1.2.0"
@@ -53,6 +57,26 @@ def load_iptc() -> ModuleType:
     _walk_options_by_their_real_size(xtables)
     _stay_out_of_other_tables(iptc)
     return iptc
+
+
+@contextmanager
+def _nothing_but_ldconfig() -> Iterator[None]:
+    """Let the import find its libraries without setuptools and without a compiler.
+
+    It asks `distutils` for one folder, which a venv's setuptools stands in for and takes longer
+    over than the whole rest; where there is none, as from Python 3.12, it asks sysconfig. Its own
+    extension, which the linker never knows, is looked for with gcc and ld in /tmp first.
+    """
+    real, known = ctypes.util.find_library, sys.modules.get("distutils")
+    ctypes.util.find_library = lambda name: None if "xtwrapper" in name else real(name)
+    # None means "not to be imported".
+    sys.modules["distutils"] = known  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        ctypes.util.find_library = real
+        if known is None:
+            del sys.modules["distutils"]
 
 
 def fix_ipv6_entry(rule: Any) -> None:

@@ -13,6 +13,7 @@ import os
 import struct
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -161,9 +162,21 @@ def read_chain(
 
 
 def text_match_available(runner: Runner | None = None) -> Availability:
-    """Try a text rule in a network namespace that a child process makes for itself alone."""
+    """Try a text rule in a network namespace that a child process makes for itself alone.
+
+    A command asks more than once; what a kernel can do stays the same meanwhile.
+    """
+    return _tried() if runner is None or type(runner) is SubprocessRunner else _try(runner)
+
+
+@cache
+def _tried() -> Availability:
+    return _try(SubprocessRunner())
+
+
+def _try(runner: Runner) -> Availability:
     root = str(Path(__file__).resolve().parents[2])
-    done = (runner or SubprocessRunner()).run([sys.executable, "-I", "-c", _PROBE, root])
+    done = runner.run([sys.executable, "-I", "-c", _PROBE, root])
     said = done.stdout.strip()
     if done.returncode != 0 or not said:
         last = done.stderr.strip().splitlines()[-1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError
@@ -19,9 +20,20 @@ def render_template(name: str, template_dir: Path | None = None, **values: objec
     A template for HTML escapes every value. Raises SipfwError when an operator's own template is
     broken.
     """
+    environment = _environment(template_dir, html=name.endswith(".html.j2"))
+    try:
+        return environment.get_template(name).render(**values)
+    except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as error:
+        # The shipped templates raise none of these; an operator's own may raise any.
+        line = getattr(error, "lineno", None)
+        place = f"{name}:{line}" if line else name
+        raise SipfwError(f"{place}: the template is broken: {error}") from error
+
+
+@cache
+def _environment(template_dir: Path | None, *, html: bool) -> Environment:
     folders = ([template_dir] if template_dir else []) + [shipped_folder("templates")]
-    html = name.endswith(".html.j2")
-    environment = Environment(
+    return Environment(
         loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -32,13 +44,6 @@ def render_template(name: str, template_dir: Path | None = None, **values: objec
         autoescape=html,  # noqa: S701 - off only where there is no HTML
         finalize=_visible if html else None,
     )
-    try:
-        return environment.get_template(name).render(**values)
-    except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as error:
-        # The shipped templates raise none of these; an operator's own may raise any.
-        line = getattr(error, "lineno", None)
-        place = f"{name}:{line}" if line else name
-        raise SipfwError(f"{place}: the template is broken: {error}") from error
 
 
 def _visible(value: object) -> object:
