@@ -21,7 +21,7 @@ def end(lab: Lab, connection: TcpConnection, how: str) -> None:
     connection.close()
     state = CLOSED[how]
     tracked = ["conntrack", "-L", "-p", "tcp", "--state", state]
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 10
     while not any(
         f" {state} " in lab.switch.run([*tracked, "-f", version]).stdout
         for version in ("ipv4", "ipv6")
