@@ -195,3 +195,25 @@ def test_a_clean_start_opens_no_hole(lab: Lab, firewall: Firewall, family: Famil
     connection.send(clean.replace(b"Max-Forwards: 70", b"User-Agent: friendly-scanner"))
     assert sink.settle(quiet=0.3) == 1
     assert firewall.counted("scanner.ua.friendly-scanner", family) >= 1
+
+
+@pytest.fixture
+def redirected(lab: Lab, family: Family) -> Iterator[int]:
+    """Another port of the host, to which what comes to 5060 is redirected."""
+    program = f"{'iptables' if family == 'ip' else 'ip6tables'}-nft"
+    rule = ["PREROUTING", "-p", "tcp", "--dport", "5060", "-j", "REDIRECT", "--to-ports", "5070"]
+    lab.switch.run([program, "-t", "nat", "-A", *rule])
+    yield 5070
+    # An nftables firewall takes all tables with it.
+    lab.switch.run([program, "-t", "nat", "-D", *rule], check=False)
+
+
+def test_redirected_connections_count(
+    redirected: int, lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load(limited(connlimit={"per_source": 3}))
+    sink = lab.switch.tcp_sink(redirected)
+    assert [refused(lab, "attacker", family) for _ in range(5)] == [False] * 3 + [True] * 2
+    sink.settle()
+    assert sink.connections() == 3
+    assert firewall.counted("connlimit.per-source", family) == 2

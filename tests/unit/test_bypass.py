@@ -6,12 +6,12 @@ import pytest
 
 from sipfw.backends.interface import LiveChain, LiveJump, LiveRule
 from sipfw.lower.xtables import Family
-from sipfw.verify.bypass import may_concern, ways_past
+from sipfw.verify.bypass import ways_past
 
 HOOKS = {"raw": "PREROUTING", "filter": "INPUT"}
 
 
-def found(before: str, *inside: str, table: str = "raw") -> list[str]:
+def found(before: str, *inside: str, table: str = "raw", lead: str | None = None) -> list[str]:
     """Return what is named; a line inside says its chain, as `-A CHAIN ...`."""
     chains: dict[str, list[LiveRule]] = {}
     for line in inside:
@@ -19,7 +19,7 @@ def found(before: str, *inside: str, table: str = "raw") -> list[str]:
     led = tuple(LiveChain(Family.IP, table, name, tuple(rules)) for name, rules in chains.items())
     ours = LiveRule("hook", "00000000", 0, 0, "ours")
     jump = LiveJump(Family.IP, table, HOOKS[table], ours, (f"-A {HOOKS[table]} {before}",), led)
-    return list(ways_past(jump))
+    return list(ways_past(jump, lead))
 
 
 def test_a_chain_that_accepts_is_named_with_the_rule_that_does() -> None:
@@ -106,24 +106,40 @@ def test_other_targets_and_free_texts(line: str, *, named: bool) -> None:
     assert bool(found(line)) is named
 
 
-LEAD = "-A SIPFW_INPUT -p tcp -m multiport --dports 5060,5061 --syn -j SIP_CONNECTIONS"
+LEADS = (
+    "-A SIPFW_INPUT -p tcp -m multiport --dports 5060,5061 --syn -j SIP_CONNECTIONS",
+    "-A SIPFW_INPUT -p tcp -m tcp --syn -m conntrack --ctorigdstport 5060:5061 -j SIP_CONNECTIONS",
+)
 
 
 @pytest.mark.parametrize(
     ("way", "concerns"),
     [
-        ("-A INPUT -j ACCEPT", True),
-        ("-A INPUT -p tcp -j ACCEPT", True),
-        ("-A INPUT -p tcp -m tcp --dport 5061 -j ACCEPT", True),
-        ("-A INPUT -p tcp -m tcp --dport 1024:65535 -j ACCEPT", True),
-        ("-A INPUT -p tcp -m multiport --dports 22,5000:5100 -j ACCEPT", True),
-        ("-A INPUT -p tcp -m tcp ! --dport 22 -j ACCEPT", True),
-        ("-A INPUT ! -p udp -j ACCEPT", True),
-        ("-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT", False),
-        ("-A INPUT -p tcp -m multiport --dports 22,80:443 -j ACCEPT", False),
-        ("-A INPUT -p udp -j ACCEPT", False),
-        ('-A INPUT -p tcp -m tcp --dport 22 -m comment --comment "--dport 5060" -j ACCEPT', False),
+        ("-j ACCEPT", True),
+        ("-p tcp -j ACCEPT", True),
+        ("-p tcp -m tcp --dport 5061 -j ACCEPT", True),
+        ("-p tcp -m tcp --dport 1024:65535 -j ACCEPT", True),
+        ("-p tcp -m multiport --dports 22,5000:5100 -j ACCEPT", True),
+        ("-p tcp -m tcp ! --dport 22 -j ACCEPT", True),
+        ("! -p udp -j ACCEPT", True),
+        ("-p tcp -m tcp --dport 22 -j ACCEPT", False),
+        ("-p tcp -m multiport --dports 22,80:443 -j ACCEPT", False),
+        ("-p udp -j ACCEPT", False),
+        ('-p tcp -m tcp --dport 22 -m comment --comment "--dport 5060" -j ACCEPT', False),
     ],
 )
 def test_which_ways_concern_a_rule_for_ports(way: str, concerns: bool) -> None:
-    assert may_concern(way, LEAD) == concerns
+    for lead in LEADS:
+        assert bool(found(way, table="filter", lead=lead)) == concerns
+        # In a chain behind a rule of the same ports, or of none.
+        inner = found("-j THEIRS", f"-A THEIRS {way}", table="filter", lead=lead)
+        assert bool(inner) == concerns
+
+
+def test_the_rule_that_concerns_is_found_behind_others() -> None:
+    inside = [f"-A THEIRS -p tcp -m tcp --dport {port} -j ACCEPT" for port in (22, 80, 5061)]
+    assert found("-j THEIRS", *inside, table="filter") == []
+    assert found("-j THEIRS", *inside, table="filter", lead=LEADS[1]) == [
+        f"-A INPUT -j THEIRS and there {inside[2]}"
+    ]
+    assert found("-p tcp --dport 22 -j THEIRS", *inside, table="filter", lead=LEADS[1]) == []

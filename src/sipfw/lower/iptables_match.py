@@ -19,6 +19,7 @@ from sipfw.ruleset.match import (
     Interface,
     L4Proto,
     Match,
+    OpenedTo,
     PayloadAt,
     PayloadContains,
     PortRange,
@@ -115,6 +116,9 @@ def add_match(draft: Draft, match: Match, family: Family, setless: Setless | Non
             return _address(draft, match, family)
         case StartsWithOneOf():
             return _starts_with_one_of(draft, match, family)
+        case OpenedTo():
+            ports = (XParam("ctorigdstport", (_colon(item),)) for item in match.ranges)
+            return [draft.with_match("conntrack", port) for port in ports]
         case _:
             return [_add_single(draft, match, family)]
 
@@ -178,7 +182,7 @@ def _add_single(draft: Draft, match: Match, family: Family) -> Draft:
             return _payload(draft, match, family)
         case RateAbove() | RateWithin() | SeenAtLeast() | ConnectionsAbove():
             return _limit(draft, match, family)
-        case Ports() | Address() | StartsWithOneOf():
+        case Ports() | Address() | StartsWithOneOf() | OpenedTo():
             raise AssertionError("handled by add_match")
         case _:
             assert_never(match)

@@ -45,6 +45,7 @@ from sipfw.ruleset.match import (
     Direction,
     InSet,
     Match,
+    OpenedTo,
     PayloadAt,
     PayloadContains,
     RateAbove,
@@ -164,6 +165,9 @@ class _Lowering:
                 return in_set(match, self._ruleset, family)
             case Address():
                 return address(match, family)
+            case OpenedTo():
+                # nft 1.0.6 lists a set of such ports as "invalid type".
+                return [f"ct original proto-dst {item}" for item in match.ranges]
             case RateAbove() | SeenAtLeast() | ConnectionsAbove() | CountAbove():
                 return [self._bucket(match, family)]
             case _:

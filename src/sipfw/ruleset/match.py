@@ -146,6 +146,16 @@ class ConntrackState:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenedTo:
+    """The connection was opened to one of these ports, whatever NAT has made of its destination.
+
+    Only valid after connection tracking has run.
+    """
+
+    ranges: tuple[PortRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TcpSyn:
     """A TCP segment that opens a connection."""
 
@@ -265,6 +275,7 @@ Match = (
     | InSet
     | Interface
     | ConntrackState
+    | OpenedTo
     | TcpSyn
     | Icmp
     | ShorterThan

@@ -26,10 +26,11 @@ _CONDITIONS = frozenset({"-i", "--dport", "--dports"})
 _STATES = frozenset({"RELATED", "ESTABLISHED"})
 
 
-def ways_past(jump: LiveJump) -> Iterator[str]:
+def ways_past(jump: LiveJump, lead: str | None = None) -> Iterator[str]:
     """Yield the rules before a jump that let packets past it, with the inner rule that does.
 
-    The lines are those of iptables-save, or the JSON of nft, which starts with a bracket.
+    The lines are those of iptables-save, or the JSON of nft, which starts with a bracket. With
+    `lead`, a rule of ours behind the jump, only what may take packets that it is for.
     """
     chains = {chain.name: chain for chain in jump.led}
     for line in jump.before:
@@ -40,17 +41,19 @@ def ways_past(jump: LiveJump) -> Iterator[str]:
         rule = _Words(line)
         if jump.table == "filter" and rule.is_of_old_connections:
             continue
-        inner = _way(rule, jump.table, chains)
+        if lead is not None and not _may_concern(rule, lead):
+            continue
+        inner = _way(rule, jump.table, chains, lead)
         if inner is not None:
             yield line if inner == line else f"{line} and there {inner}"
 
 
-def may_concern(way: str, lead: str) -> bool:
-    """Tell whether a way past may take packets that a rule of ours, `lead`, is for.
+def _may_concern(theirs: _Words, lead: str) -> bool:
+    """Tell whether a rule may take packets that a rule of ours is for.
 
     It does not where both name ports, and different ones, or where it is about another protocol.
     """
-    ours, theirs = _Words(lead), _Words(way)
+    ours = _Words(lead)
     if theirs.protocol not in {None, "all", ours.protocol}:
         return False
     return not ours.ports or not theirs.ports or bool(ours.ports & theirs.ports)
@@ -102,7 +105,8 @@ class _Words:
     @property
     def ports(self) -> frozenset[int]:
         """The destination ports that it is for; empty where it is for any, or for all but some."""
-        text = self._after("--dport") or self._after("--dports") or ""
+        options = ("--dport", "--dports", "--ctorigdstport")
+        text = next(filter(None, map(self._after, options)), "")
         joined = " ".join(self._words)
         if "! --dport" in joined or not _PORTS.fullmatch(text):
             return frozenset()
@@ -115,7 +119,7 @@ class _Words:
         return next((value for word, value in pairwise(self._words) if word == option), None)
 
 
-def _way(rule: _Words, table: str, chains: Mapping[str, LiveChain]) -> str | None:
+def _way(rule: _Words, table: str, chains: Mapping[str, LiveChain], lead: str | None) -> str | None:
     """Return the rule that lets packets past, itself or in a chain that it leads to."""
     if rule.is_of_loopback:
         return None
@@ -125,36 +129,46 @@ def _way(rule: _Words, table: str, chains: Mapping[str, LiveChain]) -> str | Non
     chain = chains.get(rule.target)
     if chain is None:
         return None
-    inner = _way_inside(chain, table, chains, set())
+    inner = _Inside(table, chains, lead).way(chain)
     if inner is not None:
         return inner
     return rule.line if rule.goes and not _is_wall(chain) else None
 
 
-def _way_inside(
-    chain: LiveChain, table: str, chains: Mapping[str, LiveChain], seen: set[str]
-) -> str | None:
-    if chain.name in seen:
-        return None
-    seen.add(chain.name)
-    for each in chain.rules:
-        rule = _Words(each.line)
-        if rule.is_of_loopback or (table == "filter" and _is_of_no_matter(rule)):
-            continue
-        if rule.target in _ENDS:
-            return rule.line
-        if rule.target in chains:
-            inner = _way_inside(chains[rule.target], table, chains, seen)
-            if inner is not None:
-                return inner
-        if rule.drops_all:
+class _Inside:
+    """Looks for a way past in a chain and those that it leads to, each once."""
+
+    def __init__(self, table: str, chains: Mapping[str, LiveChain], lead: str | None) -> None:
+        self._filters = table == "filter"
+        self._chains = chains
+        self._lead = lead
+        self._seen: set[str] = set()
+
+    def way(self, chain: LiveChain) -> str | None:
+        """Return the rule that lets packets past."""
+        if chain.name in self._seen:
             return None
-    return None
+        self._seen.add(chain.name)
+        for each in chain.rules:
+            rule = _Words(each.line)
+            if rule.is_of_loopback or self._is_of_no_matter(rule):
+                continue
+            if rule.target in _ENDS:
+                return rule.line
+            if rule.target in self._chains:
+                inner = self.way(self._chains[rule.target])
+                if inner is not None:
+                    return inner
+            if rule.drops_all:
+                return None
+        return None
 
-
-def _is_of_no_matter(rule: _Words) -> bool:
-    """Tell what libvirt, a VPN and the like open for themselves; SIP is judged in table raw."""
-    return rule.is_narrow or rule.is_of_old_connections
+    def _is_of_no_matter(self, rule: _Words) -> bool:
+        """Tell what libvirt, a VPN and the like open for themselves; SIP is judged in table raw."""
+        if self._lead is not None and not _may_concern(rule, self._lead):
+            return True
+        narrow = rule.is_narrow and self._lead is None
+        return self._filters and (narrow or rule.is_of_old_connections)
 
 
 def _is_wall(chain: LiveChain) -> bool:

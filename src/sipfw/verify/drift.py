@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.lower.naming import base_id
 from sipfw.lower.xtables import Family
-from sipfw.verify.bypass import may_concern, ways_past
+from sipfw.verify.bypass import ways_past
 from sipfw.verify.order import kept_in_order
 
 if TYPE_CHECKING:
@@ -238,11 +238,18 @@ def _jump(
 ) -> Iterator[Drift]:
     if _differs(wanted.rule, found.rule):
         yield Drift(Kind.CHANGED, "jump", place, found.rule.line)
-    shuts = wanted.table != "filter" or _shuts(expectation, wanted.family)
-    for line in ways_past(found):
-        # Without a host part, SIP is judged in table raw, but connections are counted here.
-        if shuts or _passes_counting(line, expectation, wanted.family):
-            yield Drift(Kind.MOVED, "jump", place, f"a rule before it lets packets pass: {line}")
+    for line in dict.fromkeys(_ways(wanted, found, expectation)):
+        yield Drift(Kind.MOVED, "jump", place, f"a rule before it lets packets pass: {line}")
+
+
+def _ways(wanted: ExpectedJump, found: LiveJump, expectation: Expectation) -> Iterator[str]:
+    if wanted.table != "filter" or _shuts(expectation, wanted.family):
+        yield from ways_past(found)
+    if wanted.table == "filter":
+        # Other SIP is judged in table raw, but connections are counted here.
+        for rule in _in_filter(expectation, wanted.family):
+            if base_id(rule.id) == _COUNTED:
+                yield from ways_past(found, rule.line or _OLD_LINE)
 
 
 def _in_filter(expectation: Expectation, family: Family) -> Iterator[ExpectedRule]:
@@ -256,14 +263,6 @@ def _shuts(expectation: Expectation, family: Family) -> bool:
     return any(
         rule.action in {"drop", ""} and _CONNECTIONS not in rule.id
         for rule in _in_filter(expectation, family)
-    )
-
-
-def _passes_counting(line: str, expectation: Expectation, family: Family) -> bool:
-    return any(
-        may_concern(line, rule.line or _OLD_LINE)
-        for rule in _in_filter(expectation, family)
-        if base_id(rule.id) == _COUNTED
     )
 
 

@@ -18,6 +18,7 @@ from sipfw.ruleset.match import (
     Interface,
     L4Proto,
     Match,
+    OpenedTo,
     PayloadAt,
     PayloadContains,
     Ports,
@@ -96,6 +97,8 @@ def ask(match: Match, rule_id: str, scene: Scene) -> Answer:
             return _interface(match, scene)
         case ConntrackState():
             return _conntrack(match, scene)
+        case OpenedTo():
+            return _opened_to(match, packet)
         case TcpSyn():
             opens = packet.protocol is IpProto.TCP and packet.flags & _SYN_MASK == _OPENING
             return Answer(opens, "opens a TCP connection" if opens else "opens no TCP connection")
@@ -130,6 +133,13 @@ def _ports(match: Ports, packet: Packet) -> Answer:
     if any(item.first <= port <= item.last for item in match.ranges):
         return Answer(holds=True, why=f"{end} port {port}/{match.proto}")
     return Answer(holds=False, why=f"{end} port {port} is not among {wanted}")
+
+
+def _opened_to(match: OpenedTo, packet: Packet) -> Answer:
+    """A packet's port is the one that its sender wrote."""
+    port, wanted = packet.destination_port, ", ".join(map(str, match.ranges))
+    holds = any(item.first <= port <= item.last for item in match.ranges)
+    return Answer(holds, f"opened to port {port}{'' if holds else f', not {wanted}'}")
 
 
 def _nobody_knows(thing: str, unless: str) -> Answer:

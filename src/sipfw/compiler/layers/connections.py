@@ -22,7 +22,9 @@ from sipfw.ruleset.match import (
     Interface,
     L4Proto,
     Match,
+    OpenedTo,
     Ports,
+    Protocol,
     TcpSyn,
 )
 from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority
@@ -31,6 +33,7 @@ from sipfw.words import counted
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
+    from sipfw.ruleset.match import PortRange
 
 _PLAIN = (Transport.TCP,)
 _ENCRYPTED = (Transport.TLS, Transport.WS, Transport.WSS)
@@ -55,8 +58,8 @@ def connection_rules(context: Context) -> list[Rule]:
         return []
     return [
         Rule(
-            f"connect.{match.proto}",
-            (match, TcpSyn(), ConntrackState((CtState.NEW,))),
+            "connect.tcp",
+            _to(context, match.ranges, TcpSyn(), ConntrackState((CtState.NEW,))),
             Jump(names.CONNECTIONS),
             "a connection is opened",
             context.origin("limits", "connlimit"),
@@ -64,6 +67,17 @@ def connection_rules(context: Context) -> list[Rule]:
         for match in context.signalling()
         if match.proto is L4Proto.TCP
     ]
+
+
+def _to(context: Context, ranges: tuple[PortRange, ...], *others: Match) -> tuple[Match, ...]:
+    """Ask for the port that the sender wrote: in INPUT, REDIRECT may have changed it already.
+
+    It comes last: nft 1.0.6 lists `ct original proto-dst` without its protocol where a match of
+    TCP's header follows, and cannot read that again.
+    """
+    if context.policy.signalling.behind:
+        return (Ports(L4Proto.TCP, ranges), *others)
+    return (Protocol(L4Proto.TCP), *others, OpenedTo(ranges))
 
 
 def connection_chains(context: Context) -> list[Chain]:
@@ -138,12 +152,12 @@ def _peers(context: Context) -> list[Rule]:
     rules = []
     for name, transports in _IMMUNE:
         ports = context.signalling_ports(*(transports or ()))
-        where: tuple[Match, ...] = (Ports(L4Proto.TCP, ports),) if ports else ()
+        asked = InSet(name, hot=True)
         if name in needed and (ports or transports is None):
             rules.append(
                 Rule(
                     f"connections.{name}",
-                    (*where, InSet(name, hot=True)),
+                    _to(context, ports, asked) if ports else (asked,),
                     Return(),
                     "trusted peer",
                     context.origin("trusted_peers"),
