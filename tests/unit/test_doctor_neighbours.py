@@ -9,8 +9,9 @@ import pytest
 from doctor_host import Fake, saved
 
 from sipfw.compiler.pipeline import compile_policy
+from sipfw.deploy.generations import Content, write_generation
 from sipfw.deploy.state import Applied, write_applied
-from sipfw.doctor import checks_neighbours, checks_network
+from sipfw.doctor import checks_neighbours, containers
 from sipfw.doctor.checks_alg import sip_alg
 from sipfw.doctor.containers import unnamed_containers
 from sipfw.doctor.findings import CannotTellError, State
@@ -192,34 +193,70 @@ DOCKER = "-A DOCKER ! -i docker0 -p udp -m udp --dport {} -j DNAT --to-destinati
 def test_containers(fake: Fake) -> None:
     fake.setting("net/ipv4/ip_forward", 1)
     fake.iptables_nft(saved(DOCKER.format(8080, 5060), table="nat", chains="DOCKER"))
-    assert checks_network.published(fake.host()).sentence.startswith("no SIP port")
+    assert containers.published(fake.host()).sentence.startswith("no SIP port")
     fake.iptables_nft(saved(DOCKER.format(5060, 5060), table="nat", chains="DOCKER"))
-    found = checks_network.published(fake.host())
+    found = containers.published(fake.host())
     assert found.state is State.OK
     assert "port 5060 is sent on" in found.sentence
     fake.setting("net/ipv4/ip_forward", 0)
-    assert checks_network.published(fake.host()).state is State.WARNING
+    assert containers.published(fake.host()).state is State.WARNING
+
+
+ROUTES = """\
+Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT
+eth0\t00000000\t016433C6\t0003\t0\t0\t100\t00000000\t0\t0\t0
+docker0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+"""
+OWN = "Local:\n  |-- 192.0.2.9\n     /32 host LOCAL\n"
 
 
 @pytest.mark.parametrize(
-    ("behind", "state"), [("[]", State.PROBLEM), ("[docker0]", State.OK), ("['br-*']", State.OK)]
+    ("behind", "known"),
+    [("[]", False), ("[docker0]", True), ("['docker*']", True), ("[dokcer0, 'br-*']", False)],
 )
-def test_an_applied_policy_names_the_bridge(
-    behind: str, state: State, fake: Fake, tmp_path: Path
-) -> None:
+def test_the_policy_names_the_bridge(behind: str, known: bool, fake: Fake, tmp_path: Path) -> None:
     fake.setting("net/ipv4/ip_forward", 1)
+    fake.file("proc/net/route", ROUTES)
     fake.iptables_nft(saved(DOCKER.format(5060, 5060), table="nat", chains="DOCKER"))
     policy = tmp_path / "policy.yaml"
     policy.write_text(f"signalling: {{behind: {behind}}}\n")
     ruleset = compile_policy(load(Request(policy)))
     found = unnamed_containers(fake.host(), ruleset)
-    assert [item.field for item in found] == (["signalling.behind"] if behind == "[]" else [])
+    assert [item.field for item in found] == ([] if known else ["signalling.behind"])
     layout = fake.host().layout
     layout.state.mkdir(parents=True)
-    write_applied(layout, Applied(expect(ruleset, lower(ruleset)), "p", "iptables-nft", 1))
-    answer = checks_network.published(fake.host())
-    assert answer.state is state
-    assert ("signalling: {behind: [docker0]}" in answer.sentence) == (behind == "[]")
+    made = write_generation(
+        layout, Content(ruleset, "iptables-nft", ipset=True, source="p", policy="{}"), None
+    )
+    record = Applied(expect(ruleset, lower(ruleset)), "p", "iptables-nft", made.number)
+    write_applied(layout, record)
+    answer = containers.published(fake.host())
+    assert answer.state is (State.OK if known else State.PROBLEM)
+    assert ("signalling: {behind: [docker0]}" in answer.sentence) == (not known)
+
+
+def test_a_port_of_this_host_itself_is_no_container(fake: Fake) -> None:
+    fake.setting("net/ipv4/ip_forward", 1)
+    fake.file("proc/net/route", ROUTES)
+    fake.file("proc/net/fib_trie", OWN)
+    fake.iptables_nft(saved(DOCKER.format(5060, 5070), table="nat", chains="DOCKER"))
+    assert unnamed_containers(fake.host(), compile_policy(load(Request(None)))) == []
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        'iifname != "docker0" udp dport 5061 counter dnat to 192.0.2.9:5061',
+        "ip daddr 203.0.113.7 tcp dport 5061 dnat ip to 192.0.2.9",
+        "udp dport { 5060, 5061 } dnat to 192.0.2.9",
+    ],
+)
+def test_the_bridge_is_found_by_nft(rule: str, fake: Fake) -> None:
+    fake.setting("net/ipv4/ip_forward", 1)
+    fake.file("proc/net/route", ROUTES)
+    fake.nft(f"table ip nat {{\n\tchain DOCKER {{\n\t\t{rule}\n\t}}\n}}\n")
+    (found,) = unnamed_containers(fake.host(), compile_policy(load(Request(None))))
+    assert "behind: [docker0]" in found.message
 
 
 def test_a_host_that_forwards_nothing_has_no_container(fake: Fake) -> None:
@@ -236,7 +273,7 @@ def test_containers_by_nft(fake: Fake) -> None:
     fake.setting("net/ipv4/ip_forward", 1)
     rule = 'iifname != "docker0" udp dport 5061 counter dnat to 192.0.2.9:5061'
     fake.nft(f"table ip nat {{\n\tchain DOCKER {{\n\t\t{rule}\n\t}}\n}}\n")
-    assert "port 5061" in checks_network.published(fake.host()).sentence
+    assert "port 5061" in containers.published(fake.host()).sentence
 
 
 def test_a_program_that_fails_is_asked_once(fake: Fake) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy.openings import names_containers, require_no_opening
+from sipfw.deploy.openings import names_of_containers, require_no_opening
 from sipfw.deploy.proc_net import way_to, ways_out
 from sipfw.diagnostics import Severity
 from sipfw.errors import BackendError
@@ -53,7 +53,7 @@ def test_force_makes_it_a_warning(tmp_path: Path) -> None:
 def test_other_interfaces_are_no_opening(names: str, tmp_path: Path) -> None:
     ruleset = behind(tmp_path, names)
     assert require_no_opening(ruleset, outside={"eth0"}) == []
-    assert names_containers(ruleset) == (names != "[]")
+    assert bool(names_of_containers(ruleset)) == (names != "[]")
 
 
 def test_routes_are_read(tmp_path: Path) -> None:
@@ -68,3 +68,25 @@ def test_routes_are_read(tmp_path: Path) -> None:
 
 def test_a_host_without_routes_has_no_way_out(tmp_path: Path) -> None:
     assert ways_out(tmp_path) == frozenset()
+
+
+# The upper half of IPv4 and all that is routed of IPv6, which are no addresses of anybody.
+HALF, ROUTED = f"{1 << 7}.0.0.0/1", f"{2000}::/3"
+TABLES = f"""\
+default proto static
+\tnexthop via 192.0.2.1 dev wan0 weight 1
+\tnexthop via 192.0.2.2 dev wan1 weight 1
+default via 192.0.2.9 dev wan2 table 100
+0.0.0.0/1 via 192.0.2.3 dev tun0
+{HALF} via 192.0.2.3 dev tun1
+198.51.100.0/24 dev docker0 scope link
+unreachable default dev lo metric 4294967295 error -101
+local 192.0.2.7 dev eth5 table local
+{ROUTED} via fe80::1 dev six0 metric 1024
+fe80::/64 dev eth5
+blackhole 192.0.2.0/24
+"""
+
+
+def test_other_tables_and_halves_of_the_internet_are_ways_out(tmp_path: Path) -> None:
+    assert ways_out(tmp_path, TABLES) == {"wan0", "wan1", "wan2", "tun0", "tun1", "six0"}

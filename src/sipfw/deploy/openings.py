@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from sipfw.backends.runner import SubprocessRunner
 from sipfw.compiler import names
 from sipfw.deploy.proc_net import ways_out
 from sipfw.diagnostics import Diagnostic, Location, Severity
@@ -36,7 +38,7 @@ def require_no_opening(
             Location(rule.origin.file, rule.origin.line),
         )
         for rule, match in rules
-        for name in sorted(ways_out() if outside is None else outside)
+        for name in sorted(_outside() if outside is None else outside)
         if match.fits(name)
     ]
     if found and not force:
@@ -47,9 +49,19 @@ def require_no_opening(
     ]
 
 
-def names_containers(ruleset: Ruleset) -> bool:
-    """Tell whether the policy says behind which interfaces a switch runs."""
-    return any(True for _ in _behind(ruleset))
+def names_of_containers(ruleset: Ruleset) -> list[Interface]:
+    """Return the interfaces behind which a switch runs, as the policy says."""
+    return [match for _, match in _behind(ruleset)]
+
+
+def _outside() -> frozenset[str]:
+    runner = SubprocessRunner()
+    tables = []
+    for family in ("-4", "-6"):
+        # Without the program, what /proc says has to do.
+        with suppress(BackendError):
+            tables.append(runner.run(["ip", family, "route", "show", "table", "all"]).stdout)
+    return ways_out(table="".join(tables))
 
 
 def _behind(ruleset: Ruleset) -> Iterator[tuple[Rule, Interface]]:

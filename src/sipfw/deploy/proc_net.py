@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,15 +53,39 @@ def way_to(address: IPv4Address | IPv6Address, proc: Path = _PROC) -> str | None
     return names.pop() if len(names) == 1 else None
 
 
-def ways_out(proc: Path = _PROC) -> frozenset[str]:
-    """Return the interfaces that lead to the Internet: those of the default routes."""
+def ways_out(proc: Path = _PROC, table: str = "") -> frozenset[str]:
+    """Return the interfaces that lead to the Internet.
+
+    `table` is what `ip route show table all` prints; /proc shows the main table of IPv4 only, and
+    of a route over several interfaces the first one.
+    """
     routes = (*_routes4(proc), *_routes6(proc))
-    return frozenset(
-        route.interface
-        for route in routes
-        # Without an address, a host has a default route that rejects, or one on loopback.
-        if route.network.prefixlen == 0 and route.interface != "lo"
-    )
+    found = {route.interface for route in routes if _is_wide(route.network)}
+    # nexthops follow their route on lines of their own.
+    wide = False
+    for line in table.splitlines():
+        words = line.split()
+        if words and not line.startswith(("\t", " ")):
+            wide = _is_default(words[0])
+        if wide:
+            found |= {name for word, name in pairwise(words) if word == "dev"}
+    # Without an address, a host has a default route that rejects, or one on loopback.
+    return frozenset(found - {"lo"})
+
+
+def _is_default(word: str) -> bool:
+    """Tell it of the first word of a route: a kind such as `unreachable` is none."""
+    if word == "default":
+        return True
+    try:
+        return _is_wide(ip_network(word))
+    except ValueError:
+        return False
+
+
+def _is_wide(network: IPv4Network | IPv6Network) -> bool:
+    """Tell whether it is a large part of the Internet: a VPN writes halves, IPv6 has 2000::/3."""
+    return network.prefixlen <= (1 if network.version == 4 else 3)
 
 
 def _rank(route: _Route) -> tuple[int, int]:

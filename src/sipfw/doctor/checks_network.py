@@ -1,4 +1,4 @@
-"""The network around the switch: spoofed sources, IPv6, ports sent on to containers."""
+"""The network around the switch: spoofed sources, IPv6."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 from sipfw.doctor.findings import AbsentError, CannotTellError, Finding, State
 from sipfw.doctor.host import entries
-from sipfw.doctor.ports import listed
-from sipfw.doctor.rules import guards, published_ports
+from sipfw.doctor.rules import guards
 from sipfw.lower.xtables import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sipfw.deploy.state import Applied
     from sipfw.doctor.host import Host
 
 # What the Internet routes; unique local addresses are global to the kernel and to nobody else.
@@ -80,35 +78,3 @@ def _routed_addresses(host: Host) -> Iterator[IPv6Address]:
             raise CannotTellError("the list of IPv6 addresses cannot be understood") from None
         if words[3:4] == [_GLOBAL_SCOPE] and address in _ROUTED:
             yield address
-
-
-def published(host: Host) -> Finding:
-    """Tell whether SIP goes on to a container."""
-    name = "containers"
-    ports = published_ports(host.rules)
-    if not ports:
-        return Finding(name, State.OK, "no SIP port is sent on to a container")
-    if host.setting("net/ipv4/ip_forward") == 0:
-        sentence = f"port {listed(ports)} is sent on to a container, but ip_forward is off"
-        return Finding(name, State.WARNING, sentence, "sysctl -w net.ipv4.ip_forward=1")
-    sentence = f"port {listed(ports)} is sent on to a container: guarded in raw like the host's own"
-    if host.applied is None or _knows_containers(host.applied):
-        return Finding(name, State.OK, sentence)
-    return Finding(name, State.PROBLEM, unnamed_text(ports))
-
-
-def unnamed_text(ports: set[int]) -> str:
-    """Say what becomes of a switch whose interface the policy does not name, and what to do."""
-    return (
-        f"port {listed(ports)} is sent on to a container, whose own calls count as a stranger's: "
-        "they are limited and can get it banned, and its answers teach nothing; name its bridge "
-        "in the policy, signalling: {behind: [docker0]}, and apply"
-    )
-
-
-def _knows_containers(applied: Applied) -> bool:
-    return any(
-        rule.id.startswith("entry.behind-")
-        for chain in applied.expectation.chains
-        for rule in chain.rules
-    )

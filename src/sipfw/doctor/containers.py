@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sipfw.deploy.openings import names_containers
+from sipfw.deploy.generations import Damaged, read_generation, read_ruleset
+from sipfw.deploy.openings import names_of_containers
+from sipfw.deploy.own_addresses import own_addresses
+from sipfw.deploy.proc_net import way_to
 from sipfw.diagnostics import Diagnostic, Severity
-from sipfw.doctor.checks_network import unnamed_text
-from sipfw.doctor.findings import CannotTellError
-from sipfw.doctor.rules import published_ports
+from sipfw.doctor.findings import CannotTellError, Finding, State
+from sipfw.doctor.ports import listed
+from sipfw.doctor.rules import published_ports, published_targets
 
 if TYPE_CHECKING:
     from sipfw.doctor.host import Host
@@ -21,11 +24,63 @@ def unnamed_containers(host: Host, ruleset: Ruleset) -> list[Diagnostic]:
     What cannot be looked up is no reason to warn: `sipfw doctor` says so.
     """
     try:
-        if names_containers(ruleset) or host.setting("net/ipv4/ip_forward") == 0:
+        if host.setting("net/ipv4/ip_forward") == 0:
             return []
-        ports = published_ports(host.rules)
+        text = _unnamed(host, ruleset)
     except CannotTellError:
         return []
-    if not ports:
+    if text is None:
         return []
-    return [Diagnostic(unnamed_text(ports), "signalling.behind", severity=Severity.WARNING)]
+    return [Diagnostic(text, "signalling.behind", severity=Severity.WARNING)]
+
+
+def published(host: Host) -> Finding:
+    """Tell whether SIP goes on to a container, and whether the applied policy knows."""
+    name = "containers"
+    ports = published_ports(host.rules)
+    if not ports:
+        return Finding(name, State.OK, "no SIP port is sent on to a container")
+    if host.setting("net/ipv4/ip_forward") == 0:
+        sentence = f"port {listed(ports)} is sent on to a container, but ip_forward is off"
+        return Finding(name, State.WARNING, sentence, "sysctl -w net.ipv4.ip_forward=1")
+    ruleset = _applied(host)
+    text = None if ruleset is None else _unnamed(host, ruleset)
+    if text is not None:
+        return Finding(name, State.PROBLEM, text)
+    sentence = f"port {listed(ports)} is sent on to a container: guarded in raw like the host's own"
+    return Finding(name, State.OK, sentence)
+
+
+def _applied(host: Host) -> Ruleset | None:
+    applied = host.applied
+    if applied is None or applied.generation is None:
+        return None
+    generation = read_generation(host.layout, applied.generation)
+    if isinstance(generation, Damaged):
+        return None
+    ruleset = read_ruleset(host.layout, generation)
+    return None if isinstance(ruleset, Damaged) else ruleset
+
+
+def _unnamed(host: Host, ruleset: Ruleset) -> str | None:
+    """Say what becomes of a switch whose interface is not named, and what to do; None if it is."""
+    ports = published_ports(host.rules)
+    if not ports:
+        return None
+    named = names_of_containers(ruleset)
+    targets = published_targets(host.rules)
+    elsewhere = targets - set(own_addresses(host.proc))
+    if targets and not elsewhere:
+        return None
+    ways = {way_to(address, host.proc) for address in elsewhere}
+    bridges = sorted(way for way in ways if way is not None)
+    missing = [way for way in bridges if not any(match.fits(way) for match in named)]
+    if not missing and (bridges or named):
+        return None
+    names = ", ".join(missing or ["docker0"])
+    return (
+        f"port {listed(ports)} is sent on to a container, whose own calls count as a stranger's: "
+        "they are limited and can get it banned; its answers teach nothing, and connections to it "
+        f"are not counted; name its bridge in the policy, signalling: {{behind: [{names}]}}, and "
+        "apply"
+    )

@@ -12,6 +12,7 @@ from sipfw.doctor import checks_kernel as kernel
 from sipfw.doctor import checks_neighbours as neighbours
 from sipfw.doctor import checks_network as network
 from sipfw.doctor.checks_alg import sip_alg
+from sipfw.doctor.containers import published
 from sipfw.doctor.findings import CannotTellError, Finding, State
 from sipfw.errors import BackendError
 
@@ -32,7 +33,7 @@ CHECKS: dict[str, Callable[[Host], Finding]] = {
     "conntrack-timeouts": conntrack.timeouts,
     "freepbx": neighbours.freepbx,
     "fail2ban": neighbours.fail2ban,
-    "containers": network.published,
+    "containers": published,
     "rp-filter": network.rp_filter,
     "kernel-matches": kernel.matches,
     "state-folder": firewall.state_folder,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from sipfw.lower.xtables import Family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from ipaddress import IPv4Address, IPv6Address
 
     from sipfw.backends.runner import Runner
     from sipfw.backends.save_text import SavedRule, SavedTable
@@ -32,6 +35,7 @@ _QUOTED = re.compile(r'"[^"\n]*"')
 _LEAD = re.compile(r"\b(?:jump|goto) ([^\s,}]+)")
 _DENIES = re.compile(r"\b(?:drop|reject)\b")
 _ONE_SOURCE = re.compile(r"\bip6? saddr (?!!=)")
+_ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+|\[[0-9a-f:.]+\]")
 _DPORT = re.compile(r"\bdport (\{[^}\n]*\}|\S+)")
 _ONLY = {
     Family.IP: re.compile(r"\bip6 |\bnfproto ipv6\b|\bicmpv6 "),
@@ -243,6 +247,33 @@ def published_ports(rules: Rules) -> set[int]:
         for line in [_QUOTED.sub("", line) for line in block.lines]:
             if " dnat " in line and (ports := _DPORT.search(line)):
                 found |= sip_ports(ports[1])
+    return found
+
+
+def published_targets(rules: Rules) -> set[IPv4Address | IPv6Address]:
+    """Return the addresses that SIP ports are sent on to."""
+    found = set()
+    for listing in rules.xtables:
+        for rule in listing.table.rules if listing.table.name == "nat" else ():
+            if rule.target == "DNAT" and _destination_ports(rule):
+                found |= _targets(_after(split_words(rule.line), "--to-destination") or "")
+    for block in rules.nft:
+        for line in [_QUOTED.sub("", line) for line in block.lines]:
+            head, dnat, text = line.partition(" dnat ")
+            if dnat and (ports := _DPORT.search(head)) and sip_ports(ports[1]):
+                found |= _targets(text)
+    return found
+
+
+def _targets(text: str) -> set[IPv4Address | IPv6Address]:
+    """Read `192.0.2.9:5060`, `to [2001:db8::9]:5060` and the like; a map or a range tells none."""
+    if "{" in text or " map " in text:
+        return set()
+    words = (word.strip("[]") for word in _ADDRESS.findall(text))
+    found = set()
+    for word in words:
+        with suppress(ValueError):
+            found.add(ip_address(word))
     return found
 
 
