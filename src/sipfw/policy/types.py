@@ -37,7 +37,7 @@ _LOOKS_NUMERIC = re.compile(r":|^[0-9.]+(?:/|$)")
 _IDENTIFIER = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
 # IFNAMSIZ is 16 with the final NUL (linux/if.h).
 _LONGEST_INTERFACE = 15
-_INTERFACE = re.compile(rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{_LONGEST_INTERFACE - 1}}}\Z")
+_INTERFACE = re.compile(rf"^[A-Za-z0-9][A-Za-z0-9_.@-]{{0,{_LONGEST_INTERFACE - 1}}}\Z")
 _RATE = re.compile(r"^([0-9]{1,12}) */ *(s|sec|second|m|min|minute|h|hour)\Z")
 _PORT_RANGE = re.compile(r"^([0-9]{1,7}) ?- ?([0-9]{1,7})\Z")
 _DURATION = re.compile(r"^([0-9]{1,12})(s|m|h|d)?\Z")
@@ -83,7 +83,7 @@ def parse_interface(value: object) -> str:
     """Accept a Linux interface name."""
     if isinstance(value, str) and _INTERFACE.match(value):
         return value
-    raise ValueError(f"{shown(value)} is not an interface name; {_see_link(value)}")
+    raise ValueError(f"{shown(value)} is not an interface name; see `ip -br link`")
 
 
 def parse_interface_pattern(value: object) -> str:
@@ -93,15 +93,9 @@ def parse_interface_pattern(value: object) -> str:
         if _INTERFACE.match(start):
             return value
     raise ValueError(
-        f"{shown(value)} is not an interface name; {_see_link(value)}, or write the beginning of "
+        f"{shown(value)} is not an interface name; see `ip -br link`, or write the beginning of "
         "a name with a '*' behind it, such as 'br-*'"
     )
-
-
-def _see_link(value: object) -> str:
-    """Say where names are shown; of two joined by @ the second is not part of the name."""
-    joined = isinstance(value, str) and "@" in value
-    return "leave out @ and what follows it" if joined else "see `ip -br link`"
 
 
 def parse_network(value: object) -> Network:
