@@ -19,6 +19,7 @@
 | payload of a short datagram matches nothing | test_a_short_datagram_of_a_banned_source |
 | a comment has at most 128 bytes | test_the_longest_signature_is_taken |
 | no `destroy`, `last`, one-line chains | test_the_rendered_file_is_taken |
+| `ct original proto-dst` may lose its protocol in a listing | test_nft_reads_its_own_listing |
 | the string match may be missing | test_without_text_searches_... |
 | packets meet two rulesets | netns/test_swaps |
 | a full bucket set limits nobody | unit/test_nft_plan, ..._flood_cannot_fill_... |
@@ -325,6 +326,33 @@ def test_the_rendered_file_is_taken(host: NftHost, tmp_path: Path) -> None:
         policy.write_text(f"profile: {profile}\n{BODY}")
         text = nft_text(lower(compile_policy(load(Request(file=policy)))))
         host.nft("-f", "-", stdin=text)
+
+
+PEERS = [
+    {"name": "sockets", "signalling": ["203.0.113.20", "2001:db8:7::1"], "source_ports": [5060]},
+    {"name": "plain", "signalling": ["203.0.113.21"], "transports": ["tcp"]},
+    {"name": "encrypted", "signalling": ["203.0.113.22"], "transports": ["tls"]},
+]
+MANY = [
+    {"name": f"p{n}", "signalling": [f"198.51.100.{n}"], "source_ports": [5060, 5061]}
+    for n in range(1, 20)
+]
+
+
+@pytest.mark.parametrize("more", [[], MANY], ids=["written out", "in sets"])
+def test_nft_reads_its_own_listing(host: NftHost, more: list[dict[str, object]]) -> None:
+    """A way back loads it; no text searches, which it cannot read in any case."""
+    host.apply(
+        signalling={"tcp": [5060, 5070], "tls": [5061], "ws": [8088]},
+        trusted_peers=[CARRIER, *PEERS, *more],
+        scanners={"signatures": False},
+        learning={"enabled": False},
+        bans={"probation": False},
+    )
+    listing = host.nft("list", "table", "inet", "sipfw")
+    assert listing.count("ct original proto-dst") > 10
+    assert "xt match" not in listing
+    host.nft("-c", "-f", "-", stdin=f"delete table inet sipfw\n{listing}")
 
 
 def without_permission_to_probe(host: NftHost, *words: str) -> str:
