@@ -243,6 +243,14 @@ def test_a_port_of_this_host_itself_is_no_container(fake: Fake) -> None:
     assert unnamed_containers(fake.host(), compile_policy(load(Request(None)))) == []
 
 
+def test_the_way_to_the_internet_is_no_bridge_to_name(fake: Fake) -> None:
+    fake.setting("net/ipv4/ip_forward", 1)
+    fake.file("proc/net/route", ROUTES)
+    rule = DOCKER.replace("192.0.2.9", "203.0.113.9").format(5060, 5060)
+    fake.iptables_nft(saved(rule, table="nat", chains="DOCKER"))
+    assert unnamed_containers(fake.host(), compile_policy(load(Request(None)))) == []
+
+
 @pytest.mark.parametrize(
     "rule",
     [

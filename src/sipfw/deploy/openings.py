@@ -30,6 +30,7 @@ def require_no_opening(
     rules = list(_behind(ruleset))
     if not rules:
         return []
+    names_outside = sorted(_outside() if outside is None else outside)
     found = [
         Diagnostic(
             f"{name} is where the default route leads, so the whole Internet would count as the "
@@ -38,7 +39,7 @@ def require_no_opening(
             Location(rule.origin.file, rule.origin.line),
         )
         for rule, match in rules
-        for name in sorted(_outside() if outside is None else outside)
+        for name in names_outside
         if match.fits(name)
     ]
     if found and not force:

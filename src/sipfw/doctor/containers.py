@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sipfw.deploy.generations import Damaged, read_generation, read_ruleset
 from sipfw.deploy.openings import names_of_containers
 from sipfw.deploy.own_addresses import own_addresses
-from sipfw.deploy.proc_net import way_to
+from sipfw.deploy.proc_net import way_to, ways_out
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.doctor.findings import CannotTellError, Finding, State
 from sipfw.doctor.ports import listed
@@ -70,9 +70,10 @@ def _unnamed(host: Host, ruleset: Ruleset) -> str | None:
     named = names_of_containers(ruleset)
     targets = published_targets(host.rules)
     elsewhere = targets - set(own_addresses(host.proc))
-    if targets and not elsewhere:
+    # What goes out to the Internet again has no bridge that could be named.
+    ways = {way_to(address, host.proc) for address in elsewhere} - ways_out(host.proc)
+    if targets and not ways:
         return None
-    ways = {way_to(address, host.proc) for address in elsewhere}
     bridges = sorted(way for way in ways if way is not None)
     missing = [way for way in bridges if not any(match.fits(way) for match in named)]
     if not missing and (bridges or named):

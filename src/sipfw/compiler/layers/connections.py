@@ -2,7 +2,7 @@
 
 Behind connection tracking, which raw is not. In raw a source port that is used again meets its
 closed connection, and nf_conncount then adds nothing: xt_connlimit finds 0 connections and drops
-the packet uncounted, `ct count` lets it through uncounted (docs/decisions/0010). Later there is a
+the packet uncounted, `ct count` lets it through uncounted (docs/decisions/0014). Later there is a
 new connection, or else the packet is not NEW.
 """
 
