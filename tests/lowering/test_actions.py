@@ -1,4 +1,4 @@
-"""Each action in both families of iptables, with ipset and without; names, comments and sets."""
+"""Each action in both families of iptables and nftables; names, comments and sets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from typing import get_args
 
 import pytest
-from lowered import ORIGIN, lines, plan
+from lowered import ORIGIN, lines, nft_lines, plan
 
 from sipfw.lower.iptables import all_rules, lower
 from sipfw.lower.naming import MAX_SET_NAME, base_id, comment, split_comment
@@ -41,87 +41,143 @@ class Case:
     action: Action
     ip: str
     ip6: str
-    ipset: bool = True
+    nft: str | None = None
+    nft6: str | None = None
+
+    def __str__(self) -> str:
+        return type(self.action).__name__
 
 
-def case(action: Action, ip: str, ip6: str, *, ipset: bool = True) -> object:
-    """Both families on adjacent lines."""
-    form = "" if ipset else " without ipset"
-    return pytest.param(Case(action, ip, ip6, ipset), id=f"{type(action).__name__}{form}")
+def case(action: Action, *, ip: str, ip6: str, nft: str, nft6: str | None = None) -> Case:
+    """Both families of both forms on adjacent lines; `nft6` where it is not the same as `nft`."""
+    return Case(action, ip, ip6, nft, nft if nft6 is None else nft6)
+
+
+def setless(action: Action, *, ip: str, ip6: str) -> Case:
+    """What iptables has instead on a host without ipset; nftables needs none."""
+    return Case(action, ip, ip6)
 
 
 CASES = [
-    case(Accept(), "-j ACCEPT", "-j ACCEPT"),
-    case(Done(), "-j RETURN", "-j RETURN"),
-    case(Return(), "-j RETURN", "-j RETURN"),
-    case(Drop(), "-j DROP", "-j DROP"),
-    case(Jump("SIP_BAN"), "-j SIP_BAN", "-j SIP_BAN"),
-    case(Goto("SIP_BAN"), "-g SIP_BAN", "-g SIP_BAN"),
-    case(NoTrack(), "-j CT --notrack", "-j CT --notrack"),
+    # Other tables and other priorities still judge what nftables accepts here.
+    case(Accept(), ip="-j ACCEPT", ip6="-j ACCEPT", nft="counter accept"),
+    case(Done(), ip="-j RETURN", ip6="-j RETURN", nft="counter accept"),
+    case(Return(), ip="-j RETURN", ip6="-j RETURN", nft="counter return"),
+    case(Drop(), ip="-j DROP", ip6="-j DROP", nft="counter drop"),
+    # What only leads on has no counter.
+    case(
+        Jump("SIP_BAN"),
+        ip="-j SIP_BAN",
+        ip6="-j SIP_BAN",
+        nft="jump SIP_BAN4",
+        nft6="jump SIP_BAN6",
+    ),
+    case(
+        Goto("SIP_BAN"),
+        ip="-g SIP_BAN",
+        ip6="-g SIP_BAN",
+        nft="goto SIP_BAN4",
+        nft6="goto SIP_BAN6",
+    ),
+    case(NoTrack(), ip="-j CT --notrack", ip6="-j CT --notrack", nft="counter notrack"),
     case(
         Log("sipfw banned.drop "),
-        '-j LOG --log-prefix "sipfw banned.drop "',
-        '-j LOG --log-prefix "sipfw banned.drop "',
+        ip='-j LOG --log-prefix "sipfw banned.drop "',
+        ip6='-j LOG --log-prefix "sipfw banned.drop "',
+        nft='counter log prefix "sipfw banned.drop "',
     ),
     case(
         Log("sipfw banned.drop ", 5),
-        '-j NFLOG --nflog-group 5 --nflog-prefix "sipfw banned.drop "',
-        '-j NFLOG --nflog-group 5 --nflog-prefix "sipfw banned.drop "',
+        ip='-j NFLOG --nflog-group 5 --nflog-prefix "sipfw banned.drop "',
+        ip6='-j NFLOG --nflog-group 5 --nflog-prefix "sipfw banned.drop "',
+        nft='counter log prefix "sipfw banned.drop " group 5',
     ),
+    # The question that nftables asks afterwards adds by itself.
     case(
         Record("recent"),
-        "-m recent --set --name sipfw-recent4 --rsource",
-        "-m recent --set --name sipfw-recent6 --rsource",
+        ip="-m recent --set --name sipfw-recent4 --rsource",
+        ip6="-m recent --set --name sipfw-recent6 --rsource",
+        nft="counter",
     ),
     case(
         UpdateSet("banned"),
-        "-j SET --add-set sipfw-banned4 src --exist",
-        "-j SET --add-set sipfw-banned6 src --exist",
+        ip="-j SET --add-set sipfw-banned4 src --exist",
+        ip6="-j SET --add-set sipfw-banned6 src --exist",
+        nft="counter update @banned4 { ip saddr }",
+        nft6="counter update @banned6 { ip6 saddr }",
     ),
     case(
         UpdateSet("banned", DST),
-        "-m recent --set --name sipfw-banned4 --rdest",
-        "-m recent --set --name sipfw-banned6 --rdest",
-        ipset=False,
+        ip="-j SET --add-set sipfw-banned4 dst --exist",
+        ip6="-j SET --add-set sipfw-banned6 dst --exist",
+        nft="counter update @banned4 { ip daddr }",
+        nft6="counter update @banned6 { ip6 daddr }",
     ),
     # Looking must not count, and an entry that is there keeps its timeout.
     case(
         AddOnce("banned", DST),
-        "-m set ! --match-set sipfw-banned4 dst ! --update-counters"
+        ip="-m set ! --match-set sipfw-banned4 dst ! --update-counters"
         " -j SET --add-set sipfw-banned4 dst",
-        "-m set ! --match-set sipfw-banned6 dst ! --update-counters"
+        ip6="-m set ! --match-set sipfw-banned6 dst ! --update-counters"
         " -j SET --add-set sipfw-banned6 dst",
-    ),
-    case(
-        AddOnce("banned"),
-        "-m recent --set --name sipfw-banned4 --rsource",
-        "-m recent --set --name sipfw-banned6 --rsource",
-        ipset=False,
+        nft="counter",
     ),
     case(
         DeleteFromSet("banned"),
-        "-j SET --del-set sipfw-banned4 src",
-        "-j SET --del-set sipfw-banned6 src",
+        ip="-j SET --del-set sipfw-banned4 src",
+        ip6="-j SET --del-set sipfw-banned6 src",
+        nft="counter delete @banned4 { ip saddr }",
+        nft6="counter delete @banned6 { ip6 saddr }",
     ),
     case(
         DeleteFromSet("banned", DST),
-        "-m recent --remove --name sipfw-banned4 --rdest",
-        "-m recent --remove --name sipfw-banned6 --rdest",
-        ipset=False,
+        ip="-j SET --del-set sipfw-banned4 dst",
+        ip6="-j SET --del-set sipfw-banned6 dst",
+        nft="counter delete @banned4 { ip daddr }",
+        nft6="counter delete @banned6 { ip6 daddr }",
+    ),
+]
+
+SETLESS = [
+    setless(
+        UpdateSet("banned", DST),
+        ip="-m recent --set --name sipfw-banned4 --rdest",
+        ip6="-m recent --set --name sipfw-banned6 --rdest",
+    ),
+    setless(
+        AddOnce("banned"),
+        ip="-m recent --set --name sipfw-banned4 --rsource",
+        ip6="-m recent --set --name sipfw-banned6 --rsource",
+    ),
+    setless(
+        DeleteFromSet("banned", DST),
+        ip="-m recent --remove --name sipfw-banned4 --rdest",
+        ip6="-m recent --remove --name sipfw-banned6 --rdest",
     ),
 ]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_action(case: Case) -> None:
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_action_of_iptables(case: Case) -> None:
     for family, expected in ((Family.IP, case.ip), (Family.IP6, case.ip6)):
-        found = lines(action=case.action, sets=(BANNED,), ipset=case.ipset, family=family)
+        assert lines(action=case.action, sets=(BANNED,), family=family) == [expected]
+
+
+@pytest.mark.parametrize("case", SETLESS, ids=str)
+def test_action_of_iptables_without_ipset(case: Case) -> None:
+    for family, expected in ((Family.IP, case.ip), (Family.IP6, case.ip6)):
+        found = lines(action=case.action, sets=(BANNED,), ipset=False, family=family)
         assert found == [expected]
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_action_of_nftables(case: Case) -> None:
+    for family, expected in ((Family.IP, case.nft), (Family.IP6, case.nft6)):
+        assert nft_lines(action=case.action, sets=(BANNED,), family=family) == [expected]
+
+
 def test_every_kind_of_action_has_a_case() -> None:
-    covered = {type(case.values[0].action) for case in CASES}  # type: ignore[attr-defined]
-    assert covered == set(get_args(Action))
+    assert {type(case.action) for case in CASES} == set(get_args(Action))
 
 
 def _one(text: str, *sets: AddressSet, ipset: bool = True) -> XPlan:

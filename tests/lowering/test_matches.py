@@ -1,218 +1,76 @@
-"""Each match in both families of iptables, with ipset and without."""
+"""Each match in both families of iptables and nftables; the rows are in match_cases."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import get_args
 
 import pytest
-from lowered import ORIGIN, lines
+from lowered import ORIGIN, lines, nft_lines, without_digests
+from match_cases import CASES, PER_SECOND, SETLESS, SETS, TCP, UDP, Case
 
 from sipfw.lower.xtables import Family
 from sipfw.ruleset.match import (
-    Address,
-    ConnectionsAbove,
-    ConntrackState,
-    CountAbove,
-    CtState,
-    Direction,
-    Icmp,
     InSet,
-    Interface,
     L4Proto,
     Match,
-    OpenedTo,
     PayloadAt,
-    PayloadContains,
     PortRange,
     Ports,
     PrefixLengths,
     Protocol,
     Rate,
     RateAbove,
-    RateWithin,
-    SeenAtLeast,
-    ShorterThan,
     StartsWithOneOf,
     TcpSyn,
     TimeUnit,
 )
-from sipfw.ruleset.model import AddressSet, Endpoint, SetKind
-
-UDP, TCP = L4Proto.UDP, L4Proto.TCP
-DST = Direction.DESTINATION
-NET4, NET6 = ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")
-PER_SECOND = Rate(10, TimeUnit.SECOND)
-
-SETS = (
-    AddressSet("trusted", SetKind.NETWORK, "peers", ORIGIN, networks=(NET4, NET6)),
-    AddressSet("nobody", SetKind.NETWORK, "peers", ORIGIN),
-    AddressSet(
-        "trusted-ports",
-        SetKind.PEER_ENDPOINT,
-        "peers",
-        ORIGIN,
-        endpoints=(Endpoint(NET4, UDP, 5060), Endpoint(NET4, TCP, 5060), Endpoint(NET6, UDP, 5062)),
-    ),
-    AddressSet("banned", SetKind.HOST, "banned", ORIGIN, timeout=3600),
-    AddressSet("failures", SetKind.HOST, "failures", ORIGIN, timeout=60, counted=True),
-)
+from sipfw.ruleset.model import AddressSet, SetKind
 
 
-@dataclass(frozen=True)
-class Case:
-    match: Match
-    ip: str | None
-    ip6: str | None
-    ipset: bool = True
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_match_of_iptables(case: Case) -> None:
+    assert _iptables(case) == _ending(case.ip, case.ip6, "-j DROP")
 
 
-def case(match: Match, ip: str | None, ip6: str | None, *, ipset: bool = True) -> object:
-    """Both families on adjacent lines; None where the match has no rule in a family."""
-    form = "" if ipset else " without ipset"
-    return pytest.param(Case(match, ip, ip6, ipset), id=f"{type(match).__name__}{form}")
+@pytest.mark.parametrize("case", SETLESS, ids=str)
+def test_match_of_iptables_without_ipset(case: Case) -> None:
+    assert _iptables(case, ipset=False) == _ending(case.ip, case.ip6, "-j DROP")
 
 
-CASES = [
-    case(Protocol(UDP), "-p udp", "-p udp"),
-    case(Protocol(TCP), "-p tcp", "-p tcp"),
-    case(
-        Ports(UDP, (PortRange(5060, 5060),)),
-        "-p udp -m udp --dport 5060",
-        "-p udp -m udp --dport 5060",
-    ),
-    case(
-        Ports(TCP, (PortRange(10000, 20000),), Direction.SOURCE),
-        "-p tcp -m tcp --sport 10000:20000",
-        "-p tcp -m tcp --sport 10000:20000",
-    ),
-    case(
-        Ports(UDP, (PortRange(5060, 5060), PortRange(6000, 6010))),
-        "-p udp -m multiport --dports 5060,6000:6010",
-        "-p udp -m multiport --dports 5060,6000:6010",
-    ),
-    case(
-        Ports(UDP, (PortRange(1, 1), PortRange(3, 3)), Direction.SOURCE),
-        "-p udp -m multiport --sports 1,3",
-        "-p udp -m multiport --sports 1,3",
-    ),
-    case(Address(NET4), "-s 192.0.2.0/24", None),
-    case(Address(NET6), None, "-s 2001:db8::/32"),
-    case(Address(NET4, DST), "-d 192.0.2.0/24", None),
-    case(Address(NET6, DST), None, "-d 2001:db8::/32"),
-    case(
-        InSet("trusted"),
-        "-m set --match-set sipfw-trusted4 src",
-        "-m set --match-set sipfw-trusted6 src",
-    ),
-    case(
-        InSet("trusted", DST),
-        "-m set --match-set sipfw-trusted4 dst",
-        "-m set --match-set sipfw-trusted6 dst",
-    ),
-    case(
-        InSet("trusted-ports"),
-        "-m set --match-set sipfw-trusted-ports4 src,src",
-        "-m set --match-set sipfw-trusted-ports6 src,src",
-    ),
-    case(InSet("trusted"), "-s 192.0.2.0/24", "-s 2001:db8::/32", ipset=False),
-    case(InSet("trusted", DST), "-d 192.0.2.0/24", "-d 2001:db8::/32", ipset=False),
-    case(InSet("nobody"), None, None, ipset=False),
-    case(
-        InSet("banned"),
-        "-m recent --rcheck --seconds 3600 --name sipfw-banned4 --rsource",
-        "-m recent --rcheck --seconds 3600 --name sipfw-banned6 --rsource",
-        ipset=False,
-    ),
-    case(
-        InSet("banned", DST),
-        "-m recent --rcheck --seconds 3600 --name sipfw-banned4 --rdest",
-        "-m recent --rcheck --seconds 3600 --name sipfw-banned6 --rdest",
-        ipset=False,
-    ),
-    case(
-        CountAbove("failures", 9),
-        "-m set --match-set sipfw-failures4 dst --packets-gt 10",
-        "-m set --match-set sipfw-failures6 dst --packets-gt 10",
-    ),
-    case(
-        CountAbove("failures", 9),
-        "-m recent --rcheck --seconds 60 --hitcount 10 --name sipfw-failures4 --rdest",
-        "-m recent --rcheck --seconds 60 --hitcount 10 --name sipfw-failures6 --rdest",
-        ipset=False,
-    ),
-    case(Interface("eth0"), "-i eth0", "-i eth0"),
-    case(Interface("lo", DST), "-o lo", "-o lo"),
-    case(
-        ConntrackState((CtState.ESTABLISHED, CtState.RELATED)),
-        "-m conntrack --ctstate ESTABLISHED,RELATED",
-        "-m conntrack --ctstate ESTABLISHED,RELATED",
-    ),
-    case(
-        OpenedTo((PortRange(5060, 5061),)),
-        "-m conntrack --ctorigdstport 5060:5061",
-        "-m conntrack --ctorigdstport 5060:5061",
-    ),
-    case(TcpSyn(), "-p tcp -m tcp --syn", "-p tcp -m tcp --syn"),
-    case(Icmp(8), "-p icmp -m icmp --icmp-type 8", "-p icmpv6 -m icmp6 --icmpv6-type 8"),
-    # A UDP packet whose payload has 10 bytes or less: headers of 20 or 40 and 8 bytes.
-    case(
-        StartsWithOneOf((b"REGI", b"ACK ")),
-        "-p udp -m u32 --u32 28=0x52454749,0x41434b20",
-        "-p udp -m u32 --u32 48=0x52454749,0x41434b20",
-    ),
-    case(ShorterThan(11), "-m length --length 0:38", "-m length --length 0:58"),
-    # The window is exactly as long as the text: a fixed offset.
-    case(
-        PayloadAt(UDP, b"OPTIONS "),
-        '-p udp -m u32 --u32 "28=0x4f505449&&32=0x4f4e5320"',
-        '-p udp -m u32 --u32 "48=0x4f505449&&52=0x4f4e5320"',
-    ),
-    # A TCP header has 20 to 60 bytes.
-    case(
-        PayloadAt(TCP, b"BYE "),
-        '-p tcp -m string --algo kmp --from 40 --to 84 --hex-string "BYE "',
-        '-p tcp -m string --algo kmp --from 60 --to 104 --hex-string "BYE "',
-    ),
-    case(
-        PayloadAt(UDP, b"REGISTER ", negate=True),
-        '-p udp -m u32 ! --u32 "28=0x52454749&&32=0x53544552&&33=0x54455220"',
-        '-p udp -m u32 ! --u32 "48=0x52454749&&52=0x53544552&&53=0x54455220"',
-    ),
-    case(
-        PayloadContains(b"sipvicious"),
-        "-m string --algo kmp --from 28 --icase --hex-string sipvicious",
-        "-m string --algo kmp --from 48 --icase --hex-string sipvicious",
-    ),
-    case(
-        RateWithin(Rate(60, TimeUnit.MINUTE), 5),
-        "-m limit --limit 60/minute --limit-burst 5",
-        "-m limit --limit 60/minute --limit-burst 5",
-    ),
-    case(
-        SeenAtLeast("recent", 20, 60),
-        "-m recent --rcheck --seconds 60 --hitcount 20 --name sipfw-recent4 --rsource",
-        "-m recent --rcheck --seconds 60 --hitcount 20 --name sipfw-recent6 --rsource",
-    ),
-    case(
-        ConnectionsAbove(10, PrefixLengths(24, 48)),
-        "-m connlimit --connlimit-above 10 --connlimit-mask 24",
-        "-m connlimit --connlimit-above 10 --connlimit-mask 48",
-    ),
-]
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_match_of_nftables(case: Case) -> None:
+    found = {
+        family: [without_digests(line) for line in nft_lines(case.match, sets=SETS, family=family)]
+        for family in Family
+    }
+    expected = _ending(case.nft, case.nft6, "counter drop")
+    assert found == {
+        # A search is no rule of nft's own, and so has no counter of its own.
+        family: [line.replace("counter ", "") if "search" in line else line for line in rules]
+        for family, rules in expected.items()
+    }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_match(case: Case) -> None:
-    for family, expected in ((Family.IP, case.ip), (Family.IP6, case.ip6)):
-        found = lines(case.match, sets=SETS, ipset=case.ipset, family=family)
-        assert found == ([] if expected is None else [f"{expected} -j DROP"])
+def _iptables(case: Case, *, ipset: bool = True) -> dict[Family, list[str]]:
+    return {
+        family: [
+            without_digests(line)
+            for line in lines(case.match, sets=SETS, ipset=ipset, family=family)
+        ]
+        for family in Family
+    }
+
+
+def _ending(ip: tuple[str, ...], ip6: tuple[str, ...], ending: str) -> dict[Family, list[str]]:
+    return {
+        family: [f"{rule} {ending}" for rule in rules]
+        for family, rules in ((Family.IP, ip), (Family.IP6, ip6))
+    }
 
 
 def test_every_kind_of_match_has_a_case() -> None:
-    covered = {type(case.values[0].match) for case in CASES} | {RateAbove}  # type: ignore[attr-defined]
-    assert covered == set(get_args(Match))
+    assert {type(case.match) for case in CASES} == set(get_args(Match))
 
 
 def _rate_above(**changes: object) -> RateAbove:
@@ -329,6 +187,15 @@ def test_a_long_list_and_one_with_host_names_stay_sets() -> None:
         assert lines(InSet("peers", hot=True), sets=(item,)) == expected
 
 
+@pytest.mark.parametrize(("count", "written_out"), [(8, True), (9, False)])
+def test_nftables_writes_fewer_out_than_iptables(count: int, *, written_out: bool) -> None:
+    networks = [ip_network(f"192.0.2.{16 * number}/28") for number in range(count)]
+    peers = AddressSet("peers", SetKind.NETWORK, "peers", ORIGIN, networks=tuple(networks))
+    found = nft_lines(InSet("peers", hot=True), sets=(peers,))
+    each = [f"ip saddr {network} counter drop" for network in networks]
+    assert found == (each if written_out else ["ip saddr @peers-nets4 counter drop"])
+
+
 def test_endpoints_without_ipset_are_one_rule_each() -> None:
     assert lines(InSet("trusted-ports"), sets=SETS, ipset=False) == [
         "-s 192.0.2.0/24 -p udp -m udp --sport 5060 -j DROP",
@@ -344,12 +211,32 @@ def test_a_udp_endpoint_is_no_alternative_in_a_tcp_rule() -> None:
     assert lines(ports, InSet("trusted-ports"), sets=SETS, ipset=False) == [
         "-s 192.0.2.0/24 -p tcp -m tcp --dport 5061 --sport 5060 -j DROP"
     ]
+    assert nft_lines(ports, InSet("trusted-ports", hot=True), sets=SETS) == [
+        "tcp dport 5061 ip saddr 192.0.2.0/24 tcp sport 5060 counter drop"
+    ]
 
 
 def test_ports_and_flags_of_one_protocol_share_its_match() -> None:
     assert lines(Ports(TCP, (PortRange(5060, 5060),)), TcpSyn()) == [
         "-p tcp -m tcp --dport 5060 --syn -j DROP"
     ]
+
+
+def test_all_matches_of_an_nftables_rule_stand_side_by_side() -> None:
+    """Each alternative of one with each of the other."""
+    negated = PayloadAt(UDP, b"ACK ", negate=True)
+    assert nft_lines(InSet("mixed"), negated, sets=SETS) == [
+        "ip saddr @mixed4 meta l4proto udp @th,64,32 != 0x41434b20 counter drop",
+        "ip saddr @mixed4 udp length < 12 counter drop",
+        "ip saddr @mixed-nets4 meta l4proto udp @th,64,32 != 0x41434b20 counter drop",
+        "ip saddr @mixed-nets4 udp length < 12 counter drop",
+    ]
+
+
+@pytest.mark.parametrize("wrong", [(TCP, b"ACK "), (UDP, b"x" * 17)])
+def test_a_negation_that_nft_cannot_say_is_our_bug(wrong: tuple[L4Proto, bytes]) -> None:
+    with pytest.raises(AssertionError, match="only a short UDP pattern"):
+        nft_lines(PayloadAt(*wrong, negate=True))
 
 
 def test_a_rule_of_two_protocols_is_our_bug() -> None:
