@@ -1,7 +1,7 @@
 """Whole outputs of a few policies, for a reader to review; and the real parser takes each of them.
 
-A policy whose first line says `--no-ipset` is rendered for a host without ipset; one that has only
-a first line stands for no policy file.
+A policy whose first line says `--no-ipset` is rendered for a host without ipset, where nftables
+needs none; one that has only a first line stands for no policy file.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import pytest
 
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.lower.iptables import lower
+from sipfw.lower.nftables import lower as lower_nft
 from sipfw.lower.xtables import Family
 from sipfw.policy.load import Request, load
+from sipfw.render.nft import nft_text
 from sipfw.render.restore import ipset_text, restore_text
 from sipfw.render.script import script_text
 
@@ -36,6 +38,7 @@ class Rendered:
     ipset: str
     restore: dict[Family, str]
     script: str
+    nft: str
 
 
 def render(case: str) -> Rendered:
@@ -53,6 +56,7 @@ def render(case: str) -> Rendered:
             notes=[head.removeprefix("# ")],
             summaries={chain.name: chain.summary for chain in rules.chains},
         ),
+        nft_text(lower_nft(rules)),
     )
 
 
@@ -63,6 +67,7 @@ def files(case: str) -> dict[str, str]:
         "restore.v4.golden": rendered.restore[Family.IP],
         "restore.v6.golden": rendered.restore[Family.IP6],
         "firewall.sh.golden": rendered.script,
+        "ruleset.nft.golden": rendered.nft,
     }
 
 
@@ -109,21 +114,28 @@ def namespace() -> Iterator[str]:
     subprocess.run(["ip", "netns", "del", name], check=True)
 
 
+def feed(namespace: str, text: str, *argv: str) -> None:
+    done = subprocess.run(
+        ["ip", "netns", "exec", namespace, *argv],
+        input=text,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.netns
 @pytest.mark.parametrize("flavour", ["legacy", "nft"])
 @pytest.mark.parametrize("case", CASES)
 def test_the_real_parser_takes_it(namespace: str, case: str, flavour: str) -> None:
-    def feed(text: str, *argv: str) -> None:
-        done = subprocess.run(
-            ["ip", "netns", "exec", namespace, *argv],
-            input=text,
-            text=True,
-            capture_output=True,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-
-    feed((HERE / case / "ipset.golden").read_text(), "ipset", "restore")
+    feed(namespace, (HERE / case / "ipset.golden").read_text(), "ipset", "restore")
     for program, digit in (("iptables", 4), ("ip6tables", 6)):
         text = (HERE / case / f"restore.v{digit}.golden").read_text()
-        feed(text, f"{program}-{flavour}-restore", "--noflush")
+        feed(namespace, text, f"{program}-{flavour}-restore", "--noflush")
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("case", CASES)
+def test_nft_takes_it(namespace: str, case: str) -> None:
+    feed(namespace, (HERE / case / "ruleset.nft.golden").read_text(), "nft", "-f", "-")
