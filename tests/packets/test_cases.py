@@ -11,6 +11,7 @@ import pytest
 from packets.cases import ATTACKS, Case, within
 from packets.identity_cases import DENIED_CASES, TRUSTED_CASES
 from packets.limit_cases import LIMIT_CASES
+from packets.mixed_cases import MIXED_CASES
 from packets.scanner_cases import ATTACK_CASES, LEGITIMATE_CASES, SCANNER_CASES, SIGNATURE_CASES
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.netns
 CASES = [
     *TRUSTED_CASES,
     *DENIED_CASES,
+    *MIXED_CASES,
     *SCANNER_CASES,
     *SIGNATURE_CASES,
     *ATTACK_CASES,
@@ -35,7 +37,9 @@ def test_packets_meet_their_rule(case: Case, lab: Lab, firewall: Firewall, famil
     prove(case, lab, firewall, family)
 
 
-@pytest.mark.parametrize("case", [*TRUSTED_CASES, *DENIED_CASES, *LIMIT_CASES], ids=str)
+@pytest.mark.parametrize(
+    "case", [*TRUSTED_CASES, *DENIED_CASES, *MIXED_CASES, *LIMIT_CASES], ids=str
+)
 def test_packets_meet_their_rule_without_ipset(
     case: Case, lab: Lab, setless_firewall: Firewall, family: Family
 ) -> None:
