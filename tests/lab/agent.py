@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lab import rawpackets
+from lab import icmp, rawpackets
 from lab.listeners import FAMILIES, Listener, TcpListener, UdpListener, readable
 
 if TYPE_CHECKING:
@@ -184,6 +184,18 @@ def fragments(request: Json) -> int:
     return rawpackets.send_fragments(builder, *arguments)
 
 
+def icmp_send(request: Json) -> None:
+    icmp.send(request["destination"], request["kind"], request["code"], b64decode(request["body"]))
+
+
+def icmp_ping(request: Json) -> bool:
+    return icmp.ping(request["destination"], request["timeout"])
+
+
+def icmp_too_big(request: Json) -> None:
+    icmp.too_big(request["destination"], request["mtu"], b64decode(request["quoted"]))
+
+
 def reset(_request: Json) -> None:
     """Close every listener, socket and connection."""
     for listener in listeners.values():
@@ -220,7 +232,7 @@ def _encoded(payload: bytes) -> str:
 OPERATIONS: Sequence[Callable[[Json], Any]] = (
     listen, sink_state, sink_records, sink_wait, sink_settle, sink_clear, sink_behave, sink_close,
     udp_send, udp_replies, udp_close, tcp_connect, tcp_send, tcp_received, tcp_close,
-    spoof, fragments, counters, reset,
+    spoof, fragments, icmp_send, icmp_ping, icmp_too_big, counters, reset,
 )  # fmt: skip
 
 

@@ -207,6 +207,20 @@ class Node:
             )
         )
 
+    def send_icmp(self, destination: str, kind: int, body: bytes, *, code: int = 0) -> None:
+        """Send one ICMP or ICMPv6 message; `body` is everything behind the checksum."""
+        self._channel.ask(
+            "icmp_send", destination=destination, kind=kind, code=code, body=encoded(body)
+        )
+
+    def ping(self, destination: str, timeout: float = 1.0) -> bool:
+        """Tell whether an echo request was answered."""
+        return bool(self._channel.ask("icmp_ping", destination=destination, timeout=timeout))
+
+    def too_big(self, destination: str, mtu: int, quoted: bytes) -> None:
+        """Tell `destination` that its packet, quoted in part, met a link of that MTU."""
+        self._channel.ask("icmp_too_big", destination=destination, mtu=mtu, quoted=encoded(quoted))
+
     def counters(self) -> dict[str, int]:
         """Return the kernel's counts of this namespace: `UdpOutDatagrams`, `Ip6ReasmOKs`, ..."""
         return dict(self._channel.ask("counters"))

@@ -23,7 +23,8 @@ HOP_LIMIT = 64
 BATCH = 64
 
 
-def _word_sum(data: bytes) -> int:
+def word_sum(data: bytes) -> int:
+    """Return the sum that a checksum is the complement of."""
     # 65536 is 1 modulo 65535, so the one's complement sum of 16-bit words is one remainder.
     return int.from_bytes(data + b"\0" * (len(data) % 2), "big") % 65535
 
@@ -39,11 +40,11 @@ class DatagramBuilder:
         self._length = 8 + len(payload)
         pseudo_header = self._destination + struct.pack("!II", self._length, UDP)
         fixed = struct.pack("!HH", dport, self._length) + payload
-        self._partial_sum = _word_sum(pseudo_header) + _word_sum(fixed)
+        self._partial_sum = word_sum(pseudo_header) + word_sum(fixed)
 
     def udp(self, source: bytes, sport: int) -> bytes:
         # A sum of 0 is sent as 0xffff: 0 means "no checksum" and IPv6 forbids that.
-        total = (self._partial_sum + _word_sum(source) + sport) % 65535
+        total = (self._partial_sum + word_sum(source) + sport) % 65535
         header = struct.pack("!HHHH", sport, self._dport, self._length, 65535 - total)
         return header + self._payload
 

@@ -51,6 +51,12 @@ def namespaces_on_host() -> set[str]:
 
 
 @both_families
+def test_a_ping_is_answered_by_who_is_there(lab: Lab, family: Family) -> None:
+    assert lab.attacker.ping(lab.switch.address_for(lab.attacker, family))
+    assert not lab.attacker.ping(lab.attacker.link.address(99, family), timeout=0.2)
+
+
+@both_families
 @pytest.mark.parametrize("role", ["carrier", "attacker", "office"])
 def test_datagrams_of_every_host_reach_the_switch_unchanged(
     lab: Lab, role: str, family: Family
