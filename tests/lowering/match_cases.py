@@ -81,6 +81,14 @@ SETS = (
     AddressSet("mixed", SetKind.NETWORK, "peers", ORIGIN, networks=MIXED),
     AddressSet("named", SetKind.NETWORK, "peers", ORIGIN, networks=(NET4, NET6), resolved=True),
     AddressSet(
+        "named-single",
+        SetKind.NETWORK,
+        "peers",
+        ORIGIN,
+        networks=(ip_network("192.0.2.7"), ip_network("2001:db8::7")),
+        resolved=True,
+    ),
+    AddressSet(
         "trusted-ports",
         SetKind.PEER_ENDPOINT,
         "peers",
@@ -310,6 +318,13 @@ CASES = [
         ip6="-m set --match-set sipfw-named6 src",
         nft=("ip saddr @named4", "ip saddr @named-nets4"),
         nft6=("ip6 saddr @named6", "ip6 saddr @named-nets6"),
+    ),
+    case(
+        InSet("named-single", hot=True),
+        ip="-m set --match-set sipfw-named-single4 src",
+        ip6="-m set --match-set sipfw-named-single6 src",
+        nft=("ip saddr @named-single4", "ip saddr @named-single-nets4"),
+        nft6=("ip6 saddr @named-single6", "ip6 saddr @named-single-nets6"),
     ),
     case(
         InSet("banned", hot=True),

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from typing import get_args
 
 import pytest
-from lowered import ORIGIN, lines, nft_lines, without_digests
+from lowered import ORIGIN, lines, nft_lines, nft_plan, plan, without_digests
 from match_cases import CASES, PER_SECOND, SETLESS, SETS, TCP, UDP, Case
 
 from sipfw.lower.xtables import Family
@@ -15,6 +15,7 @@ from sipfw.ruleset.match import (
     L4Proto,
     Match,
     PayloadAt,
+    PayloadContains,
     PortRange,
     Ports,
     PrefixLengths,
@@ -26,6 +27,7 @@ from sipfw.ruleset.match import (
     TimeUnit,
 )
 from sipfw.ruleset.model import AddressSet, SetKind
+from sipfw.ruleset.rule import Drop, Goto, Rule
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -220,6 +222,29 @@ def test_ports_and_flags_of_one_protocol_share_its_match() -> None:
     assert lines(Ports(TCP, (PortRange(5060, 5060),)), TcpSyn()) == [
         "-p tcp -m tcp --dport 5060 --syn -j DROP"
     ]
+
+
+def test_a_text_leads_on_within_its_family() -> None:
+    found = [
+        nft_lines(PayloadContains(b"sipsak"), action=Goto("NEXT"), family=family)
+        for family in Family
+    ]
+    assert found == [["search from 28 sipsak goto NEXT4"], ["search from 48 sipsak goto NEXT6"]]
+
+
+def test_a_rule_of_one_family_is_in_its_chain_only() -> None:
+    rules = [Rule(str(each), (), Drop(), "a rule", ORIGIN, family=each) for each in Family]
+    wanted = {Family.IP: ["sipfw:ip"], Family.IP6: ["sipfw:ip6"]}
+    tables = plan(*rules).tables
+    assert wanted == {
+        table.family: [rule.comment.partition("#")[0] for rule in table.chains[0].rules]
+        for table in tables
+    }
+    chains = {chain.name: chain.rules for chain in nft_plan(*rules).chains}
+    assert wanted == {
+        family: [rule.comment.partition("#")[0] for rule in chains[f"CHAIN{digit}"]]
+        for family, digit in ((Family.IP, 4), (Family.IP6, 6))
+    }
 
 
 def test_all_matches_of_an_nftables_rule_stand_side_by_side() -> None:

@@ -77,6 +77,15 @@ BY_NAME = {item.name: item for item in SETS}
             },
         ),
         (
+            "named-single",
+            {
+                "named-single4": ("ipv4_addr", (), ("192.0.2.7",)),
+                "named-single-nets4": ("ipv4_addr", ("interval",), ()),
+                "named-single6": ("ipv6_addr", (), ("2001:db8::7",)),
+                "named-single-nets6": ("ipv6_addr", ("interval",), ()),
+            },
+        ),
+        (
             "trusted-ports",
             {
                 "trusted-ports4": (

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from packets.cases import CARRIER_SOURCES, Case, Policy, request, trusting
 
-# The carrier's host is in one of the networks, or is the address.
+# The carrier's host is in one of the networks, or is the address. No two networks are neighbours:
+# the policy would join them.
 _HOME = ["203.0.113.8/29", "2001:db8:5::/64"]
 _ELSEWHERE = [
     text
     for number in range(1, 9)
-    for text in (f"198.51.100.{128 + 8 * number}/29", f"2001:db8:{number:x}00::/48")
+    for text in (f"198.51.100.{8 + 16 * number}/29", f"2001:db8:{number:x}00::/48")
 ]
 _ANOTHER_NETWORK = ["198.51.100.208/29", "2001:db8:900::/48"]
 _ANOTHER_ADDRESS = ["198.51.100.250", "2001:db8:a00::1"]

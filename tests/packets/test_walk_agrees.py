@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from lab.laboratory import LINKS, SWITCH_NUMBER
+from packets.mixed_cases import MIXED_CASES
 from packets.test_cases import CASES
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.policy.load import Request, load
@@ -45,6 +46,18 @@ def compiled(text: str, folder: Path) -> Ruleset:
     file = folder / "policy.yaml"
     file.write_text(text)
     return compile_policy(load(Request(file=file)))
+
+
+@pytest.mark.parametrize("case", MIXED_CASES, ids=str)
+def test_mixed_cases_are_of_one_address_and_nine_networks(case: Case, folder: Path) -> None:
+    """Neighbouring networks would be joined, and fewer written out."""
+    sets = compiled(yaml.safe_dump(dict(case.policy)), folder).sets
+    peers = [item for item in sets if item.name in {"trusted", "trusted-udp", "trusted-ports"}]
+    networks = {network for item in peers for network in item.networks}
+    networks |= {endpoint.network for item in peers for endpoint in item.endpoints}
+    for version, address in ((4, 32), (6, 128)):
+        lengths = [each.prefixlen for each in networks if each.version == version]
+        assert (len(lengths), lengths.count(address)) == (10, 1)
 
 
 def packets(case: Case, family: Family) -> list[Packet]:
