@@ -141,6 +141,8 @@ MUTANTS = (
 
 def main(words: list[str]) -> int:
     chosen = [each for each in MUTANTS if not words or any(word in each.name for word in words)]
+    if not chosen:
+        raise SystemExit(f"no mutant is called so: {' '.join(words)}")
     with tempfile.TemporaryDirectory(prefix="sipfw-mutants-") as folder:
         copy = Path(folder)
         # The package finds its templates and profiles beside its source.
