@@ -43,11 +43,19 @@ class Where(StrEnum):
 
 
 class Anchor(StrEnum):
-    """How firmly a User-Agent text is tied to its header."""
+    """How firmly a text is tied to its place: a User-Agent to its header, a mark to its line."""
 
     CONTAINS = "contains"
     PREFIX = "prefix"
     EXACT = "exact"
+    ENDS = "ends"
+
+
+_ANCHORS = {
+    Where.USER_AGENT: (Anchor.CONTAINS, Anchor.PREFIX, Anchor.EXACT),
+    Where.MARK: (Anchor.CONTAINS, Anchor.ENDS),
+    Where.REQUEST_LINE: (Anchor.CONTAINS,),
+}
 
 
 class Tier(StrEnum):
@@ -87,6 +95,7 @@ class Signature(BaseModel):
 
     id: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=_ID_LENGTH + 10)
     text: str
+    names: tuple[str, ...] = ()
     where: Where
     anchor: Anchor = Anchor.CONTAINS
     tier: Tier
@@ -103,8 +112,12 @@ class Signature(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Signature:
-        if self.anchor is not Anchor.CONTAINS and self.where is not Where.USER_AGENT:
-            raise ValueError(f"only a user_agent can be anchored, not a {self.where.value}")
+        allowed = _ANCHORS[self.where]
+        if self.anchor not in allowed:
+            raise ValueError(
+                f"a {self.where.value} can be anchored as {' or '.join(allowed)}, "
+                f"not as {self.anchor.value}"
+            )
         if len(self.pattern) > MAX_PATTERN:
             raise ValueError(
                 f"is {len(self.pattern)} bytes long with its anchor; "
@@ -123,15 +136,22 @@ class Signature(BaseModel):
                 return _USER_AGENT + text
             case Anchor.EXACT:
                 return _USER_AGENT + text + _LINE_END
+            case Anchor.ENDS:
+                return text + _LINE_END
 
     @property
     def offset_zero(self) -> bool:
         """Whether the pattern must stand at the first byte and in its exact case."""
         return self.where is Where.REQUEST_LINE
 
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """What an operator may write for this signature."""
+        return (self.id, self.text, *self.names)
+
     def named(self, name: str) -> bool:
         """Whether an operator who writes `name` means this signature."""
-        return name.casefold() in (self.id.casefold(), self.text.casefold())
+        return name.casefold() in {known.casefold() for known in self.all_names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +212,7 @@ class _Chosen:
         """Add one at the end."""
         self.signatures.append(signature)
         self.ids.add(signature.id)
-        self._names |= {signature.id.casefold(), signature.text.casefold()}
+        self._names |= {name.casefold() for name in signature.all_names}
         if not signature.offset_zero:
             pattern = signature.pattern.lower()
             self._places.setdefault(pattern, len(self.signatures) - 1)
@@ -338,8 +358,6 @@ def _user_signature(text: str, taken: set[str]) -> Signature:
 
 
 def _suggestion(text: str, candidates: Iterable[Signature]) -> str:
-    names = {
-        name.casefold(): name for signature in candidates for name in (signature.id, signature.text)
-    }
+    names = {name.casefold(): name for signature in candidates for name in signature.all_names}
     nearest = get_close_matches(text.casefold(), names, n=1)
     return f"; did you mean '{names[nearest[0]]}'?" if nearest else "; see the shipped list"
