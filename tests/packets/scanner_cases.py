@@ -65,9 +65,12 @@ SIGNATURE_CASES = [
         ("contained-text", "friendly-scanner", "scanner.ua.friendly-scanner"),
         ("contained-text-inside-a-name", "my friendly-scanner/2", "scanner.ua.friendly-scanner"),
         ("contained-text-in-capitals", "FRIENDLY-SCANNER", "scanner.ua.friendly-scanner"),
-        ("contained-text-in-lower-case", "vaxsipuseragent/3.1", "scanner.ua.vax-sip-user-agent"),
-        ("prefix", "sip-scan 1.0", "scanner.ua.sip-scan"),
-        ("prefix-in-capitals", "SIP-SCAN 1.0", "scanner.ua.sip-scan"),
+        ("contained-text-in-lower-case", "nmap nse", "scanner.ua.nmap-nse"),
+        ("prefix", "VaxSIPUserAgent/3.1", "scanner.ua.vax-sip-user-agent"),
+        ("prefix-in-lower-case", "vaxsipuseragent/3.1", "scanner.ua.vax-sip-user-agent"),
+        ("prefix-that-ends-in-a-slash", "sipcli/v1.8", "scanner.ua.sipcli"),
+        ("whole-name", "sip-scan", "scanner.ua.sip-scan"),
+        ("whole-name-in-capitals", "SIP-SCAN", "scanner.ua.sip-scan"),
     )
 ]
 SIGNATURE_CASES += [
@@ -87,7 +90,15 @@ SIGNATURE_CASES += [
     )
 ]
 SIGNATURE_CASES += [
-    Case("prefix-text-not-at-the-start", (request("REGISTER", "a sip-scan"),), 1, "rate.accept", 1),
+    Case(name, (request("REGISTER", agent),), 1, "rate.accept", 1)
+    for name, agent in (
+        ("prefix-text-not-at-the-start", "a sipcli/v1.8"),
+        ("name-that-begins-like-sipcli", "sipclient-lite/2.1"),
+        ("name-that-begins-like-sip-scan", "sip-scania/3"),
+        ("name-that-begins-like-iwar", "iWarehouse 2"),
+    )
+]
+SIGNATURE_CASES += [
     Case(
         "text-that-the-policy-adds",
         (request("REGISTER", "evildialer 7"),),
@@ -157,7 +168,7 @@ _OPTIONS_RULES = {
     "nmap-version-probe": "scanner.line.nmap-version-probe",
     "sipsak-options": "scanner.ua.sipsak",
     "sivus-discovery": "scanner.ua.sivus-uri",
-    "sivus-options": "scanner.ua.sivus-uri",
+    "sivus-options": "scanner.ua.sivus",
     "smap-options": "scanner.ua.smap-uri",
     "sundayddr-options": "scanner.ua.sundayddr",
     "svmap-options": "scanner.ua.friendly-scanner",

@@ -38,19 +38,125 @@ CAUGHT_BY = {
     "sipcli-invite": {"sipcli"},
     "sippts-invite-changed-agent": {"sippts-session-name"},
     "sippts-register": {"pplsip"},
-    "sipsak-options": {"sipsak"},
+    "sipsak-options": {"sipsak", "sipsak-uri"},
     "sipsak-register": {"sipsak"},
     "sivus-discovery": {"sivus-uri"},
-    "sivus-options": {"sivus-uri"},
-    "smap-options": {"smap", "smap-uri"},
+    "sivus-options": {"sivus"},
+    "smap-options": {"smap-uri"},
     "sundayddr-options": {"sundayddr"},
     "svcrack-register": {"friendly-scanner", "sipvicious-svcrack-contact"},
-    "svmap-invite": {"friendly-scanner", "sipvicious", "sipvicious-svmap-target"},
-    "svmap-options": {"friendly-scanner", "sipvicious", "sipvicious-svmap-target"},
+    "svmap-invite": {"friendly-scanner", "sipvicious-svmap-name", "sipvicious-svmap-target"},
+    "svmap-options": {"friendly-scanner", "sipvicious-svmap-name", "sipvicious-svmap-target"},
     "svwar-register": {"friendly-scanner"},
     "vax-invite": {"vax-sip-user-agent"},
     "viproy-options": {"viproy"},
 }
+
+# Names that begin, end or look like the name of a tool. Some are real, the others may be tomorrow.
+NEAR_NAMES = [
+    "sipclient-lite/2.1",
+    "sipclipper 3",
+    "SIPClient-macOS/0.1.0",
+    "SoftphoneSIPClient 2.2",
+    "sipp-gateway/1.0",
+    "SIPPing",
+    "SIPPTSoft 2",
+    "vicious-sip",
+    "sipscanada",
+    "SIPScanner Gateway 1.0",
+    "sip-scania/3",
+    "sip-scanner-app",
+    "scanSIPhone",
+    "sipsakura",
+    "sip-sak",
+    "sundayd/1",
+    "SundayDrive",
+    "friendly-phone",
+    "user-friendly-request",
+    "VaxPhone 2",
+    "VaxSIPPhone",
+    "Vaxtor 3",
+    "SIPUserAgent/1",
+    "pplsipphone",
+    "applsip",
+    "smapp",
+    "smapp-sdk-go/1.4",
+    "Smappen 1.0",
+    "iWarehouse 2",
+    "iWarranty",
+    "iWarp 9",
+    "Gulper",
+    "Gulpener Phone",
+    "sivusto",
+    "Sivusto 1.0",
+    "SIVuSoft",
+    "siparmy",
+    "Viproyal",
+    "Hackerspace Phone 1",
+    "HackerOne",
+    "Hackers 95",
+    "nsaudit",
+    "NmapPhone",
+    "Nmapper 1",
+    "CensysInspector",
+    "SipRegistrar 5",
+    "Custom SIP Gateway",
+    "customsip",
+    "Test Agent Desktop",
+    "TestAgents",
+    "SIP Caller 1",
+    "SIP Call Center 4",
+    "SimpleSIPPhone",
+    "VoIPSecure",
+    "China Telecom IMS",
+    "PBX 2000",
+    "Trixbox CE",
+    "eyeBeam-next 2",
+    "eyeBeam release 3006o",
+    "Cisco-SIPGateway/IOS-17.6.5",
+    "Ozeki Phone System XE",
+    "FourCatsCafe",
+    "A_B_C_D",
+    "dr.pesticide",
+]
+# The names of the tools themselves, where somebody else may write them.
+TOOLS = [
+    "sipcli",
+    "sipvicious",
+    "sundayddr",
+    "smap",
+    "sivus",
+    "iwar",
+    "gulp",
+    "pplsip",
+    "sip-scan",
+    "sipscan",
+    "hacker",
+    "viproy",
+    "nsauditor",
+    "siparmyknife",
+    "friendly-request",
+    "vaxsipuseragent",
+    "vaxuseragent",
+]
+NEAR_LINES = [
+    "s=SIPPTS Conference",
+    "s=sippts-soft",
+    f"Contact: <sip:123@1.1.1.1{0}>",
+    f"Contact: sip:123@1.1.1.1{2}",
+    f"To: <sip:100@1.1.1.1{0}>",
+    "To: <sip:1100@1.1.1.1>",
+    "To: <sip:smap@pbx.example.com>",
+    "To: <sip:smapp@localhost>",
+    "To: <sip:sivusto@pbx.example.com>",
+    "To: <sip:sipsakura@pbx.example.com>",
+    'From: "sipvicious fan" <sip:7@pbx.example.com>',
+    "From: <sip:sipp@pbx.example.com>",
+    "Via: SIP/2.0/UDP nm;branch=z9hG4bKfoo",
+    "Via: SIP/2.0/UDP 192.0.2.1;branch=foobar",
+    "Subject: Performance Testing next week",
+    "Subject: to-be!sure",
+]
 
 
 def hits(signature: Signature, datagram: bytes) -> bool:
@@ -106,11 +212,32 @@ def invite(user_agent: str) -> bytes:
     )
 
 
+def between(name: str) -> bytes:
+    """Return an INVITE that has the name as user, host, domain, Call-ID, tag, header and text."""
+    return message(
+        f"INVITE sip:{name}@{name}.example.com SIP/2.0",
+        f"Via: SIP/2.0/UDP {name}.example.com:5060;branch=z9hG4bK{name};rport",
+        "Max-Forwards: 70",
+        f'From: "the {name}" <sip:{name}@my{name}.example.com>;tag={name}',
+        f"To: <sip:{name}@{name}>",
+        f"Call-ID: {name}@{name}.example.com",
+        "CSeq: 1 INVITE",
+        f"Contact: <sip:{name}@198.51.100.20:5060>",
+        f"X-Route: {name}",
+        f"Subject: about {name}",
+        "User-Agent: Acme 1.0",
+        "Content-Type: application/sdp",
+        body=f"v=0\r\no={name} 1 1 IN IP4 198.51.100.20\r\ns={name}\r\n",
+    )
+
+
 def built_from(signature: Signature) -> bytes:
     """Put the text where its tool puts it, written apart from `Signature.pattern`."""
     match signature.where:
         case Where.USER_AGENT:
             return register(signature.text)
+        case Where.MARK if signature.anchor is Anchor.ENDS:
+            return invite("Mozilla").replace(b"s=-", signature.text.encode("ascii"))
         case Where.MARK:
             return register("Mozilla", display_name=signature.text)
         case Where.REQUEST_LINE:
@@ -162,10 +289,26 @@ class TestShippedData:
 
     @pytest.mark.parametrize(
         "user_agent",
-        ["friendly-scanner", "VaxSIPUserAgent/3.5", "sipvicious", "SIPScan", "sipcli/v1.8"],
+        [
+            "friendly-scanner",
+            "VaxSIPUserAgent",
+            "VaxSIPUserAgent/3.5",
+            "sipvicious",
+            "sipvicious 0.3.3",
+            "SIPScan",
+            "sipcli",
+            "sipcli/v1.8",
+        ],
     )
     def test_published_list_is_on_by_default(self, user_agent: str) -> None:
         assert hit_ids(register(user_agent))
+
+    @pytest.mark.parametrize("signature", SHIPPED, ids=lambda s: s.id)
+    def test_a_short_word_is_never_searched_alone(self, signature: Signature) -> None:
+        """A word of a few letters begins other words; the end of the line, or a sign, bounds it."""
+        if signature.tier is Tier.NEVER or signature.anchor in (Anchor.EXACT, Anchor.ENDS):
+            return
+        assert len(signature.text) > 6 or not signature.text.isalpha()
 
 
 class TestLegitimateTraffic:
@@ -177,6 +320,34 @@ class TestLegitimateTraffic:
     def test_real_user_agent_passes(self, user_agent: str) -> None:
         assert hit_ids(register(user_agent)) == set()
         assert hit_ids(invite(user_agent)) == set()
+
+    def test_only_a_pose_or_an_sdk_is_real_and_optional(self) -> None:
+        """What an operator switches on may hit a product, and says so; nothing else does."""
+        optional = [s for s in SHIPPED if s.tier is Tier.OPTIONAL]
+        hit = {s.id for s in optional for ua in USER_AGENTS if hits(s, register(ua))}
+        assert hit == {"eyebeam-stamp-17551", "ozeki"}
+        assert not [s.id for s in optional if s.id in hit and not s.note]
+
+    @pytest.mark.parametrize("name", NEAR_NAMES)
+    def test_near_name_passes_as_any_part_of_a_message(self, name: str) -> None:
+        """No tier but `never`: an optional entry that hits a near name is as wrong."""
+        searched = [signature for signature in SHIPPED if signature.tier is not Tier.NEVER]
+        user = name.lower().replace(" ", "-").replace("/", "-")
+        assert hit_ids(register(name), searched) == set()
+        assert hit_ids(register(f"Acme {name} 7"), searched) == set()
+        assert hit_ids(register("Acme", display_name=name), searched) == set()
+        assert hit_ids(between(user), searched) == set()
+
+    @pytest.mark.parametrize("name", TOOLS)
+    def test_the_name_of_a_tool_passes_where_the_tool_does_not_write_it(self, name: str) -> None:
+        """A user, a domain and a Call-ID may carry the very word; who wrote it is not the tool."""
+        assert hit_ids(between(name)) == set()
+
+    @pytest.mark.parametrize("line", NEAR_LINES)
+    def test_near_line_passes(self, line: str) -> None:
+        searched = [signature for signature in SHIPPED if signature.tier is not Tier.NEVER]
+        datagram = invite("Acme").replace(b"s=-", line.encode("ascii"))
+        assert hit_ids(datagram, searched) == set()
 
     @pytest.mark.parametrize("path", LEGITIMATE, ids=lambda p: p.stem)
     def test_real_message_passes(self, path: Path) -> None:
@@ -218,12 +389,13 @@ class TestAttacks:
     @pytest.mark.parametrize(
         ("name", "expected"),
         [
-            ("svmap-options", {"sipvicious", "sipvicious-svmap-target"}),
+            ("svmap-options", {"sipvicious-svmap-name", "sipvicious-svmap-target"}),
             ("svcrack-register", {"sipvicious-svcrack-contact"}),
-            ("sipsak-options", {"sipsak"}),
+            ("sipsak-options", {"sipsak-uri"}),
             ("smap-options", {"smap-uri"}),
             ("nmap-nse-options", {"nmap-nse"}),
             ("nmap-version-probe", {"nmap-version-probe"}),
+            ("sivus-options", {"sivus"}),
             ("sippts-invite-changed-agent", {"sippts-session-name"}),
         ],
     )
@@ -250,6 +422,7 @@ class TestModel:
         assert made().pattern == b"EvilDialer"
         assert made(anchor="prefix").pattern == b"User-Agent: EvilDialer"
         assert made(anchor="exact").pattern == b"User-Agent: EvilDialer\r\n"
+        assert made(where="mark", anchor="ends").pattern == b"EvilDialer\r\n"
         assert not made().offset_zero
         assert made(where="request_line").offset_zero
 
@@ -257,7 +430,11 @@ class TestModel:
         "fields",
         [
             {"where": "mark", "anchor": "prefix"},
+            {"where": "mark", "anchor": "exact"},
+            {"where": "user_agent", "anchor": "ends"},
             {"where": "request_line", "anchor": "exact"},
+            {"where": "request_line", "anchor": "ends"},
+            {"where": "mark", "anchor": "ends", "text": "x" * 127},
             {"text": "x" * 129},
             {"text": "x" * 117, "anchor": "prefix"},
             {"text": "x" * 115, "anchor": "exact"},
@@ -314,14 +491,38 @@ class TestSelect:
     @pytest.mark.parametrize("name", ["sipsak", "SIPSAK"])
     def test_remove_by_text_or_id_without_regard_to_case(self, name: str) -> None:
         selection = select(SHIPPED, remove=[name])
-        assert "sipsak" not in {s.id for s in selection.signatures}
-        assert len(selection.signatures) == len(BLOCK) - 1
+        assert not {"sipsak", "sipsak-uri"} & {s.id for s in selection.signatures}
+        assert len(selection.signatures) == len(BLOCK) - 2
         assert selection.notes == ()
         sipsak = (DATA / "attack_messages" / "sipsak-options.sip").read_bytes()
         assert hit_ids(sipsak, list(selection.signatures)) == set()
 
+    @pytest.mark.parametrize(
+        ("name", "gone"),
+        [
+            ("sipcli", {"sipcli", "sipcli-name"}),
+            ("sipvicious", {"sipvicious", "sipvicious-svmap-name"}),
+            ("sip:sivus", {"sivus", "sivus-uri"}),
+            ("sip:100@1.1.1.1", {"sipvicious-svmap-target"}),
+            ("<sip:smap@", {"smap-uri"}),
+            ("Viproy", {"viproy"}),
+        ],
+    )
+    def test_remove_by_the_name_of_the_tool_or_an_earlier_text(
+        self, name: str, gone: set[str]
+    ) -> None:
+        selection = select(SHIPPED, remove=[name])
+        assert {s.id for s in BLOCK} - {s.id for s in selection.signatures} == gone
+        assert selection.notes == ()
+
+    @pytest.mark.parametrize("name", ["branch=foo", "CensysInspect", "Custom SIP", "Ozeki", "smap"])
+    def test_optional_by_an_earlier_text(self, name: str) -> None:
+        selection = select(SHIPPED, optional=[name])
+        assert len(selection.signatures) == len(BLOCK) + 1
+        assert selection.notes == ()
+
     def test_remove_unknown_suggests_the_nearest(self) -> None:
-        selection = select(SHIPPED, remove=["sipcli", "sip-sak"])
+        selection = select(SHIPPED, remove=["pplsip", "sip-sak"])
         (note,) = selection.notes
         assert (note.field, note.index, note.severity) == ("remove", 1, Severity.WARNING)
         assert note.message == "'sip-sak' is not a shipped signature; did you mean 'sipsak'?"
