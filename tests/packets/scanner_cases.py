@@ -160,6 +160,16 @@ ATTACK_CASES = [
     Case(f"recorded-{name}", (attack(name),), 0, rule, 3, repeat=3)
     for name, rule in _ATTACK_RULES.items()
 ]
+ATTACK_CASES += [
+    Case(
+        "recorded-nmap-version-probe-tcp",
+        (attack("nmap-version-probe-tcp"),),
+        0,
+        "scanner.options-tcp",
+        (1, 9),
+        transport="tcp",
+    ),
+]
 
 # Where OPTIONS are let in, the signatures must do the work.
 _OPTIONS_RULES = {
