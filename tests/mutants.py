@@ -45,8 +45,8 @@ MUTANTS = (
     Mutant(
         "in_set() without the second set",
         "nftables_match.py",
-        "for name, _ in parts(ruleset.set(match.set), family)\n",
-        "for name, _ in parts(ruleset.set(match.set), family)[:1]\n",
+        'f"{key} @{name}{SUFFIX[family]}" for name, _ in parts(item, family)]',
+        'f"{key} @{name}{SUFFIX[family]}" for name, _ in parts(item, family)[:1]]',
     ),
     Mutant(
         "icmp and icmpv6 swapped",
@@ -82,8 +82,8 @@ MUTANTS = (
     Mutant(
         "port side of endpoints swapped",
         "nftables_match.py",
-        'side = "sport" if match.direction is Direction.SOURCE else "dport"',
-        'side = "dport" if match.direction is Direction.SOURCE else "sport"',
+        'side = "sport" if direction is Direction.SOURCE else "dport"',
+        'side = "dport" if direction is Direction.SOURCE else "sport"',
     ),
     Mutant(
         "too short payloads forgotten",
@@ -112,8 +112,8 @@ MUTANTS = (
     Mutant(
         "ban counted from the wrong end",
         "nftables.py",
-        "key = end(match.direction, family)",
-        "key = address",
+        "key = set_key(self._ruleset.set(match.set), match.direction, family)",
+        "key = set_key(self._ruleset.set(match.set), Direction.SOURCE, family)",
     ),
     Mutant(
         "a goto that comes back", "nftables.py", 'f"goto {action.chain}', 'f"jump {action.chain}'
@@ -121,8 +121,8 @@ MUTANTS = (
     Mutant(
         "words of TCP taken for UDP",
         "nftables_lean.py",
-        "if only_udp and not last.matches and last.action == rule.action:",
-        "if not last.matches:",
+        "if behind and between and not behind[-1].matches:",
+        "if behind and not behind[-1].matches:",
     ),
     Mutant(
         "families of a hook swapped",

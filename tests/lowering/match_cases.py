@@ -19,11 +19,13 @@ from sipfw.ruleset.match import (
     CountAbove,
     CtState,
     Direction,
+    HasPayload,
     Icmp,
     InSet,
     Interface,
     L4Proto,
     Match,
+    MovedPayload,
     OpenedTo,
     PayloadAt,
     PayloadContains,
@@ -39,6 +41,7 @@ from sipfw.ruleset.match import (
     StartsWithOneOf,
     TcpSyn,
     TimeUnit,
+    VolumeAbove,
 )
 from sipfw.ruleset.model import AddressSet, Endpoint, SetKind
 
@@ -52,6 +55,7 @@ UDP, TCP = L4Proto.UDP, L4Proto.TCP
 DST = Direction.DESTINATION
 NET4, NET6 = ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")
 PER_SECOND = Rate(10, TimeUnit.SECOND)
+SITES = PrefixLengths(32, 64)
 
 # One address and nine networks: too many to be written out, and of both sorts.
 MIXED = (
@@ -98,6 +102,9 @@ SETS = (
     AddressSet("many-ports", SetKind.PEER_ENDPOINT, "peers", ORIGIN, endpoints=MANY_ENDPOINTS),
     AddressSet("banned", SetKind.HOST, "banned", ORIGIN, timeout=3600),
     AddressSet("failures", SetKind.HOST, "failures", ORIGIN, timeout=60, counted=True),
+    # Sources are prefixes, and phones are an address, transport and port.
+    AddressSet("sources", SetKind.HOST, "", ORIGIN, timeout=60, counted=True, prefix=SITES),
+    AddressSet("phones", SetKind.ENDPOINT, "phones", ORIGIN, timeout=60, counted=True),
 )
 
 
@@ -245,6 +252,35 @@ CASES = [
         nft="ip daddr @banned4",
         nft6="ip6 daddr @banned6",
     ),
+    # ipset cuts the address itself, by `netmask`; nft is told to.
+    case(
+        InSet("sources"),
+        ip="-m set --match-set sipfw-sources4 src",
+        ip6="-m set --match-set sipfw-sources6 src",
+        nft="ip saddr @sources4",
+        nft6="ip6 saddr and ffff:ffff:ffff:ffff:: @sources6",
+    ),
+    case(
+        InSet("sources", DST),
+        ip="-m set --match-set sipfw-sources4 dst",
+        ip6="-m set --match-set sipfw-sources6 dst",
+        nft="ip daddr @sources4",
+        nft6="ip6 daddr and ffff:ffff:ffff:ffff:: @sources6",
+    ),
+    case(
+        InSet("phones"),
+        ip="-m set --match-set sipfw-phones4 src,src",
+        ip6="-m set --match-set sipfw-phones6 src,src",
+        nft="ip saddr . meta l4proto . th sport @phones4",
+        nft6="ip6 saddr . meta l4proto . th sport @phones6",
+    ),
+    case(
+        InSet("phones", DST),
+        ip="-m set --match-set sipfw-phones4 dst,dst",
+        ip6="-m set --match-set sipfw-phones6 dst,dst",
+        nft="ip daddr . meta l4proto . th dport @phones4",
+        nft6="ip6 daddr . meta l4proto . th dport @phones6",
+    ),
     case(
         InSet("trusted-ports"),
         ip="-m set --match-set sipfw-trusted-ports4 src,src",
@@ -349,6 +385,38 @@ CASES = [
         nft6="add @failures6 { ip6 saddr limit rate over 1/day burst 9 packets }",
     ),
     case(
+        CountAbove("sources", 9),
+        ip="-m set --match-set sipfw-sources4 dst --packets-gt 10",
+        ip6="-m set --match-set sipfw-sources6 dst --packets-gt 10",
+        nft="add @sources4 { ip daddr limit rate over 1/day burst 9 packets }",
+        nft6="add @sources6 { ip6 daddr and ffff:ffff:ffff:ffff:: limit rate over 1/day"
+        " burst 9 packets }",
+    ),
+    case(
+        CountAbove("phones", 9),
+        ip="-m set --match-set sipfw-phones4 dst,dst --packets-gt 10",
+        ip6="-m set --match-set sipfw-phones6 dst,dst --packets-gt 10",
+        nft="add @phones4 { ip daddr . meta l4proto . th dport limit rate over 1/day"
+        " burst 9 packets }",
+        nft6="add @phones6 { ip6 daddr . meta l4proto . th dport limit rate over 1/day"
+        " burst 9 packets }",
+    ),
+    # Headers count on both sides, and so does the packet that is looked at.
+    case(
+        VolumeAbove("sources", 49152),
+        ip="-m set --match-set sipfw-sources4 src --bytes-gt 49152",
+        ip6="-m set --match-set sipfw-sources6 src --bytes-gt 49152",
+        nft="add @sources4 { ip saddr quota over 49152 bytes }",
+        nft6="add @sources6 { ip6 saddr and ffff:ffff:ffff:ffff:: quota over 49152 bytes }",
+    ),
+    case(
+        VolumeAbove("phones", 9000, DST),
+        ip="-m set --match-set sipfw-phones4 dst,dst --bytes-gt 9000",
+        ip6="-m set --match-set sipfw-phones6 dst,dst --bytes-gt 9000",
+        nft="add @phones4 { ip daddr . meta l4proto . th dport quota over 9000 bytes }",
+        nft6="add @phones6 { ip6 daddr . meta l4proto . th dport quota over 9000 bytes }",
+    ),
+    case(
         Interface("eth0"),
         ip="-i eth0",
         ip6="-i eth0",
@@ -422,6 +490,34 @@ CASES = [
         ip6="-p udp -m u32 --u32 48=0x52454749,0x41434b20",
         nft="meta l4proto udp @th,64,32 { 0x52454749, 0x41434b20 }",
     ),
+    case(
+        StartsWithOneOf((b"SIP/",)),
+        ip="-p udp -m u32 --u32 28=0x5349502f",
+        ip6="-p udp -m u32 --u32 48=0x5349502f",
+        nft="meta l4proto udp @th,64,32 0x5349502f",
+    ),
+    # A TCP header tells its length itself: u32 reads it, nft knows where it ends.
+    case(
+        StartsWithOneOf((b"REGI", b"ACK "), TCP),
+        ip='-p tcp -m u32 --u32 "32>>26&0x3c@20=0x52454749,0x41434b20"',
+        ip6='-p tcp -m u32 --u32 "52>>26&0x3c@40=0x52454749,0x41434b20"',
+        nft="meta l4proto tcp @ih,0,32 { 0x52454749, 0x41434b20 }",
+    ),
+    # The word whose last byte is the first of the payload.
+    case(
+        HasPayload(),
+        ip='-p tcp -m u32 --u32 "32>>26&0x3c@17=0x0:0xffffffff"',
+        ip6='-p tcp -m u32 --u32 "52>>26&0x3c@37=0x0:0xffffffff"',
+        nft="meta l4proto tcp @ih,0,8 0x0-0xff",
+    ),
+    # A header of more than five words; another header before that of UDP or TCP.
+    case(
+        MovedPayload(),
+        ip='-m u32 ! --u32 "0>>24&0xf=5"',
+        ip6='-m u32 ! --u32 "4>>8&0xff=6,17"',
+        nft="ip hdrlength != 5",
+        nft6="ip6 nexthdr != { 6, 17 }",
+    ),
     # iptables compares the length of the packet, nft the one in the UDP header.
     case(
         ShorterThan(11),
@@ -455,12 +551,24 @@ CASES = [
         ),
         nft="meta l4proto udp @th,64,128 0x5349502f322e302032303020494e5649 @th,192,16 0x5445",
     ),
-    # A TCP header has 20 to 60 bytes; nft knows where it ends.
     case(
         PayloadAt(TCP, b"BYE "),
-        ip='-p tcp -m string --algo kmp --from 40 --to 84 --hex-string "BYE "',
-        ip6='-p tcp -m string --algo kmp --from 60 --to 104 --hex-string "BYE "',
+        ip='-p tcp -m u32 --u32 "32>>26&0x3c@20=0x42594520"',
+        ip6='-p tcp -m u32 --u32 "52>>26&0x3c@40=0x42594520"',
         nft="meta l4proto tcp @ih,0,32 0x42594520",
+    ),
+    case(
+        PayloadAt(TCP, b"BYE sip"),
+        ip='-p tcp -m u32 --u32 "32>>26&0x3c@20=0x42594520&&32>>26&0x3c@23=0x20736970"',
+        ip6='-p tcp -m u32 --u32 "52>>26&0x3c@40=0x42594520&&52>>26&0x3c@43=0x20736970"',
+        nft="meta l4proto tcp @ih,0,56 0x42594520736970",
+    ),
+    # What u32 cannot say is searched where a header of 20 to 60 bytes may end.
+    case(
+        PayloadAt(TCP, b"BYE"),
+        ip="-p tcp -m string --algo kmp --from 40 --to 83 --hex-string BYE",
+        ip6="-p tcp -m string --algo kmp --from 60 --to 103 --hex-string BYE",
+        nft="meta l4proto tcp @ih,0,24 0x425945",
     ),
     # A packet that ends before the place equals nothing in nft and differs from nothing.
     case(
@@ -544,12 +652,21 @@ CASES = [
         ip6="-m limit --limit 60/minute --limit-burst 5",
         nft="limit rate 60/minute burst 5 packets",
     ),
+    # The 21st: the record is the first, and each look is one more.
     case(
         SeenAtLeast("recent", 20, 60),
-        ip="-m recent --rcheck --seconds 60 --hitcount 20 --name sipfw-recent4 --rsource",
-        ip6="-m recent --rcheck --seconds 60 --hitcount 20 --name sipfw-recent6 --rsource",
+        ip="-m set --match-set sipfw-recent4 src --packets-gt 20",
+        ip6="-m set --match-set sipfw-recent6 src --packets-gt 20",
         nft="add @recent-4 { ip saddr limit rate over 1/day burst 20 packets }",
         nft6="add @recent-6 { ip6 saddr limit rate over 1/day burst 20 packets }",
+    ),
+    case(
+        SeenAtLeast("recent", 20, 60, prefix=SITES),
+        ip="-m set --match-set sipfw-recent4 src --packets-gt 20",
+        ip6="-m set --match-set sipfw-recent6 src --packets-gt 20",
+        nft="add @recent-4 { ip saddr limit rate over 1/day burst 20 packets }",
+        nft6="add @recent-6 { ip6 saddr and ffff:ffff:ffff:ffff:: limit rate over 1/day"
+        " burst 20 packets }",
     ),
     case(
         ConnectionsAbove(10, PrefixLengths(24, 48)),
@@ -586,5 +703,36 @@ SETLESS = [
         CountAbove("failures", 9),
         ip="-m recent --rcheck --seconds 60 --hitcount 10 --name sipfw-failures4 --rdest",
         ip6="-m recent --rcheck --seconds 60 --hitcount 10 --name sipfw-failures6 --rdest",
+    ),
+    setless(
+        InSet("sources"),
+        ip="-m recent --rcheck --seconds 60 --name sipfw-sources4 --rsource",
+        ip6="-m recent --rcheck --seconds 60 --name sipfw-sources6"
+        " --mask ffff:ffff:ffff:ffff:: --rsource",
+    ),
+    setless(
+        CountAbove("sources", 9),
+        ip="-m recent --rcheck --seconds 60 --hitcount 10 --name sipfw-sources4 --rdest",
+        ip6="-m recent --rcheck --seconds 60 --hitcount 10 --name sipfw-sources6"
+        " --mask ffff:ffff:ffff:ffff:: --rdest",
+    ),
+    # A list knows no ports, and no bytes: the rule is left out.
+    setless(
+        InSet("phones", DST),
+        ip="-m recent --rcheck --seconds 60 --name sipfw-phones4 --rdest",
+        ip6="-m recent --rcheck --seconds 60 --name sipfw-phones6 --rdest",
+    ),
+    setless(VolumeAbove("sources", 49152), ip=None, ip6=None),
+    setless(VolumeAbove("phones", 49152), ip=None, ip6=None),
+    setless(
+        SeenAtLeast("recent", 20, 60),
+        ip="-m recent --rcheck --seconds 60 --hitcount 20 --name sipfw-recent4 --rsource",
+        ip6="-m recent --rcheck --seconds 60 --hitcount 20 --name sipfw-recent6 --rsource",
+    ),
+    setless(
+        SeenAtLeast("recent", 20, 60, prefix=SITES),
+        ip="-m recent --rcheck --seconds 60 --hitcount 20 --name sipfw-recent4 --rsource",
+        ip6="-m recent --rcheck --seconds 60 --hitcount 20 --name sipfw-recent6"
+        " --mask ffff:ffff:ffff:ffff:: --rsource",
     ),
 ]

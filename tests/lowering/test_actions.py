@@ -13,7 +13,15 @@ from sipfw.lower.iptables import all_rules, lower
 from sipfw.lower.naming import MAX_SET_NAME, base_id, comment, split_comment
 from sipfw.lower.xtables import Family, XPlan
 from sipfw.render.restore import ipset_text
-from sipfw.ruleset.match import Direction, InSet, L4Proto, Protocol
+from sipfw.ruleset.match import (
+    Direction,
+    InSet,
+    L4Proto,
+    PrefixLengths,
+    Protocol,
+    SeenAtLeast,
+    TcpSyn,
+)
 from sipfw.ruleset.model import AddressSet, Endpoint, Ruleset, SetKind
 from sipfw.ruleset.rule import (
     Accept,
@@ -27,6 +35,7 @@ from sipfw.ruleset.rule import (
     Log,
     NoTrack,
     Record,
+    Reset,
     Return,
     Rule,
     UpdateSet,
@@ -34,6 +43,12 @@ from sipfw.ruleset.rule import (
 
 DST = Direction.DESTINATION
 BANNED = AddressSet("banned", SetKind.HOST, "banned", ORIGIN, timeout=3600, size=1000)
+SITES = PrefixLengths(32, 64)
+SETS = (
+    BANNED,
+    AddressSet("sources", SetKind.HOST, "sources", ORIGIN, timeout=60, size=1000, prefix=SITES),
+    AddressSet("phones", SetKind.ENDPOINT, "phones", ORIGIN, timeout=60, size=1000),
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,13 @@ CASES = [
     case(Done(), ip="-j RETURN", ip6="-j RETURN", nft="counter accept"),
     case(Return(), ip="-j RETURN", ip6="-j RETURN", nft="counter return"),
     case(Drop(), ip="-j DROP", ip6="-j DROP", nft="counter drop"),
+    # iptables takes it in rules that ask for TCP only; nft asks by itself.
+    case(
+        Reset(),
+        ip="-p tcp -j REJECT --reject-with tcp-reset",
+        ip6="-p tcp -j REJECT --reject-with tcp-reset",
+        nft="counter reject with tcp reset",
+    ),
     # What only leads on has no counter.
     case(
         Jump("SIP_BAN"),
@@ -92,11 +114,17 @@ CASES = [
         ip6='-j NFLOG --nflog-group 5 --nflog-prefix "sipfw banned.drop "',
         nft='counter log prefix "sipfw banned.drop " group 5',
     ),
-    # The question that nftables asks afterwards adds by itself.
+    # The question that nftables asks before adds by itself; ipset's counts who is in.
     case(
         Record("recent"),
-        ip="-m recent --set --name sipfw-recent4 --rsource",
-        ip6="-m recent --set --name sipfw-recent6 --rsource",
+        ip="-j SET --add-set sipfw-recent4 src",
+        ip6="-j SET --add-set sipfw-recent6 src",
+        nft="counter",
+    ),
+    case(
+        Record("recent", SITES),
+        ip="-j SET --add-set sipfw-recent4 src",
+        ip6="-j SET --add-set sipfw-recent6 src",
         nft="counter",
     ),
     case(
@@ -136,6 +164,36 @@ CASES = [
         nft="counter delete @banned4 { ip daddr }",
         nft6="counter delete @banned6 { ip6 daddr }",
     ),
+    # A source is a prefix, a phone an address, transport and port.
+    case(
+        UpdateSet("sources"),
+        ip="-j SET --add-set sipfw-sources4 src --exist",
+        ip6="-j SET --add-set sipfw-sources6 src --exist",
+        nft="counter update @sources4 { ip saddr }",
+        nft6="counter update @sources6 { ip6 saddr and ffff:ffff:ffff:ffff:: }",
+    ),
+    case(
+        UpdateSet("phones"),
+        ip="-j SET --add-set sipfw-phones4 src,src --exist",
+        ip6="-j SET --add-set sipfw-phones6 src,src --exist",
+        nft="counter update @phones4 { ip saddr . meta l4proto . th sport }",
+        nft6="counter update @phones6 { ip6 saddr . meta l4proto . th sport }",
+    ),
+    case(
+        AddOnce("phones", DST),
+        ip="-m set ! --match-set sipfw-phones4 dst,dst ! --update-counters"
+        " -j SET --add-set sipfw-phones4 dst,dst",
+        ip6="-m set ! --match-set sipfw-phones6 dst,dst ! --update-counters"
+        " -j SET --add-set sipfw-phones6 dst,dst",
+        nft="counter",
+    ),
+    case(
+        DeleteFromSet("phones", DST),
+        ip="-j SET --del-set sipfw-phones4 dst,dst",
+        ip6="-j SET --del-set sipfw-phones6 dst,dst",
+        nft="counter delete @phones4 { ip daddr . meta l4proto . th dport }",
+        nft6="counter delete @phones6 { ip6 daddr . meta l4proto . th dport }",
+    ),
 ]
 
 SETLESS = [
@@ -154,26 +212,51 @@ SETLESS = [
         ip="-m recent --remove --name sipfw-banned4 --rdest",
         ip6="-m recent --remove --name sipfw-banned6 --rdest",
     ),
+    setless(
+        UpdateSet("sources"),
+        ip="-m recent --set --name sipfw-sources4 --rsource",
+        ip6="-m recent --set --name sipfw-sources6 --mask ffff:ffff:ffff:ffff:: --rsource",
+    ),
+    setless(
+        DeleteFromSet("phones", DST),
+        ip="-m recent --remove --name sipfw-phones4 --rdest",
+        ip6="-m recent --remove --name sipfw-phones6 --rdest",
+    ),
+    setless(
+        Record("recent"),
+        ip="-m recent --set --name sipfw-recent4 --rsource",
+        ip6="-m recent --set --name sipfw-recent6 --rsource",
+    ),
+    setless(
+        Record("recent", SITES),
+        ip="-m recent --set --name sipfw-recent4 --rsource",
+        ip6="-m recent --set --name sipfw-recent6 --mask ffff:ffff:ffff:ffff:: --rsource",
+    ),
+    setless(
+        Reset(),
+        ip="-p tcp -j REJECT --reject-with tcp-reset",
+        ip6="-p tcp -j REJECT --reject-with tcp-reset",
+    ),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_action_of_iptables(case: Case) -> None:
     for family, expected in ((Family.IP, case.ip), (Family.IP6, case.ip6)):
-        assert lines(action=case.action, sets=(BANNED,), family=family) == [expected]
+        assert lines(action=case.action, sets=SETS, family=family) == [expected]
 
 
 @pytest.mark.parametrize("case", SETLESS, ids=str)
 def test_action_of_iptables_without_ipset(case: Case) -> None:
     for family, expected in ((Family.IP, case.ip), (Family.IP6, case.ip6)):
-        found = lines(action=case.action, sets=(BANNED,), ipset=False, family=family)
+        found = lines(action=case.action, sets=SETS, ipset=False, family=family)
         assert found == [expected]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_action_of_nftables(case: Case) -> None:
     for family, expected in ((Family.IP, case.nft), (Family.IP6, case.nft6)):
-        assert nft_lines(action=case.action, sets=(BANNED,), family=family) == [expected]
+        assert nft_lines(action=case.action, sets=SETS, family=family) == [expected]
 
 
 def test_every_kind_of_action_has_a_case() -> None:
@@ -241,7 +324,7 @@ def test_sets_are_split_by_family() -> None:
     sets = (
         _peers("192.0.2.1", "198.51.100.0/24", "2001:db8::/32"),
         AddressSet("x-ports", SetKind.PEER_ENDPOINT, "peers", ORIGIN, endpoints=endpoints),
-        BANNED,
+        *SETS,
         replace(BANNED, name="fails", counted=True, timeout=60),
     )
     text = ipset_text(lower(Ruleset((), sets, ())))
@@ -257,9 +340,47 @@ def test_sets_are_split_by_family() -> None:
         "add sipfw-x-ports6 2001:db8::1,tcp:5061",
         "create sipfw-banned4 hash:ip family inet hashsize 1024 maxelem 1000 timeout 3600",
         "create sipfw-banned6 hash:ip family inet6 hashsize 1024 maxelem 1000 timeout 3600",
+        "create sipfw-sources4 hash:ip family inet hashsize 1024 maxelem 1000 timeout 60",
+        (
+            "create sipfw-sources6 hash:ip family inet6 hashsize 1024 maxelem 1000 netmask 64"
+            " timeout 60"
+        ),
+        "create sipfw-phones4 hash:ip,port family inet hashsize 1024 maxelem 1000 timeout 60",
+        "create sipfw-phones6 hash:ip,port family inet6 hashsize 1024 maxelem 1000 timeout 60",
         "create sipfw-fails4 hash:ip family inet hashsize 1024 maxelem 1000 timeout 60 counters",
         "create sipfw-fails6 hash:ip family inet6 hashsize 1024 maxelem 1000 timeout 60 counters",
     ]
+
+
+def test_a_window_is_a_counted_set_of_its_own() -> None:
+    """xt_recent would forget all but 100 sources."""
+    window = SeenAtLeast("recent", 20, 90, 131072, SITES)
+    rules = (
+        Rule("a", (window,), Drop(), "above", ORIGIN),
+        Rule("b", (), Record("recent", SITES), "noted", ORIGIN),
+    )
+    assert ipset_text(plan(*rules)).splitlines() == [
+        (
+            "create sipfw-recent4 hash:ip family inet hashsize 32768 maxelem 131072 timeout 90"
+            " counters"
+        ),
+        (
+            "create sipfw-recent6 hash:ip family inet6 hashsize 32768 maxelem 131072 netmask 64"
+            " timeout 90 counters"
+        ),
+    ]
+    assert plan(*rules, ipset=False).sets == ()
+
+
+def test_a_reset_needs_no_second_word_for_tcp() -> None:
+    assert lines(TcpSyn(), action=Reset()) == [
+        "-p tcp -m tcp --syn -j REJECT --reject-with tcp-reset"
+    ]
+
+
+def test_a_reset_of_a_datagram_is_our_bug() -> None:
+    with pytest.raises(AssertionError, match="cannot match tcp"):
+        lines(Protocol(L4Proto.UDP), action=Reset())
 
 
 def test_the_whole_internet_is_two_halves() -> None:
@@ -281,6 +402,6 @@ def test_without_ipset_there_are_no_sets() -> None:
     assert _one("a", _peers("192.0.2.1"), ipset=False).sets == ()
 
 
-@pytest.mark.parametrize("name", ["trusted-tls-ports", "tier-premium", "failures"])
+@pytest.mark.parametrize("name", ["trusted-tls-ports", "tier-premium", "failures-learned"])
 def test_the_longest_set_names_leave_room_for_the_loaders_suffix(name: str) -> None:
     assert len(f"sipfw-{name}6-new") <= MAX_SET_NAME

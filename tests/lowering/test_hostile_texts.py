@@ -6,6 +6,7 @@ The decoders here follow iptables' own: `add_param_to_argv` of iptables-restore 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lowered import lines
 
-from sipfw.lower.iptables_match import hex_string
+from sipfw.lower.hex_string import hex_string
 from sipfw.render.xtables_text import quoted
 from sipfw.ruleset.match import L4Proto, PayloadAt, PayloadContains
 
@@ -140,6 +141,10 @@ def test_a_text_of_128_bytes_is_cut_where_libxt_string_stops() -> None:
     assert _pattern(line) == b"x" * 127
 
 
+# A policy's own texts are searched in datagrams and in streams.
+_OWN = re.compile(r"(scanner|stream)\.ua\.user-")
+
+
 @pytest.mark.parametrize("form", ["restore", "script"])
 def test_hostile_signatures_stay_inside_their_rules(
     form: str, sipfw: Sipfw, tmp_path: Path
@@ -155,16 +160,20 @@ def test_hostile_signatures_stay_inside_their_rules(
         assert ran.code == 0, ran.stderr
         texts[name] = ran.stdout
     rules = {
-        name: [line for line in text.splitlines() if "scanner.ua.user-" in line]
+        name: [line for line in text.splitlines() if _OWN.search(line)]
         for name, text in texts.items()
     }
     others = {
-        name: [line for line in text.splitlines() if "scanner.ua.user-" not in line]
+        name: [line for line in text.splitlines() if not _OWN.search(line)]
         for name, text in texts.items()
     }
     assert len(others["hostile"]) == len(others["harmless"])
     shipped = {text.encode().lower() for text in HOSTILE}
-    found = {_pattern(line.partition("-A")[2]).lower() for line in rules["hostile"]}
+    found, on_streams = (
+        {_pattern(line.partition("-A")[2]).lower() for line in rules["hostile"] if where in line}
+        for where in ("scanner.ua.user-", "stream.ua.user-")
+    )
+    assert found == on_streams
     # Texts that another one on the list already catches are left out.
     assert found <= shipped
     for text in shipped - found:

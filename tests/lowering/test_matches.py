@@ -9,8 +9,10 @@ import pytest
 from lowered import ORIGIN, lines, nft_lines, nft_plan, plan, without_digests
 from match_cases import CASES, PER_SECOND, SETLESS, SETS, TCP, UDP, Case
 
+from sipfw.lower.iptables import all_rules
 from sipfw.lower.xtables import Family
 from sipfw.ruleset.match import (
+    CountAbove,
     InSet,
     L4Proto,
     Match,
@@ -206,6 +208,24 @@ def test_endpoints_without_ipset_are_one_rule_each() -> None:
     assert lines(InSet("trusted-ports"), sets=SETS, ipset=False, family=Family.IP6) == [
         "-s 2001:db8::/32 -p udp -m udp --sport 5062 -j DROP"
     ]
+
+
+def test_without_ipset_only_the_policys_own_count_may_be_large() -> None:
+    """It was held against the target kernel; xt_recent of 3.10 refuses more than 20 hits."""
+    counts = [CountAbove("failures", count - 1) for count in (30, 180, 10)]
+    for wanted, hits in (([*counts[:2]], [30, 30]), (counts, [20, 20, 10])):
+        rules = [
+            Rule(str(number), (each,), Drop(), "a rule", ORIGIN)
+            for number, each in enumerate(wanted)
+        ]
+        found = [
+            param.values
+            for _, _, rule in all_rules(plan(*rules, sets=SETS, ipset=False))
+            for match in rule.matches
+            for param in match.params
+            if param.name == "hitcount"
+        ]
+        assert found == 2 * [(str(each),) for each in hits]
 
 
 def test_a_udp_endpoint_is_no_alternative_in_a_tcp_rule() -> None:

@@ -17,10 +17,32 @@ from sipfw.ruleset.match import (
     Protocol,
     StartsWithOneOf,
 )
-from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority, Ruleset
-from sipfw.ruleset.rule import Accept, Action, Done, Drop, Goto, Jump, Rule
+from sipfw.ruleset.model import (
+    AddressSet,
+    Base,
+    Chain,
+    Hook,
+    Layer,
+    Priority,
+    Ruleset,
+    SetKind,
+)
+from sipfw.ruleset.rule import (
+    Accept,
+    Action,
+    Done,
+    Drop,
+    Goto,
+    Jump,
+    Return,
+    Rule,
+    UpdateSet,
+)
 
 WORDS = StartsWithOneOf((b"ACK ", b"BYE "))
+OTHER = StartsWithOneOf((b"SIP/",))
+TCP_WORDS = StartsWithOneOf((b"SIP/",), L4Proto.TCP)
+BANNED = AddressSet("banned", SetKind.HOST, "banned", ORIGIN, timeout=3600)
 UDP = Protocol(L4Proto.UDP)
 BARE = "@th,64,32 { 0x41434b20, 0x42594520 }"
 TESTED = f"meta l4proto udp {BARE}"
@@ -36,18 +58,28 @@ def rule(name: str, *matches: Match, action: Action | None = None) -> Rule:
     [
         ((rule("rest", action=ON),), BARE),
         ((rule("udp", UDP), rule("rest", action=ON)), BARE),
-        # A TCP segment whose acknowledgment number looks like a word would meet another end.
-        ((rule("rest", action=Goto("ELSEWHERE")),), TESTED),
+        ((rule("more", OTHER, action=ON), rule("udp", UDP), rule("rest", action=ON)), BARE),
+        # A TCP segment whose acknowledgment number looks like a word comes to NEXT.
+        ((rule("rest", action=Goto("ELSEWHERE")),), BARE),
         ((rule("rest", UDP, action=ON),), TESTED),
         ((rule("tcp", Protocol(L4Proto.TCP)), rule("rest", action=ON)), TESTED),
+        ((rule("tcp", TCP_WORDS, action=ON), rule("rest", action=ON)), TESTED),
         ((rule("all"), rule("rest", action=ON)), TESTED),
+        # Nothing behind takes what is left: the chain goes on where it came from.
+        ((), TESTED),
     ],
 )
-def test_udp_need_not_be_tested_where_everything_else_goes_the_same_way(
+def test_udp_need_not_be_tested_where_the_rest_is_led_on(
     behind: tuple[Rule, ...], expected: str
 ) -> None:
     chains = nft_plan(rule("words", WORDS, action=ON), *behind).chains
     assert [chain.rules[0].match for chain in chains if chain.base is None] == [expected] * 2
+
+
+@pytest.mark.parametrize("action", [Drop(), Accept(), Done(), Return(), UpdateSet("banned")])
+def test_no_segment_is_decided_about_by_its_acknowledgment(action: Action) -> None:
+    (line,) = nft_lines(WORDS, action=action, sets=(BANNED,))
+    assert line.startswith(f"{TESTED} counter ")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.lower.naming import set_name
 from sipfw.lower.xtables import Family, XSet
+from sipfw.ruleset.match import SeenAtLeast
 from sipfw.ruleset.model import AddressSet, Ruleset, SetKind
 
 if TYPE_CHECKING:
@@ -15,7 +16,10 @@ _TYPES = {
     SetKind.NETWORK: "hash:net",
     SetKind.PEER_ENDPOINT: "hash:net,port",
     SetKind.HOST: "hash:ip",
+    SetKind.ENDPOINT: "hash:ip,port",
 }
+
+_BITS = {Family.IP: 32, Family.IP6: 128}
 
 # ipset's own default, room for a policy to grow without a new header.
 _SMALLEST = 65536
@@ -24,9 +28,29 @@ _FEWEST_BUCKETS = 1024
 
 def lower_sets(ruleset: Ruleset) -> tuple[XSet, ...]:
     """Return the ipsets of a ruleset, in its order."""
-    return tuple(
-        _lower(item, family) for item in ruleset.sets for family in (Family.IP, Family.IP6)
-    )
+    sets = [*ruleset.sets, *windows(ruleset)]
+    return tuple(_lower(item, family) for item in sets for family in (Family.IP, Family.IP6))
+
+
+def windows(ruleset: Ruleset) -> list[AddressSet]:
+    """Return a counted set for each list that rules ask; xt_recent forgets all but 100 sources."""
+    found = {
+        match.list: AddressSet(
+            match.list,
+            SetKind.HOST,
+            rule.summary,
+            rule.origin,
+            timeout=match.seconds,
+            size=match.table_size,
+            counted=True,
+            prefix=match.prefix,
+        )
+        for chain in ruleset.chains
+        for rule in chain.rules
+        for match in rule.matches
+        if isinstance(match, SeenAtLeast)
+    }
+    return list(found.values())
 
 
 def _lower(item: AddressSet, family: Family) -> XSet:
@@ -35,6 +59,9 @@ def _lower(item: AddressSet, family: Family) -> XSet:
     options = ["family", "inet" if family is Family.IP else "inet6"]
     expected = size // 4 if item.dynamic else 2 * len(elements)
     options += ["hashsize", str(_hashsize(expected)), "maxelem", str(size)]
+    bits = item.prefix.ip if family is Family.IP else item.prefix.ip6
+    if item.kind is SetKind.HOST and bits != _BITS[family]:
+        options += ["netmask", str(bits)]
     if item.timeout is not None:
         options += ["timeout", str(item.timeout)]
     if item.counted:

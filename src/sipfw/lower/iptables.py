@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sipfw.lower.ipset import lower_sets
-from sipfw.lower.iptables_match import Draft, add_alternatives, add_match
+from sipfw.lower.iptables_match import Draft, add_alternatives, add_match, set_ends
 from sipfw.lower.naming import comment, set_name
 from sipfw.lower.setless import Setless
 from sipfw.lower.shortlist import short_list
@@ -24,7 +24,8 @@ from sipfw.lower.xtables import (
     XTable,
     XTarget,
 )
-from sipfw.ruleset.model import Base, Chain, Priority, Ruleset
+from sipfw.ruleset.match import Direction
+from sipfw.ruleset.model import Base, Chain, Priority, Ruleset, SetKind
 from sipfw.ruleset.rule import (
     Accept,
     Action,
@@ -37,6 +38,7 @@ from sipfw.ruleset.rule import (
     Log,
     NoTrack,
     Record,
+    Reset,
     Return,
     Rule,
     UpdateSet,
@@ -73,6 +75,11 @@ class _Lowering:
     def __init__(self, ruleset: Ruleset, setless: Setless | None) -> None:
         self._ruleset = ruleset
         self._setless = setless
+        self._ported = frozenset(
+            item.name
+            for item in ruleset.sets
+            if item.kind in {SetKind.PEER_ENDPOINT, SetKind.ENDPOINT}
+        )
 
     def table(self, priority: Priority, family: Family) -> XTable:
         chains = [chain for chain in self._ruleset.chains if chain.priority is priority]
@@ -112,10 +119,13 @@ class _Lowering:
         short = short_list(self._ruleset, match, family, _SHORT_LIST)
         if short is not None:
             return add_alternatives(draft, short, family)
-        return add_match(draft, match, family, self._setless)
+        return add_match(draft, match, family, self._setless, self._ported)
 
     def _finish(self, draft: Draft, action: Action, family: Family) -> XRule:
         extra, target = self._action(action, family)
+        if isinstance(action, Reset):
+            # ipt_REJECT refuses the reset in a rule that does not ask for TCP.
+            draft = draft.with_protocol("tcp")
         return draft.rule(extra, target)
 
     def _action(self, action: Action, family: Family) -> tuple[tuple[XMatch, ...], XTarget | None]:
@@ -132,8 +142,13 @@ class _Lowering:
                 return (), XTarget(action.chain)
             case Goto():
                 return (), XTarget(action.chain, goto=True)
+            case Reset():
+                return (), XTarget("REJECT", (XParam("reject-with", ("tcp-reset",)),))
+            case Record() if self._setless is not None:
+                return (self._setless.record(action, family),), None
             case Record():
-                return (_recent_set(action.list, family),), None
+                ends = (set_name(action.list, family), Direction.SOURCE.value)
+                return (), XTarget("SET", (XParam("add-set", ends),))
             case NoTrack():
                 return (), XTarget("CT", (XParam("notrack"),))
             case Log():
@@ -146,7 +161,10 @@ class _Lowering:
     ) -> tuple[tuple[XMatch, ...], XTarget | None]:
         if self._setless is not None:
             return (self._setless.change(action, family),), None
-        name, end = set_name(action.set, family), action.direction.value
+        name, end = (
+            set_name(action.set, family),
+            set_ends(action.set, action.direction, self._ported),
+        )
         match action:
             case UpdateSet():
                 return (), XTarget("SET", (XParam("add-set", (name, end)), XParam("exist")))
@@ -162,12 +180,6 @@ class _Lowering:
                 return (absent,), XTarget("SET", (XParam("add-set", (name, end)),))
             case DeleteFromSet():
                 return (), XTarget("SET", (XParam("del-set", (name, end)),))
-
-
-def _recent_set(name: str, family: Family) -> XMatch:
-    return XMatch(
-        "recent", (XParam("set"), XParam("name", (set_name(name, family),)), XParam("rsource"))
-    )
 
 
 def _log(action: Log) -> XTarget:

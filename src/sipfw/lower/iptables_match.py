@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, assert_never
 
+from sipfw.lower.hex_string import hex_string
 from sipfw.lower.naming import hashlimit_name, set_name
 from sipfw.lower.xtables import Family, XMatch, XParam, XRule, XTarget
 from sipfw.ruleset.match import (
@@ -14,11 +14,13 @@ from sipfw.ruleset.match import (
     ConntrackState,
     CountAbove,
     Direction,
+    HasPayload,
     Icmp,
     InSet,
     Interface,
     L4Proto,
     Match,
+    MovedPayload,
     OpenedTo,
     PayloadAt,
     PayloadContains,
@@ -32,10 +34,11 @@ from sipfw.ruleset.match import (
     ShorterThan,
     StartsWithOneOf,
     TcpSyn,
+    VolumeAbove,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sipfw.lower.setless import Setless
 
@@ -52,9 +55,6 @@ _LONGEST_HEX_STRING = 127
 # XT_U32_MAXSIZE: at most ten comparisons in one match, and ten values in one comparison.
 _U32_VALUES = 10
 _U32_BYTES = 4 * _U32_VALUES
-
-# Characters of a search text that need no hex in any of shell, iptables-restore and hex-string.
-_PLAIN = re.compile(rb"[A-Za-z0-9 ./:@<>_=;+-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +105,22 @@ def add_alternatives(
     return [following for each in alternatives for following in _all(draft, each, family)]
 
 
-def add_match(draft: Draft, match: Match, family: Family, setless: Setless | None) -> list[Draft]:
-    """Add one condition. Several drafts come back where iptables needs several rules for it."""
+def add_match(
+    draft: Draft,
+    match: Match,
+    family: Family,
+    setless: Setless | None,
+    ported: frozenset[str] = frozenset(),
+) -> list[Draft]:
+    """Add one condition. Several drafts come back where iptables needs several rules for it.
+
+    `ported` are the sets whose elements have a port.
+    """
     match match:
-        case InSet() | CountAbove() if setless is not None:
+        case InSet() | CountAbove() | VolumeAbove() if setless is not None:
             return _add_setless(draft, match, family, setless)
+        case SeenAtLeast() if setless is not None:
+            return [draft.with_match("recent", *setless.window(match, family))]
         case Ports():
             return list(_ports(draft, match))
         case Address():
@@ -119,12 +130,14 @@ def add_match(draft: Draft, match: Match, family: Family, setless: Setless | Non
         case OpenedTo():
             ports = (XParam("ctorigdstport", (_colon(item),)) for item in match.ranges)
             return [draft.with_match("conntrack", port) for port in ports]
+        case InSet() | CountAbove() | VolumeAbove():
+            return [_asked(draft, match, family, ported)]
         case _:
             return [_add_single(draft, match, family)]
 
 
 def _add_setless(
-    draft: Draft, match: InSet | CountAbove, family: Family, setless: Setless
+    draft: Draft, match: InSet | CountAbove | VolumeAbove, family: Family, setless: Setless
 ) -> list[Draft]:
     recent = setless.question(match, family)
     if recent is not None:
@@ -151,23 +164,6 @@ def _add_single(draft: Draft, match: Match, family: Family) -> Draft:
             if match.direction is Direction.SOURCE:
                 return replace(draft, in_interface=name)
             return replace(draft, out_interface=name)
-        case InSet():
-            name = set_name(match.set, family)
-            ends = (
-                f"{match.direction},{match.direction}"
-                if match.set.endswith("-ports")
-                else match.direction.value
-            )
-            return draft.with_match("set", XParam("match-set", (name, ends)))
-        case CountAbove():
-            name = set_name(match.set, family)
-            return draft.with_match(
-                "set",
-                XParam("match-set", (name, match.direction.value)),
-                # The entry starts at one packet, and this look adds one before it compares
-                # (ip_set_init_counter, ip_set_match_extensions in net/netfilter/ipset).
-                XParam("packets-gt", (str(match.count + 1),)),
-            )
         case ConntrackState():
             states = ",".join(state.upper() for state in match.states)
             return draft.with_match("conntrack", XParam("ctstate", (states,)))
@@ -180,12 +176,43 @@ def _add_single(draft: Draft, match: Match, family: Family) -> Draft:
             return draft.with_match("length", XParam("length", (f"0:{longest}",)))
         case PayloadAt() | PayloadContains():
             return _payload(draft, match, family)
+        case HasPayload():
+            # The last byte of the word is the first one behind the header.
+            word = f"{_tcp(family, -3)}=0x0:0xffffffff"
+            return draft.with_protocol("tcp").with_match("u32", XParam("u32", (word,)))
+        case MovedPayload():
+            plain = "0>>24&0xf=5" if family is Family.IP else "4>>8&0xff=6,17"
+            return draft.with_match("u32", XParam("u32", (plain,), negate=True))
         case RateAbove() | RateWithin() | SeenAtLeast() | ConnectionsAbove():
             return _limit(draft, match, family)
         case Ports() | Address() | StartsWithOneOf() | OpenedTo():
             raise AssertionError("handled by add_match")
+        case InSet() | CountAbove() | VolumeAbove():
+            raise AssertionError("handled by add_match")
         case _:
             assert_never(match)
+
+
+def set_ends(name: str, direction: Direction, ported: frozenset[str]) -> str:
+    """Return the flags that say which part of a packet is looked up for each part of a key."""
+    return f"{direction},{direction}" if name in ported else direction.value
+
+
+def _asked(
+    draft: Draft,
+    match: InSet | CountAbove | VolumeAbove,
+    family: Family,
+    ported: frozenset[str],
+) -> Draft:
+    ends = set_ends(match.set, match.direction, ported)
+    params = [XParam("match-set", (set_name(match.set, family), ends))]
+    if isinstance(match, CountAbove):
+        # The entry starts at one packet, and this look adds one before it compares
+        # (ip_set_init_counter, ip_set_match_extensions in net/netfilter/ipset).
+        params.append(XParam("packets-gt", (str(match.count + 1),)))
+    if isinstance(match, VolumeAbove):
+        params.append(XParam("bytes-gt", (str(match.size),)))
+    return draft.with_match("set", *params)
 
 
 def _icmp(draft: Draft, match: Icmp, family: Family) -> Draft:
@@ -246,8 +273,8 @@ def _payload(draft: Draft, match: PayloadAt | PayloadContains, family: Family) -
         window = (XParam("from", (str(offset + _UDP_HEADER),)), XParam("icase"))
         return draft.with_match("string", *_kmp(window, pattern))
     draft = draft.with_protocol(match.proto.value)
-    if match.proto is L4Proto.UDP and 4 <= len(pattern) <= _U32_BYTES:
-        words = _u32(offset + _UDP_HEADER, pattern)
+    if 4 <= len(pattern) <= _U32_BYTES:
+        words = _u32(_payload_start(match.proto, family), pattern)
         return draft.with_match("u32", XParam("u32", (words,), negate=match.negate))
     if match.proto is L4Proto.UDP:
         first, last = offset + _UDP_HEADER, offset + _UDP_HEADER + len(pattern)
@@ -258,6 +285,22 @@ def _payload(draft: Draft, match: PayloadAt | PayloadContains, family: Family) -
     return draft.with_match("string", *_kmp(window, pattern, negate=match.negate))
 
 
+def _payload_start(proto: L4Proto, family: Family) -> Callable[[int], str]:
+    """Return how u32 names a place behind the transport header.
+
+    A TCP header says its own length, in words of four bytes, in the first four bits of its byte 12.
+    Options of IP are left out of account: who asks drops them before (`MovedPayload`).
+    """
+    if proto is L4Proto.UDP:
+        return lambda at: str(_IP_HEADER[family] + _UDP_HEADER + at)
+    return lambda at: _tcp(family, at)
+
+
+def _tcp(family: Family, at: int) -> str:
+    start = _IP_HEADER[family]
+    return f"{start + 12}>>26&0x3c@{start + at}"
+
+
 def _kmp(window: tuple[XParam, ...], pattern: bytes, *, negate: bool = False) -> tuple[XParam, ...]:
     text = XParam("hex-string", (hex_string(pattern),), negate=negate)
     return (XParam("algo", ("kmp",)), *window, text)
@@ -265,8 +308,8 @@ def _kmp(window: tuple[XParam, ...], pattern: bytes, *, negate: bool = False) ->
 
 def _starts_with_one_of(draft: Draft, match: StartsWithOneOf, family: Family) -> list[Draft]:
     """Compare the first word with lists of values, as many as one u32 takes to a rule."""
-    start = _IP_HEADER[family] + _UDP_HEADER
-    draft = draft.with_protocol(L4Proto.UDP.value)
+    start = _payload_start(match.proto, family)(0)
+    draft = draft.with_protocol(match.proto.value)
     return [
         draft.with_match(
             "u32",
@@ -280,7 +323,7 @@ def _starts_with_one_of(draft: Draft, match: StartsWithOneOf, family: Family) ->
     ]
 
 
-def _u32(start: int, pattern: bytes) -> str:
+def _u32(start: Callable[[int], str], pattern: bytes) -> str:
     """Compare four bytes at a time; a tail of fewer overlaps the word before it.
 
     A string match with a window searches the whole packet first and looks at the window then: a
@@ -289,27 +332,7 @@ def _u32(start: int, pattern: bytes) -> str:
     places = [*range(0, len(pattern) - 3, 4)]
     if len(pattern) % 4:
         places.append(len(pattern) - 4)
-    return "&&".join(f"{start + at}=0x{pattern[at : at + 4].hex()}" for at in places)
-
-
-def hex_string(pattern: bytes) -> str:
-    """Write bytes in iptables' mixed form: plain letters, everything else as `|0d0a|`.
-
-    Unlike `--string`, this form cannot be taken for an option or a negation.
-    """
-    parts = []
-    position = 0
-    while position < len(pattern):
-        plain = _PLAIN.match(pattern, position)
-        if plain is not None:
-            parts.append(plain[0].decode("ascii"))
-            position = plain.end()
-            continue
-        following = _PLAIN.search(pattern, position)
-        end = len(pattern) if following is None else following.start()
-        parts.append(f"|{pattern[position:end].hex()}|")
-        position = end
-    return "".join(parts)
+    return "&&".join(f"{start(at)}=0x{pattern[at : at + 4].hex()}" for at in places)
 
 
 def _limit(
@@ -327,13 +350,12 @@ def _limit(
                 XParam("limit-burst", (str(match.burst),)),
             )
         case SeenAtLeast():
+            name = set_name(match.list, family)
+            # This look adds one to the packets of those who are in; see `Record`.
             return draft.with_match(
-                "recent",
-                XParam("rcheck"),
-                XParam("seconds", (str(match.seconds),)),
-                XParam("hitcount", (str(match.hits),)),
-                XParam("name", (set_name(match.list, family),)),
-                XParam("rsource"),
+                "set",
+                XParam("match-set", (name, Direction.SOURCE.value)),
+                XParam("packets-gt", (str(match.hits),)),
             )
         case ConnectionsAbove():
             return draft.with_match(

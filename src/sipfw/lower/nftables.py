@@ -28,6 +28,8 @@ from sipfw.lower.nftables_match import (
     parts,
     payload_at,
     plain,
+    set_key,
+    set_type,
 )
 from sipfw.lower.nftables_plan import (
     NftChain,
@@ -50,7 +52,9 @@ from sipfw.ruleset.match import (
     PayloadContains,
     RateAbove,
     SeenAtLeast,
+    VolumeAbove,
 )
+from sipfw.ruleset.model import SetKind
 from sipfw.ruleset.rule import (
     Accept,
     Action,
@@ -64,6 +68,7 @@ from sipfw.ruleset.rule import (
     Log,
     NoTrack,
     Record,
+    Reset,
     Return,
     Rule,
     UpdateSet,
@@ -168,14 +173,23 @@ class _Lowering:
             case OpenedTo():
                 # nft 1.0.6 lists a set of such ports as "invalid type".
                 return [f"ct original proto-dst {item}" for item in match.ranges]
-            case RateAbove() | SeenAtLeast() | ConnectionsAbove() | CountAbove():
+            case CountAbove() | VolumeAbove():
+                return [self._counted(match, family)]
+            case RateAbove() | SeenAtLeast() | ConnectionsAbove():
                 return [self._bucket(match, family)]
             case _:
                 return [plain(match, family)]
 
-    def _bucket(
-        self, match: RateAbove | SeenAtLeast | ConnectionsAbove | CountAbove, family: Family
-    ) -> str:
+    def _counted(self, match: CountAbove | VolumeAbove, family: Family) -> str:
+        """As in ipset: the element's window runs from the first packet that it has counted."""
+        key = set_key(self._ruleset.set(match.set), match.direction, family)
+        if isinstance(match, CountAbove):
+            limit = f"limit rate over {_NO_REFILL} burst {match.count} packets"
+        else:
+            limit = f"quota over {match.size} bytes"
+        return f"add @{match.set}{SUFFIX[family]} {{ {key} {limit} }}"
+
+    def _bucket(self, match: RateAbove | SeenAtLeast | ConnectionsAbove, family: Family) -> str:
         address = end(Direction.SOURCE, family)
         match match:
             case RateAbove():
@@ -194,27 +208,23 @@ class _Lowering:
                 )
                 return f"update @{name} {{ {key} {limit} }}"
             case SeenAtLeast():
+                key = masked(address, match.prefix, family)
                 limit = f"limit rate over {_NO_REFILL} burst {match.hits} packets"
                 kind = [address_type(family)]
                 name = self._bucket_set(
                     match.list,
-                    limit,
+                    limit if key == address else f"{key} {limit}",
                     family,
                     kind,
                     timeout=match.seconds,
                     size=match.table_size,
                 )
-                return f"add @{name} {{ {address} {limit} }}"
+                return f"add @{name} {{ {key} {limit} }}"
             case ConnectionsAbove():
                 key = masked(address, match.prefix, family)
                 kind = [address_type(family)]
                 name = self._bucket_set(f"conn{match.prefix.ip}", key, family, kind, timeout=None)
                 return f"add @{name} {{ {key} ct count over {match.count} }}"
-            case CountAbove():
-                # As in ipset: the element's window runs from the first failure.
-                key = end(match.direction, family)
-                limit = f"limit rate over {_NO_REFILL} burst {match.count} packets"
-                return f"add @{match.set}{SUFFIX[family]} {{ {key} {limit} }}"
             case _:
                 assert_never(match)
 
@@ -250,6 +260,8 @@ class _Lowering:
                 return "accept"
             case Drop():
                 return "drop"
+            case Reset():
+                return "reject with tcp reset"
             case Return():
                 return "return"
             case Jump():
@@ -257,14 +269,12 @@ class _Lowering:
             case Goto():
                 return f"goto {action.chain}{SUFFIX[family]}"
             case UpdateSet():
-                name = f"{action.set}{SUFFIX[family]}"
-                return f"update @{name} {{ {end(action.direction, family)} }}"
+                return f"update {self._element(action, family)}"
             case AddOnce() | Record():
-                # Made by the CountAbove that follows, counted by the SeenAtLeast before.
+                # Made by the count that follows, or counted by the SeenAtLeast before.
                 return ""
             case DeleteFromSet():
-                name = f"{action.set}{SUFFIX[family]}"
-                return f"delete @{name} {{ {end(action.direction, family)} }}"
+                return f"delete {self._element(action, family)}"
             case NoTrack():
                 return "notrack"
             case Log():
@@ -272,6 +282,10 @@ class _Lowering:
                 return f'log prefix "{action.prefix}"{group}'
             case _:
                 assert_never(action)
+
+    def _element(self, action: UpdateSet | DeleteFromSet, family: Family) -> str:
+        key = set_key(self._ruleset.set(action.set), action.direction, family)
+        return f"@{action.set}{SUFFIX[family]} {{ {key} }}"
 
 
 def _is_text(rule: Rule) -> bool:
@@ -321,14 +335,13 @@ def _hook(chain: Chain) -> NftChain:
 
 def _address_sets(item: AddressSet, family: Family) -> list[NftSet]:
     version = 4 if family is Family.IP else 6
-    kind = address_type(family)
+    kind = set_type(item, family)
     name = f"{item.name}{SUFFIX[family]}"
     if item.dynamic:
         flags = ("dynamic", "timeout")
         learned = NftSet(name, item.summary, kind, flags, timeout=item.timeout, size=item.size)
         return [replace(learned, metered=item.counted)]
-    if item.name.endswith("-ports"):
-        kind = f"{kind} . inet_proto . inet_service"
+    if item.kind is SetKind.PEER_ENDPOINT:
         elements = tuple(
             f"{_listed(endpoint.network)} . {endpoint.proto} . {endpoint.port}"
             for endpoint in item.endpoints

@@ -30,16 +30,25 @@ def leads_on(rule: Rule) -> bool:
 def without_protocol(chain: Chain, rule: Rule) -> list[str] | None:
     """Return the comparison of the first word without a test for UDP, None where it is needed.
 
-    It is not where everything else than UDP falls through to a rule that does the same: then it
-    does not matter that a TCP acknowledgment number may look like a word.
+    It is not where the rule leads on, all rules but the last one are about UDP, and the last takes
+    the rest. In TCP these bytes are the acknowledgment: a segment in 300 million is judged as a
+    datagram then, and any that somebody forges, so chains of datagrams say UDP where they write
+    what is kept by endpoint.
     """
     match rule.matches:
-        case (StartsWithOneOf() as words,):
-            *between, last = chain.rules[chain.rules.index(rule) + 1 :]
-            only_udp = all(each.matches[:1] == (Protocol(L4Proto.UDP),) for each in between)
-            if only_udp and not last.matches and last.action == rule.action:
+        case (StartsWithOneOf(proto=L4Proto.UDP) as words,) if leads_on(rule):
+            behind = chain.rules[chain.rules.index(rule) + 1 :]
+            between = all(_only_udp(each) for each in behind[:-1])
+            if behind and between and not behind[-1].matches:
                 return [words_at_start(words)]
     return None
+
+
+def _only_udp(rule: Rule) -> bool:
+    match rule.matches:
+        case (Protocol(proto=L4Proto.UDP), *_) | (StartsWithOneOf(proto=L4Proto.UDP), *_):
+            return True
+    return False
 
 
 def port_match(chain: Chain) -> str:

@@ -11,11 +11,13 @@ from sipfw.ruleset.match import (
     Address,
     ConntrackState,
     Direction,
+    HasPayload,
     Icmp,
     InSet,
     Interface,
     L4Proto,
     Match,
+    MovedPayload,
     PayloadAt,
     PortRange,
     Ports,
@@ -26,6 +28,7 @@ from sipfw.ruleset.match import (
     StartsWithOneOf,
     TcpSyn,
 )
+from sipfw.ruleset.model import SetKind
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
@@ -85,7 +88,12 @@ def plain(match: Match, family: Family) -> str:
         case Icmp():
             return f"{'icmp' if family is Family.IP else 'icmpv6'} type {match.type}"
         case StartsWithOneOf():
-            return f"meta l4proto udp {words_at_start(match)}"
+            return f"meta l4proto {match.proto} {words_at_start(match)}"
+        case HasPayload():
+            # What is not there cannot be compared.
+            return "meta l4proto tcp @ih,0,8 0x0-0xff"
+        case MovedPayload():
+            return "ip hdrlength != 5" if family is Family.IP else "ip6 nexthdr != { 6, 17 }"
         case ShorterThan():
             return f"udp length < {_UDP_HEADER + match.payload_bytes}"
         case RateWithin():
@@ -95,9 +103,15 @@ def plain(match: Match, family: Family) -> str:
 
 
 def words_at_start(match: StartsWithOneOf) -> str:
-    """Look the first word behind a UDP header up; whether it is one is for others to say."""
-    words = ", ".join(f"0x{word.hex()}" for word in match.words)
-    return f"@th,{8 * _UDP_HEADER},32 {{ {words} }}"
+    """Look the first word behind the header up; of which protocol that is, is for others to say."""
+    words = [f"0x{word.hex()}" for word in match.words]
+    listed = words[0] if len(words) == 1 else f"{{ {', '.join(words)} }}"
+    return f"{_payload(match.proto)},32 {listed}"
+
+
+def _payload(proto: L4Proto, at: int = 0) -> str:
+    """Return the start of a raw payload expression that begins `at` bytes behind the header."""
+    return f"@th,{8 * (_UDP_HEADER + at)}" if proto is L4Proto.UDP else f"@ih,{8 * at}"
 
 
 def _interface(match: Interface) -> str:
@@ -111,13 +125,27 @@ def _interface(match: Interface) -> str:
 
 def in_set(match: InSet, ruleset: Ruleset, family: Family) -> list[str]:
     """Return a lookup for each of the sets that hold one policy set's elements."""
-    address = end(match.direction, family)
-    if match.set.endswith("-ports"):
-        side = "sport" if match.direction is Direction.SOURCE else "dport"
-        return [f"{address} . meta l4proto . th {side} @{match.set}{SUFFIX[family]}"]
-    return [
-        f"{address} @{name}{SUFFIX[family]}" for name, _ in parts(ruleset.set(match.set), family)
-    ]
+    item = ruleset.set(match.set)
+    key = set_key(item, match.direction, family)
+    if item.dynamic or item.kind is SetKind.PEER_ENDPOINT:
+        return [f"{key} @{match.set}{SUFFIX[family]}"]
+    return [f"{key} @{name}{SUFFIX[family]}" for name, _ in parts(item, family)]
+
+
+def set_key(item: AddressSet, direction: Direction, family: Family) -> str:
+    """Return the expression that is looked up in a set, or written to it."""
+    address = end(direction, family)
+    if item.kind in {SetKind.PEER_ENDPOINT, SetKind.ENDPOINT}:
+        side = "sport" if direction is Direction.SOURCE else "dport"
+        return f"{address} . meta l4proto . th {side}"
+    return masked(address, item.prefix, family)
+
+
+def set_type(item: AddressSet, family: Family) -> str:
+    """Return nft's type of what `set_key` returns."""
+    kind = address_type(family)
+    ported = item.kind in {SetKind.PEER_ENDPOINT, SetKind.ENDPOINT}
+    return f"{kind} . inet_proto . inet_service" if ported else kind
 
 
 def parts(item: AddressSet, family: Family) -> list[tuple[str, list[IPv4Network | IPv6Network]]]:
@@ -151,15 +179,14 @@ def address(match: Address, family: Family) -> list[str]:
 
 def payload_at(match: PayloadAt) -> list[str]:
     """Compare at a fixed offset. A packet that ends before it matches neither `==` nor `!=`."""
-    base, start = ("th", 8 * _UDP_HEADER) if match.proto is L4Proto.UDP else ("ih", 0)
     operator = "!= " if match.negate else ""
     chunks = [
         match.pattern[index : index + _CHUNK] for index in range(0, len(match.pattern), _CHUNK)
     ]
     words = [f"meta l4proto {match.proto}"]
     for number, chunk in enumerate(chunks):
-        offset = start + 8 * _CHUNK * number
-        words.append(f"@{base},{offset},{8 * len(chunk)} {operator}0x{chunk.hex()}")
+        place = _payload(match.proto, _CHUNK * number)
+        words.append(f"{place},{8 * len(chunk)} {operator}0x{chunk.hex()}")
     if not match.negate:
         return [" ".join(words)]
     if len(chunks) > 1 or match.proto is not L4Proto.UDP:

@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from sipfw.ruleset.match import CountAbove, InSet
-from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Done, Goto, Jump, Log, Rule, UpdateSet
+from sipfw.ruleset.match import CountAbove, InSet, PayloadContains, VolumeAbove
+from sipfw.ruleset.rule import (
+    Accept,
+    AddOnce,
+    DeleteFromSet,
+    Done,
+    Drop,
+    Goto,
+    Jump,
+    Log,
+    Reset,
+    Return,
+    Rule,
+    UpdateSet,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +67,7 @@ def _references(ruleset: Ruleset) -> Iterator[str]:
         ):
             yield f"rule {rule.id} changes the set {rule.action.set}, which is missing"
         for match in rule.matches:
-            if isinstance(match, InSet | CountAbove) and match.set not in sets:
+            if isinstance(match, InSet | CountAbove | VolumeAbove) and match.set not in sets:
                 yield f"rule {rule.id} asks the set {match.set}, which is missing"
 
 
@@ -75,6 +88,44 @@ def _done_under_jump(ruleset: Ruleset) -> Iterator[str]:
         for rule in ruleset.chain(name).rules:
             if isinstance(rule.action, Done):
                 yield f"rule {rule.id} says done in {name}, which is reached by a jump"
+
+
+def back_from_text(ruleset: Ruleset) -> Iterator[str]:
+    """Name the text searches that lead to where a walk does not end; not in `lint`.
+
+    Rulesets of older versions have such, where they do no harm, and must stay readable.
+
+    nftables enters the searches of a chain by a jump, so what leads on from one and then comes back
+    would go on behind them, as if the text were not there.
+    """
+    chains = {chain.name for chain in ruleset.chains}
+    asked = [
+        rule
+        for _, rule in _rules(ruleset)
+        if any(isinstance(match, PayloadContains) for match in rule.matches)
+    ]
+    for rule in asked:
+        if isinstance(rule.action, Goto) and rule.action.chain in chains:
+            for name in sorted(_open_ends(ruleset, rule.action.chain)):
+                yield f"rule {rule.id} searches a text and comes back through {name}"
+
+
+def _open_ends(ruleset: Ruleset, start: str) -> set[str]:
+    """Return the chains that are entered by goto from `start` and may be left by their end."""
+    found: set[str] = set()
+    waiting, seen = [start], set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        rules = ruleset.chain(name).rules
+        waiting += [rule.action.chain for rule in rules if isinstance(rule.action, Goto)]
+        last = rules[-1]
+        ends = isinstance(last.action, Accept | Done | Drop | Reset | Goto) and not last.matches
+        if not ends or any(isinstance(rule.action, Return) for rule in rules):
+            found.add(name)
+    return found
 
 
 def _unused(ruleset: Ruleset) -> Iterator[str]:

@@ -85,6 +85,9 @@ class PrefixLengths:
     ip6: int
 
 
+ONE_ADDRESS = PrefixLengths(32, 128)
+
+
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """The packet is UDP or TCP."""
@@ -178,8 +181,8 @@ class ShorterThan:
 class PayloadAt:
     """The transport payload starts with exactly these bytes (case-sensitive, as in SIP methods).
 
-    For TCP the header length varies, so backends may look at each possible start of the payload
-    in a segment; a message that starts in the middle of a segment is not seen.
+    Of a TCP stream that is the start of a segment: a message that starts in its middle is not seen.
+    IPv4 options and IPv6 extension headers move the payload; `MovedPayload` tells.
     """
 
     proto: L4Proto
@@ -189,12 +192,27 @@ class PayloadAt:
 
 @dataclass(frozen=True, slots=True)
 class StartsWithOneOf:
-    """A UDP datagram whose first four bytes are one of these words (case-sensitive).
+    """The transport payload's first four bytes are one of these words (case-sensitive).
 
     Four bytes are one comparison in each backend, whatever the number of words.
     """
 
     words: tuple[bytes, ...]
+    proto: L4Proto = L4Proto.UDP
+
+
+@dataclass(frozen=True, slots=True)
+class HasPayload:
+    """A TCP segment with at least one byte behind its header."""
+
+
+@dataclass(frozen=True, slots=True)
+class MovedPayload:
+    """IPv4 options or IPv6 extension headers stand between the addresses and the transport header.
+
+    xt_u32 and xt_string count from the start of the IP header, so they would read other bytes than
+    the switch does.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,12 +261,13 @@ class RateWithin:
 
 @dataclass(frozen=True, slots=True)
 class SeenAtLeast:
-    """The source was recorded `hits` times or more in the last `seconds` (xt_recent's question)."""
+    """The source was recorded `hits` times or more within `seconds` of its first record."""
 
     list: str
     hits: int
     seconds: int
     table_size: int = 65536
+    prefix: PrefixLengths = ONE_ADDRESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +287,18 @@ class CountAbove:
     direction: Direction = Direction.DESTINATION
 
 
+@dataclass(frozen=True, slots=True)
+class VolumeAbove:
+    """The entry's own counter in a counted set is above `size` bytes, headers included.
+
+    Looking adds the packet, and makes the entry where there is none.
+    """
+
+    set: str
+    size: int
+    direction: Direction = Direction.SOURCE
+
+
 Match = (
     Protocol
     | Ports
@@ -281,10 +312,13 @@ Match = (
     | ShorterThan
     | PayloadAt
     | StartsWithOneOf
+    | HasPayload
+    | MovedPayload
     | PayloadContains
     | RateAbove
     | RateWithin
     | SeenAtLeast
     | ConnectionsAbove
     | CountAbove
+    | VolumeAbove
 )

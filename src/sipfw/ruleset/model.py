@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from sipfw.ruleset.match import ONE_ADDRESS, PrefixLengths
+
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
@@ -67,11 +69,16 @@ class Chain:
 
 
 class SetKind(StrEnum):
-    """What an element is."""
+    """What an element is.
+
+    A `host` is a source, in IPv6 a prefix where the set has one; an `endpoint` is one address,
+    transport and port.
+    """
 
     NETWORK = "network"
     PEER_ENDPOINT = "peer-endpoint"
     HOST = "host"
+    ENDPOINT = "endpoint"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -87,10 +94,11 @@ class Endpoint:
 class AddressSet:
     """A named set of one meaning for both families; backends split it.
 
-    Static sets (`NETWORK`, `PEER_ENDPOINT`) hold what the policy says. `HOST` sets are dynamic:
-    the packet path fills them, `timeout` is in seconds, `size` in entries, `counted` gives each
-    entry a packet counter. `resolved` says that host names are among a static set's sources, so
-    its members change without a new policy.
+    Static sets (`NETWORK`, `PEER_ENDPOINT`) hold what the policy says. `HOST` and `ENDPOINT` sets
+    are dynamic: the packet path fills them, `timeout` is in seconds, `size` in entries, `counted`
+    gives each entry a counter of packets and bytes. `prefix` is how much of an address makes one
+    source. `resolved` says that host names are among a static set's sources, so its members change
+    without a new policy.
     """
 
     name: str
@@ -103,11 +111,12 @@ class AddressSet:
     size: int = 65536
     counted: bool = False
     resolved: bool = False
+    prefix: PrefixLengths = ONE_ADDRESS
 
     @property
     def dynamic(self) -> bool:
         """Tell whether the packet path fills this set."""
-        return self.kind is SetKind.HOST
+        return self.kind in {SetKind.HOST, SetKind.ENDPOINT}
 
 
 @dataclass(frozen=True, slots=True)

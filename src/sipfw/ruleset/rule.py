@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sipfw.ruleset.match import Direction, Match
+from sipfw.ruleset.match import ONE_ADDRESS, Direction, Match, PrefixLengths
 
 
 class Family(StrEnum):
@@ -28,6 +28,15 @@ class Done:
 @dataclass(frozen=True, slots=True)
 class Drop:
     """Discard without an answer: an answer would help a scanner and could be aimed by a spoofer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Discard a TCP segment and end its connection for the sender.
+
+    Only behind connection tracking, in the input hook: what is spoofed never gets there. A stream
+    must not be met with silence, or its sender repeats the segment and nothing behind it arrives.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,7 @@ class Record:
     """Note the source's packet in a list that `SeenAtLeast` asks; then go on."""
 
     list: str
+    prefix: PrefixLengths = ONE_ADDRESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +110,7 @@ Action = (
     Accept
     | Done
     | Drop
+    | Reset
     | Return
     | Jump
     | Goto
