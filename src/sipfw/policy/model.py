@@ -9,9 +9,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import Field
 
 from sipfw.policy.feed import Feed
+from sipfw.policy.logging import Logging
+from sipfw.policy.section import Flag, Section, StrictInt
 from sipfw.policy.types import (
     Burst,
     CallRate,
@@ -28,16 +30,6 @@ from sipfw.policy.types import (
     SignatureText,
 )
 from sipfw.ruleset.match import PortRange, Rate, TimeUnit
-
-# YAML 1.2 reads `no`, `off` and `yes` as text; lax parsing would let them through by luck.
-Flag = Annotated[bool, Strict()]
-StrictInt = Annotated[int, Strict()]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown fields are errors, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Transport(StrEnum):
@@ -142,7 +134,7 @@ class Peer(Section):
         (), max_length=16, description="Trust only these source ports (the switch's IP+Port)."
     )
     tier: Tier | None = Field(
-        None, description="Cap new INVITEs per second and address at the tier's figure."
+        None, description="What the peer is sold; `tiers.enforce` caps its new INVITEs at it."
     )
     allow_any: Flag = Field(
         default=False, description="Permit a network that covers the whole Internet."
@@ -179,8 +171,23 @@ class ConnLimit(Section):
     per_subnet: Count | None = Field(30, description="Per IPv4 /24 (IPv6: per /48).")
 
 
+class StreamVolume(Section):
+    """Bytes a minute that unknown sources may send over TCP, TLS and WebSocket, headers included.
+
+    What comes over TLS cannot be read, so this bounds the guesses there: one has 250 bytes or more.
+    Above it the connection ends with a reset.
+    """
+
+    per_connection: Count | None = Field(
+        49152, description="Bytes a minute of one connection: a phone with 24 lamp keys registers."
+    )
+    per_source: Count | None = Field(
+        393216, description="Bytes a minute of one source, all its connections together."
+    )
+
+
 class Recent(Section):
-    """xt_recent: at most `hits` requests of one unknown source in `seconds`."""
+    """A window: at most `hits` requests of one unknown source in `seconds`."""
 
     hits: Count = Field(20, description="Packets remembered per address.")
     seconds: Duration = Field(60, description="Window.")
@@ -233,6 +240,7 @@ class Limits(Section):
         UnknownSources.LIMITED, description="`limited`, or `denied`: only trusted peers."
     )
     connlimit: ConnLimit | None = ConnLimit()
+    stream: StreamVolume | None = StreamVolume()
     recent: Recent | None = Recent()
     hashlimit: HashLimit | None = HashLimit()
     per_source: PerSource | None = PerSource()
@@ -241,6 +249,11 @@ class Limits(Section):
     aggregate: RateField | None = Field(
         Rate(1000, TimeUnit.SECOND),
         description="All unknown sources together, before the costly tests; burst is one second's.",
+    )
+    ipv6_prefix: Annotated[StrictInt, Field(ge=32, le=128)] = Field(
+        64,
+        description="How many bits of an IPv6 address are one source, as one address is in IPv4: "
+        "a customer holds a /64 or more and may use any address in it.",
     )
 
 
@@ -258,15 +271,22 @@ class Bans(Section):
 
 
 class Learning(Section):
-    """The switch's own replies as judge: success teaches, failures without success ban."""
+    """The switch's own replies as judge: success teaches, refused logins ban."""
 
     enabled: Flag = True
     registered_ttl: Duration = Field(3600, description="How long a success is remembered.")
     failures: Annotated[StrictInt, Field(ge=1, le=255)] = Field(
-        10, description="Refused requests in the window that lead to a ban."
+        10,
+        description="Refused logins in the window that shut one address and port, and ban a source "
+        "that is not learned; five times as many ban a learned one.",
     )
     window: Duration = Field(60, description="Window of the failures.")
-    pending: Duration = Field(32, description="How long a request may wait for its answer.")
+    pending: Duration = Field(
+        32, description="How long a REGISTER or a login may wait for its answer."
+    )
+    ringing: Duration = Field(
+        200, description="How long an INVITE may wait for its answer (RFC 3261, timer C: 180 s)."
+    )
     rate: RateField = Field(
         Rate(100, TimeUnit.SECOND), description="Limit of a learned source, all ports together."
     )
@@ -307,50 +327,15 @@ class TierLimits(Section):
 class Tiers(Section):
     """The four tiers."""
 
+    enforce: Flag = Field(
+        default=False,
+        description="Drop a peer's INVITEs above its tier's figure, by address and port, over UDP. "
+        "Off by default: who forges a peer's address and port uses up its figure.",
+    )
     small: TierLimits = TierLimits(calls_per_second=10, concurrent=50, longest_call=1800)
     medium: TierLimits = TierLimits(calls_per_second=30, concurrent=200, longest_call=3600)
     large: TierLimits = TierLimits(calls_per_second=100, concurrent=500, longest_call=3600)
     premium: TierLimits = TierLimits(calls_per_second=200, concurrent=2000, longest_call=7200)
-
-
-class LoggedLayer(StrEnum):
-    """The layers that drop, by the names that `sipfw verify` shows."""
-
-    ENTRY = "entry"
-    TRUSTED = "trusted"
-    LEARNED = "learned"
-    BANNED = "banned"
-    SCANNER = "scanner-block"
-    RATE = "rate-limit"
-    HOST = "host"
-
-
-class LogTo(StrEnum):
-    """Who is told about a dropped packet."""
-
-    LOG = "log"
-    NFLOG = "nflog"
-
-
-class Logging(Section):
-    """Log lines about dropped packets, off by default; docs/logging.md."""
-
-    layers: tuple[LoggedLayer, ...] = Field(
-        (), description="Layers whose dropped packets are logged."
-    )
-    to: LogTo = Field(
-        LogTo.LOG,
-        description="`log`: the kernel's log, which rsyslog reads; `nflog`: a program such as "
-        "ulogd2, with the packet itself.",
-    )
-    group: Annotated[StrictInt, Field(ge=1, le=65535)] = Field(
-        5, description="NFLOG group. The kernel itself uses group 0."
-    )
-    rate: RateField = Field(
-        Rate(10, TimeUnit.MINUTE),
-        description="Lines per rule and address family, all sources together.",
-    )
-    burst: Burst = Field(5, description="Lines of one rule that may come at once.")
 
 
 class Target(Section):

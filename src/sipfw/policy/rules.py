@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from sipfw.diagnostics import Severity
 from sipfw.policy.feed import MOST_FEEDS, SHORTEST_REFRESH, Feed, FeedFormat
-from sipfw.policy.model import Bucket, LoggedLayer, Peer, Policy, Transport, UnknownSources
+from sipfw.policy.logging import LoggedLayer
+from sipfw.policy.model import Bucket, Peer, Policy, Transport, UnknownSources
 from sipfw.policy.signatures import select, shipped_signatures
 from sipfw.policy.types import Hostname, Network
 from sipfw.ruleset.match import PortRange, Rate

@@ -36,7 +36,7 @@ def starter_policy(
         "#  - name: carrier-a",
         "#    signalling: [203.0.113.10, 203.0.113.20, sip.carrier-a.example]",
         "#    media: [203.0.113.0/24]",
-        "#    tier: large             # small medium large premium: caps new calls per second",
+        "#    tier: large             # small medium large premium; tiers.enforce caps calls at it",
         "",
         "scanners:",
         "  block_options: true       # OPTIONS from unknown sources",
