@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,13 @@ from sipfw.compiler.textless import textless
 from sipfw.policy.load import Request, load
 from sipfw.ruleset.codec import decode, encode
 from sipfw.ruleset.lint import lint
+from sipfw.ruleset.match import CtState
 from sipfw.ruleset.model import Layer
 from sipfw.ruleset.rule import Drop
 from sipfw.walk.evaluate import evaluate
 from sipfw.walk.packet import IpProto, Packet
 from sipfw.walk.state import LiveState
+from sipfw.walk.trace import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,11 +61,12 @@ def test_without_need_nothing_is_different(tmp_path: Path) -> None:
 def test_the_rules_stand_right_behind_the_peers(tmp_path: Path) -> None:
     found = compiled(tmp_path, BOTH)
     assert lint(found) == []
-    assert ids(found, "SIP_TRUSTED")[-6:] == [
+    assert ids(found, "SIP_TRUSTED")[-7:] == [
         "trusted.ports",
         "trusted.guest",
         "identity.blocked",
         "scanner.request",
+        "scanner.response",
         "scanner.probe",
         "trusted.others",
     ]
@@ -70,9 +74,21 @@ def test_the_rules_stand_right_behind_the_peers(tmp_path: Path) -> None:
     place = encrypted.index("encrypted.guest")
     assert encrypted[place - 1].startswith("encrypted.trusted")
     assert encrypted[place + 1] == "encrypted.blocked"
-    assert encrypted[place + 2] == "encrypted.banned"
-    failure = ids(found, "SIP_FAILURE")
-    assert failure.index("failure.guests") < failure.index("failure.count")
+    assert encrypted[place + 2] == "encrypted.others"
+    for chain, prefix in (("SIP_STREAM", "stream"), ("SIP_STREAM_ENCRYPTED", "stream-encrypted")):
+        stream = ids(found, chain)
+        place = stream.index(f"{prefix}.guest")
+        assert stream[place - 1].startswith(f"{prefix}.trusted")
+        assert place < stream.index(f"{prefix}.completed")
+    # Connections of the switch itself come by no chain of ours in raw.
+    stream = ids(found, "SIP_STREAM")
+    assert stream.index("stream.blocked") == stream.index("stream.guest") + 1
+    for chain, prefix in (("SIP_FAILURE", "failure"), ("SIP_WRONG", "wrong")):
+        counted = ids(found, chain)
+        assert counted[counted.index(f"{prefix}.guests") + 1] in {
+            f"{prefix}.count",
+            f"{prefix}.learned",
+        }
     admitted = ids(found, "SIPFW_INPUT")
     assert admitted.index("host.media-guests") == admitted.index("host.media") + 1
     layers = [chain.layer for chain in found.chains]
@@ -136,7 +152,7 @@ REQUESTS = [
 
 def holding(*sets: str) -> LiveState:
     source = ip_address("198.51.100.66")
-    every = ("blocked", "guests", "banned", "learned")
+    every = ("blocked", "guests", "banned", "banned-tcp", "learned", "outward")
     return LiveState({name: {source: 60} if name in sets else {} for name in every})
 
 
@@ -151,5 +167,35 @@ def test_the_walk_stops_at_the_wall_though_the_source_was_learned(
 
 @pytest.mark.parametrize("packet", REQUESTS)
 def test_the_walk_lets_a_guest_through_though_he_is_banned(tmp_path: Path, packet: Packet) -> None:
-    trace = evaluate(compiled(tmp_path, BOTH), packet, holding("guests", "banned"))
+    trace = evaluate(compiled(tmp_path, BOTH), packet, holding("guests", "banned", "banned-tcp"))
     assert not trace.dropped
+
+
+@pytest.mark.parametrize("behind", [[], ["docker0"]])
+@pytest.mark.parametrize(
+    ("sets", "verdict"),
+    [
+        (("blocked",), Verdict.RESET),
+        (("blocked", "learned"), Verdict.RESET),
+        (("banned-tcp",), Verdict.RESET),
+        (("guests", "blocked", "banned-tcp"), Verdict.ACCEPTED),
+        ((), Verdict.ACCEPTED),
+    ],
+)
+def test_a_connection_of_the_switch_itself_meets_the_wall(
+    tmp_path: Path, behind: list[str], sets: tuple[str, ...], verdict: Verdict
+) -> None:
+    found = compiled(
+        tmp_path, BOTH, signalling={**POLICY["signalling"], "behind": behind}, admin={}
+    )
+    packet = replace(
+        sip("198.51.100.66", b"SIP/2.0 200 OK\r\n", 40001, IpProto.TCP), state=CtState.ESTABLISHED
+    )
+    without = evaluate(found, packet, holding(*sets))
+    assert without.verdict is Verdict.PASSED
+    live = holding("outward", *sets)
+    live = replace(live, elements={**live.elements, "asked": live.elements["outward"]})
+    trace = evaluate(found, packet, live)
+    # Where the switch is behind this host, no reset can be sent, and INPUT is not where it goes.
+    passed_on = {Verdict.RESET: Verdict.DROPPED, Verdict.ACCEPTED: Verdict.PASSED}
+    assert trace.verdict is (passed_on[verdict] if behind else verdict)

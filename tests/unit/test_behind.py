@@ -12,7 +12,7 @@ from sipfw.compiler.pipeline import compile_policy
 from sipfw.lower.iptables import lower as lower_iptables
 from sipfw.lower.nftables import lower as lower_nftables
 from sipfw.policy.load import Request, load
-from sipfw.ruleset.lint import lint
+from sipfw.ruleset.lint import back_from_text, lint
 from sipfw.ruleset.match import CtState, Interface
 from sipfw.ruleset.model import Hook, Priority
 from sipfw.walk.evaluate import evaluate
@@ -49,6 +49,7 @@ def test_every_policy_with_it_is_sound(policy: str, ports: str, tmp_path: Path) 
     sets = [f"signalling={ports}", "signalling.behind=[docker0]"]
     found = compile_policy(load(Request(path, settings=tuple(sets))))
     assert lint(found) == []
+    assert list(back_from_text(found)) == []
     lower_iptables(found)
     lower_iptables(found, ipset=False)
     lower_nftables(found)

@@ -16,13 +16,38 @@ from sipfw.compiler.pipeline import compile_policy
 from sipfw.lower.iptables import all_rules, lower
 from sipfw.lower.naming import MAX_SET_NAME
 from sipfw.policy.load import Request, load, shipped_profiles, shipped_switches
-from sipfw.ruleset.lint import lint
-from sipfw.ruleset.match import Direction, InSet, L4Proto, Match, PayloadAt, PayloadContains, Ports
+from sipfw.ruleset.lint import back_from_text, lint
+from sipfw.ruleset.match import (
+    ONE_ADDRESS,
+    ConnectionsAbove,
+    CountAbove,
+    Direction,
+    InSet,
+    L4Proto,
+    Match,
+    PayloadAt,
+    PayloadContains,
+    Ports,
+    Protocol,
+    RateAbove,
+    StartsWithOneOf,
+    VolumeAbove,
+)
 from sipfw.ruleset.model import Layer
-from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Done, Drop, Goto, Jump, Rule, UpdateSet
+from sipfw.ruleset.rule import (
+    AddOnce,
+    DeleteFromSet,
+    Done,
+    Drop,
+    Goto,
+    Jump,
+    Record,
+    Rule,
+    UpdateSet,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sipfw.ruleset.model import Chain, Ruleset
@@ -48,6 +73,7 @@ trusted_peers:
 media: {notrack: true}
 limits: {methods: {register: {rate: 1/second, burst: 5}, other: {rate: 1/second, burst: 5}}}
 """
+_ENFORCED = "tiers: {enforce: true}\n"
 
 
 def _compiled(
@@ -63,8 +89,10 @@ def _compiled(
     return compile_policy(load(Request(file, profile, switch)))
 
 
-def _reached(ruleset: Ruleset, start: str) -> list[Chain]:
-    """Return the chains that a packet in `start` can come to."""
+def _reached(
+    ruleset: Ruleset, start: str, without: Callable[[Rule], bool] = lambda _rule: False
+) -> list[Chain]:
+    """Return the chains that a packet in `start` can come to, unless it meets such a rule."""
     found: dict[str, Chain] = {}
     waiting = [start]
     while waiting:
@@ -72,7 +100,9 @@ def _reached(ruleset: Ruleset, start: str) -> list[Chain]:
         if name not in found:
             found[name] = ruleset.chain(name)
             waiting += [
-                r.action.chain for r in found[name].rules if isinstance(r.action, Jump | Goto)
+                r.action.chain
+                for r in found[name].rules
+                if isinstance(r.action, Jump | Goto) and not without(r)
             ]
     return list(found.values())
 
@@ -97,6 +127,7 @@ def test_every_profile_on_every_switch(profile: str, switch: str | None, tmp_pat
         _compiled(tmp_path, _PEERS, profile, switch),
     ):
         assert lint(ruleset) == []
+        assert list(back_from_text(ruleset)) == []
         ids = [rule.id for rule in _rules(ruleset)]
         assert len(ids) == len(set(ids))
         assert all(rule.summary for rule in _rules(ruleset))
@@ -128,26 +159,39 @@ def _asks_for_trust(rule: Rule) -> bool:
 
 
 def test_a_trusted_peer_meets_nothing_but_its_tier(profile: str, tmp_path: Path) -> None:
-    ruleset = _compiled(tmp_path, _PEERS, profile)
+    ruleset = _compiled(tmp_path, _PEERS + _ENFORCED, profile)
     lookups = [rule for rule in ruleset.chain(names.TRUSTED).rules if _asks_for_trust(rule)]
     assert {rule.action for rule in lookups} == {Done(), Goto(names.TIERS)}
     chains = _reached(ruleset, names.TIERS)
     assert [chain.name for chain in chains] == [names.TIERS]
     drops = [rule for rule in chains[0].rules if isinstance(rule.action, Drop)]
     assert [rule.id for rule in drops] == ["trusted.tier-large", "trusted.tier-small"]
-    without = _compiled(tmp_path, _PEERS.replace(", tier: large", "").replace(", tier: small", ""))
-    lookups = [rule for rule in without.chain(names.TRUSTED).rules if _asks_for_trust(rule)]
-    assert {rule.action for rule in lookups} == {Done()}
+    capped = next(match for match in drops[0].matches if isinstance(match, RateAbove))
+    # What is forged from other ports of the peer uses up nothing of it.
+    assert (capped.prefix, capped.with_port) == (ONE_ADDRESS, True)
+    unnamed = _PEERS.replace(", tier: large", "").replace(", tier: small", "")
+    for text in (unnamed + _ENFORCED, unnamed, _PEERS):
+        without = _compiled(tmp_path, text)
+        lookups = [rule for rule in without.chain(names.TRUSTED).rules if _asks_for_trust(rule)]
+        assert {rule.action for rule in lookups} == {Done()}
+        assert names.TIERS not in {chain.name for chain in without.chains}
+        assert not [item.name for item in without.sets if "tier" in item.name]
 
 
 def test_every_kind_of_peer_is_looked_up_where_its_packets_come(tmp_path: Path) -> None:
-    ruleset = _compiled(tmp_path, _PEERS, switch="asterisk")
-    asked = {
-        name: [match.set for rule in ruleset.chain(name).rules for match in rule.matches
-               if isinstance(match, InSet) and match.set in _TRUSTED_SETS]
-        for name in (names.TRUSTED, names.ENCRYPTED)
-    }  # fmt: skip
-    assert asked == {
+    everybody = _asked_for_trust(tmp_path, _PEERS)
+    assert everybody == {
+        names.TRUSTED: ["trusted", "trusted-udp", "trusted-tcp", "trusted-ports"],
+        names.ENCRYPTED: ["trusted", "trusted-tls", "trusted-tls-ports"],
+        names.STREAM: ["trusted", "trusted-tcp", "trusted-ports"],
+        names.STREAM_ENCRYPTED: ["trusted", "trusted-tls", "trusted-tls-ports"],
+    }
+    assert _compiled(tmp_path, _PEERS).set("trusted").networks == (
+        ip_network("203.0.113.10"),
+        ip_network("2001:db8:5::/64"),
+    )
+    ruleset = _compiled(tmp_path, _PEERS + _ENFORCED, switch="asterisk")
+    assert _asked_for_trust(tmp_path, _PEERS + _ENFORCED) == {
         names.TRUSTED: [
             "trusted-tiers",
             "trusted",
@@ -156,6 +200,8 @@ def test_every_kind_of_peer_is_looked_up_where_its_packets_come(tmp_path: Path) 
             "trusted-ports",
         ],
         names.ENCRYPTED: ["trusted", "trusted-tiers", "trusted-tls", "trusted-tls-ports"],
+        names.STREAM: ["trusted-tiers", "trusted", "trusted-tcp", "trusted-ports"],
+        names.STREAM_ENCRYPTED: ["trusted-tiers", "trusted", "trusted-tls", "trusted-tls-ports"],
     }
     members = {
         item.name: [str(x) for x in (*item.networks, *item.endpoints)]
@@ -170,11 +216,28 @@ def test_every_kind_of_peer_is_looked_up_where_its_packets_come(tmp_path: Path) 
     assert len(members["trusted-tls-ports"]) == 2
 
 
-def test_nobody_looks_for_a_set_that_is_not_made(profile: str, tmp_path: Path) -> None:
-    ruleset = _compiled(tmp_path, _PEERS, profile, "asterisk")
+def _asked_for_trust(tmp_path: Path, text: str) -> dict[str, list[str]]:
+    ruleset = _compiled(tmp_path, text, switch="asterisk")
+    return {
+        name: [
+            match.set
+            for rule in ruleset.chain(name).rules
+            for match in rule.matches
+            if isinstance(match, InSet) and match.set in _TRUSTED_SETS
+        ]
+        for name in (names.TRUSTED, names.ENCRYPTED, names.STREAM, names.STREAM_ENCRYPTED)
+    }
+
+
+@pytest.mark.parametrize("more", ["", "tiers: {enforce: true}\n"])
+def test_nobody_looks_for_a_set_that_is_not_made(profile: str, more: str, tmp_path: Path) -> None:
+    ruleset = _compiled(tmp_path, _PEERS + more, profile, "asterisk")
     made = {item.name for item in ruleset.sets}
     used = {
-        match.set for rule in _rules(ruleset) for match in rule.matches if isinstance(match, InSet)
+        match.set
+        for rule in _rules(ruleset)
+        for match in rule.matches
+        if isinstance(match, InSet | CountAbove | VolumeAbove)
     }
     changed = {
         rule.action.set
@@ -189,75 +252,132 @@ def test_where_unknown_sources_are_denied_nothing_is_learned(tmp_path: Path) -> 
     ruleset = _compiled(tmp_path, text, switch="asterisk")
     assert lint(ruleset) == []
     assert not [item.name for item in ruleset.sets if item.dynamic]
-    chains = {chain.name for chain in ruleset.chains}
-    assert not chains & {
-        names.LEARNED, names.BANNED, names.SCANNER_BLOCK, names.RATE_LIMIT, names.RECENT,
-        names.BAN, names.REPLIES, names.SUCCESS, names.LEARN, names.FAILURE,
-    }  # fmt: skip
+    assert {chain.name for chain in ruleset.chains} == {
+        *(names.PREROUTING, names.TRUSTED, names.ENCRYPTED),
+        *(names.OUTPUT, names.INPUT, names.HOST),
+    }
     for name in (names.TRUSTED, names.ENCRYPTED):
         last = ruleset.chain(name).rules[-1]
         assert (last.matches, last.action) == ((), Drop())
 
 
 def test_ciphertext_is_never_searched(profile: str) -> None:
-    """SIP_RATE_LIMIT serves plain SIP too: what it reads there is UDP, which TLS is not."""
     ruleset = _compiled(profile=profile, switch="asterisk")
+    ways = [names.ENCRYPTED]
+    if names.STREAMS in {chain.name for chain in ruleset.chains}:
+        ways.append(names.STREAM_ENCRYPTED)
     matches: list[Match] = [
         match
-        for chain in _reached(ruleset, names.ENCRYPTED)
+        for way in ways
+        for chain in _reached(ruleset, way)
         for rule in chain.rules
         for match in rule.matches
     ]
-    assert not [match for match in matches if isinstance(match, PayloadContains)]
-    assert {match.proto for match in matches if isinstance(match, PayloadAt)} <= {L4Proto.UDP}
+    assert matches
+    reading = (PayloadContains, PayloadAt, StartsWithOneOf)
+    assert not [match for match in matches if isinstance(match, reading)]
 
 
 def test_the_costly_searches_stand_behind_the_aggregate_cap() -> None:
     ruleset = _compiled()
-    searching = {
-        chain.name
-        for chain in _reached(ruleset, names.TRUSTED)
-        if any(isinstance(m, PayloadContains) for rule in chain.rules for m in rule.matches)
-    }
-    assert searching == {names.SIGNATURES, names.BANNED}
-    banned = [rule.id for rule in ruleset.chain(names.BANNED).rules]
-    assert banned.index("banned.trickle") < banned.index("banned.login")
+    whole = _reached(ruleset, names.TRUSTED)
+    assert len([chain for chain in whole if _searches(chain)]) > 5
+    # Neither within the cap, nor known to the switch.
+    above = _reached(ruleset, names.TRUSTED, without=_within_cap_or_known)
+    assert names.SOURCES in {chain.name for chain in above}
+    assert [chain.name for chain in above if _searches(chain)] == []
     ways = [
-        rule
+        rule.id
         for rule in _rules(ruleset)
         if isinstance(rule.action, Jump | Goto) and rule.action.chain == names.SIGNATURES
     ]
-    assert [rule.id for rule in ways] == ["aggregate.within"]
+    assert ways == ["scanner.caller", "aggregate.within", "aggregate.caller"]
+
+
+def test_banned_sources_are_searched_for_credentials_alone() -> None:
+    """One search of a REGISTER tells a guess from what guesses nothing."""
+    ruleset = _compiled()
+    banned = _reached(ruleset, names.BANNED, without=_asks_registered)
+    found = [
+        (rule.id, match.pattern)
+        for chain in banned
+        for rule in chain.rules
+        for match in rule.matches
+        if isinstance(match, PayloadContains)
+    ]
+    credentials = b"Authorization"
+    assert found == [("banned.login", credentials), ("port.login", credentials)]
+    first, *_ = ruleset.chain(names.BANNED).rules
+    assert (first.id, first.action) == ("banned.registered", Goto(names.REGISTERED))
+
+
+def _searches(chain: Chain) -> bool:
+    return any(isinstance(m, PayloadContains) for rule in chain.rules for m in rule.matches)
+
+
+def _asks_registered(rule: Rule) -> bool:
+    return InSet(names.SET_REGISTERED) in rule.matches
+
+
+def _within_cap_or_known(rule: Rule) -> bool:
+    known = {names.SET_LEARNED, names.SET_CALLERS, names.SET_REGISTERED, names.SET_BANNED}
+    known.add(names.SET_ASKED)
+    asked = {match.set for match in rule.matches if isinstance(match, InSet)}
+    return rule.id == "aggregate.within" or bool(asked & known)
 
 
 def test_scanner_rules_never_ban() -> None:
     """A spoofer could write a customer's address into a scanner's packet."""
     ruleset = _compiled()
     scanners = [chain for chain in ruleset.chains if chain.layer is Layer.SCANNER]
-    assert len(scanners) == 3
+    assert {chain.name for chain in scanners} == {
+        *(names.ANSWERS, names.SCANNER_BLOCK, names.SOURCES, names.SIGNATURES, names.TEXTS),
+        *(names.ECHO, names.ECHO_METHODS, names.ECHO_REGISTER, names.ECHO_INVITE),
+    }
+    writing = (UpdateSet, AddOnce, DeleteFromSet, Record)
     for chain in scanners:
-        assert not [rule for rule in chain.rules if isinstance(rule.action, UpdateSet)]
+        assert not [rule for rule in chain.rules if isinstance(rule.action, writing)]
 
 
 def test_only_bounded_rules_write_bans(profile: str) -> None:
     for rule in _rules(_compiled(profile=profile)):
-        if rule.action in (
-            UpdateSet(names.SET_BANNED),
-            UpdateSet(names.SET_BANNED, Direction.DESTINATION),
-        ):
+        if rule.action in {
+            UpdateSet(name, direction)
+            for name in (names.SET_BANNED, names.SET_BANNED_TCP)
+            for direction in Direction
+        }:
             assert any(type(match).__name__ == "RateWithin" for match in rule.matches), rule.id
 
 
-def test_no_failure_of_a_trusted_peer_is_counted(tmp_path: Path) -> None:
-    ruleset = _compiled(tmp_path, _PEERS)
-    spared = {
-        match.set
-        for rule in ruleset.chain(names.FAILURE).rules
-        if not isinstance(rule.action, AddOnce | UpdateSet)
-        for match in rule.matches
-        if isinstance(match, InSet)
+def test_only_streams_and_their_connections_write_bans_for_streams() -> None:
+    """Whatever raw sees can be forged, a SYN, too."""
+    ruleset = _compiled()
+    ways = [rule for rule in _rules(ruleset) if rule.action in (
+        UpdateSet(names.SET_BANNED_TCP), UpdateSet(names.SET_BANNED_TCP, Direction.DESTINATION)
+    )]  # fmt: skip
+    assert [rule.id for rule in ways] == ["ban.stream"]
+    assert ways[0].matches[0] == Protocol(L4Proto.TCP)
+    syns = [rule for chain in _reached(ruleset, names.STREAMS) for rule in chain.rules]
+    writing = (UpdateSet, AddOnce, DeleteFromSet, Record)
+    assert [rule.id for rule in syns if isinstance(rule.action, writing)] == []
+    own = [m for rule in syns for m in rule.matches if isinstance(m, RateAbove | ConnectionsAbove)]
+    assert own == [], "a limit of one source, which a forged SYN would use up"
+
+
+@pytest.mark.parametrize("more", ["", "tiers: {enforce: true}\n"])
+@pytest.mark.parametrize("chain", [names.FAILURE, names.WRONG, names.UNANSWERED])
+def test_no_failure_of_a_trusted_peer_is_counted(tmp_path: Path, chain: str, more: str) -> None:
+    ruleset = _compiled(tmp_path, _PEERS + more)
+    rules = ruleset.chain(chain).rules
+    counts = next(n for n, rule in enumerate(rules) if isinstance(rule.action, AddOnce | Goto))
+    before = rules[:counts]
+    assert {type(rule.action) for rule in before} <= {Done, DeleteFromSet}
+    spared = {match.set for rule in before for match in rule.matches if isinstance(match, InSet)}
+    tiers = {"trusted-tiers"} if more else set()
+    assert spared == tiers | {
+        *("trusted", "trusted-udp", "trusted-tcp", "trusted-ports"),
+        *("trusted-tls", "trusted-tls-ports"),
     }
-    assert {"trusted", "trusted-udp", "trusted-tcp", "trusted-ports"} <= spared
 
 
 def test_every_origin_names_a_field_of_the_policy(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from sipfw.policy.load import Request, load
 from sipfw.policy.model import Policy
 from sipfw.ruleset.codec import decode, encode
 from sipfw.ruleset.lint import lint
-from sipfw.ruleset.rule import Drop
+from sipfw.ruleset.rule import Drop, Goto
 from sipfw.walk.evaluate import evaluate
 from sipfw.walk.packet import IpProto, Packet
 
@@ -64,9 +64,18 @@ def test_the_rules_stand_behind_friends_and_before_the_cap(ruleset: Ruleset) -> 
     wanted = ["identity.banned", "identity.learned", "feeds.first", "feeds.sixteen-letters-"]
     assert order[:4] == wanted
     assert order.index("aggregate.within") == 4
-    encrypted = ids(ruleset, "SIP_ENCRYPTED")
-    assert encrypted.index("encrypted.learned") < encrypted.index("feeds.first.tls")
-    assert encrypted.index("feeds.sixteen-letters-.tls") < encrypted.index("encrypted.connect")
+    streams = ids(ruleset, "SIP_STREAMS")
+    assert streams[:6] == [
+        "streams.moved",
+        "streams.banned",
+        "streams.learned",
+        "feeds.first.tcp",
+        "feeds.sixteen-letters-.tcp",
+        "streams.within",
+    ]
+    # TCP and TLS come to the same place.
+    for chain in ("SIP_TRUSTED", "SIP_ENCRYPTED"):
+        assert ruleset.chain(chain).rules[-1].action == Goto("SIP_STREAMS")
     assert all(
         isinstance(rule.action, Drop)
         for chain in ruleset.chains
@@ -168,12 +177,13 @@ def test_the_example_compiles_and_its_own_list_is_one() -> None:
     assert ruleset.set("feed-own").networks == networks.networks
 
 
-def test_the_walk_knows_lists_on_tls_ports(ruleset: Ruleset) -> None:
-    packet = replace(sip("203.0.113.3", 5061), protocol=IpProto.TCP, payload=None)
+@pytest.mark.parametrize("port", [5060, 5061])
+def test_the_walk_knows_lists_over_tcp_and_tls(ruleset: Ruleset, port: int) -> None:
+    packet = replace(sip("203.0.113.3", port), protocol=IpProto.TCP, payload=None)
     trace = evaluate(ruleset, packet)
     assert trace.dropped
     assert trace.decider is not None
-    assert trace.decider.id == "feeds.first.tls"
+    assert trace.decider.id == "feeds.first.tcp"
 
 
 def test_logged_lists_are_still_sound(tmp_path: Path) -> None:

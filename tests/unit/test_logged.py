@@ -16,15 +16,16 @@ from sipfw.compiler.textless import textless
 from sipfw.diagnostics import Severity
 from sipfw.lower import iptables, nftables
 from sipfw.lower.iptables import all_rules
+from sipfw.lower.xtables import Family as XFamily
 from sipfw.policy.load import Request, load, shipped_profiles
-from sipfw.policy.model import LoggedLayer
+from sipfw.policy.logging import LoggedLayer
 from sipfw.policy.signatures import shipped_signatures
 from sipfw.render.script import probe_lines
 from sipfw.ruleset.codec import DecodeError, decode, encode
-from sipfw.ruleset.lint import lint
+from sipfw.ruleset.lint import back_from_text, lint
 from sipfw.ruleset.match import RateWithin
 from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority, Ruleset
-from sipfw.ruleset.rule import Action, Drop, Goto, Log, Origin, Rule
+from sipfw.ruleset.rule import Action, Drop, Goto, Log, Origin, Reset, Rule
 from sipfw.verify.expectation import expect
 from sipfw.verify.expectation_nft import expect_nft
 
@@ -44,8 +45,11 @@ trusted_peers:
 scanners:
   user_agents:
     add: ['EvilDialer "; flush ruleset #', "EvilDialer $(reboot) `id` %s", "evil  dialer -- | '"]
+tiers: {enforce: true}
 limits: {methods: {register: {rate: 1/second, burst: 5}, other: {rate: 1/second, burst: 5}}}
 """
+# A reset is a drop with an answer.
+DROPS = Drop | Reset
 PREFIX = re.compile(r"sipfw [a-z0-9.~-]{1,22} ")
 
 
@@ -68,7 +72,7 @@ def logs(ruleset: Ruleset) -> dict[str, Log]:
 
 
 def drops(ruleset: Ruleset) -> dict[str, Layer]:
-    return {r.id: c.layer for c, r in rules(ruleset) if isinstance(r.action, Drop)}
+    return {r.id: c.layer for c, r in rules(ruleset) if isinstance(r.action, DROPS)}
 
 
 @pytest.mark.parametrize("profile", shipped_profiles())
@@ -81,6 +85,7 @@ def test_every_drop_of_every_layer_can_be_logged(profile: str, tmp_path: Path) -
     plain = compiled(tmp_path, profile=profile)
     full = compiled(tmp_path, logging(), profile)
     assert lint(full) == []
+    assert list(back_from_text(full)) == []
     assert drops(full) == {f"log.{name}.drop": layer for name, layer in drops(plain).items()}
     assert set(logs(full)) == {f"log.{name}.note" for name in drops(plain)}
 
@@ -93,7 +98,9 @@ def test_every_other_rule_stays_as_it_is(profile: str, tmp_path: Path) -> None:
         assert full[name][0] == chain
         # Its matches stay where they are: they are asked once, before the log.
         assert replace(full[name][1], action=rule.action, origin=rule.origin) == rule
-        if not isinstance(rule.action, Drop):
+        if isinstance(rule.action, DROPS):
+            assert full[f"log.{name}.drop"][1].action == rule.action
+        else:
             assert full[name][1].action == rule.action
 
 
@@ -114,7 +121,40 @@ def test_a_log_chain_asks_nothing_but_its_own_bucket(tmp_path: Path) -> None:
 
 def test_only_the_named_layers(tmp_path: Path) -> None:
     full = compiled(tmp_path, logging("trusted, learned"))
-    assert set(logs(full)) == {"log.trusted.tier-premium.note", "log.learned.ceiling.note"}
+    assert set(logs(full)) == {
+        "log.trusted.tier-premium.note",
+        "log.learned.moved.note",
+        "log.learned.ceiling.note",
+        "log.tools.port.note",
+        "log.tools.unchallenged.note",
+        "log.tools.new-port.note",
+        "log.asked.moved.note",
+        "log.asked.forged.note",
+        "log.registered.ceiling.note",
+        "log.login.shut.note",
+        "log.login.no-register.note",
+        "log.asked.ceiling.note",
+    }
+
+
+def test_a_reset_is_logged_and_stays_a_reset(tmp_path: Path) -> None:
+    full = compiled(tmp_path, logging("rate-limit"))
+    rule = next(rule for _, rule in rules(full) if rule.id == "stream-data.answer")
+    assert isinstance(rule.action, Goto)
+    chain = full.chain(rule.action.chain)
+    note, reset = chain.rules
+    assert (chain.layer, chain.priority) == (Layer.RATE, Priority.FILTER)
+    assert (note.action, reset.action) == (Log("sipfw stream-data.answer "), Reset())
+    lowered = iptables.lower(full)
+    (first, second) = [
+        rule
+        for table, name, rule in all_rules(lowered)
+        if name == chain.name and table.family is XFamily.IP
+    ]
+    assert first.target is not None
+    assert (first.target.name, first.protocol) == ("LOG", None)
+    assert second.target is not None
+    assert (second.target.name, second.protocol) == ("REJECT", "tcp")
 
 
 def test_a_reader_of_nflog_is_told_its_group(tmp_path: Path) -> None:

@@ -13,22 +13,23 @@ from sipfw.backends.nftables import NftablesBackend
 from sipfw.backends.nftables_reader import nft_live
 from sipfw.backends.runner import Completed
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.compiler.textless import textless
-from sipfw.deploy.targets import NftablesTarget, Options
 from sipfw.errors import BackendError
-from sipfw.lower.naming import base_id
 from sipfw.lower.nftables import lower
 from sipfw.policy.load import LoadedPolicy, Request, load, shipped_profiles
-from sipfw.policy.model import Tier
+from sipfw.policy.model import Tier, UnknownSources
 from sipfw.render.nft import Existing, nft_text, transaction_text
-from sipfw.ruleset.lint import lint
+from sipfw.ruleset.match import L4Proto, PayloadAt, Protocol
+from sipfw.ruleset.model import SetKind
+from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Goto, Jump, UpdateSet
 from sipfw.verify.expectation_nft import expect_nft
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from sipfw.lower.nftables_plan import NftPlan, NftRule
+    from sipfw.lower.nftables_plan import NftPlan
+    from sipfw.ruleset.model import Ruleset
+    from sipfw.ruleset.rule import Rule
 
 POLICY = """\
 admin: {networks: [192.0.2.0/28]}
@@ -36,8 +37,21 @@ trusted_peers:
   - {name: a, signalling: [203.0.113.10, "2001:db8:5::/64"], tier: large}
   - {name: b, signalling: [198.51.100.7], source_ports: [5060, 5070]}
 """
-# Only sources that are in a set already get a bucket here, so strangers cannot fill it.
-KNOWN_SOURCES = ("learn", "trickle", "logins", "loginp", *Tier)
+# Only who is in a set already gets a bucket here, so strangers cannot fill it.
+KNOWN_SOURCES = {
+    "learn": "learned",
+    "slogin": "learned",
+    "plogin": "registered",
+    "phone": "registered",
+    "asked": "asked",
+    "calls": "banned",
+    "repea": "banned",
+    "logins": "banned",
+    "chall": "banned",
+}
+# Whoever forges ports of such a source can fill these. Full, they leave it to the buckets of the
+# source behind them, and a tier's peer without its cap.
+BY_PORT = ("callp", "loginp", "nlogin", *Tier)
 
 
 def loaded(folder: Path, profile: str = "default", more: str = "") -> LoadedPolicy:
@@ -78,12 +92,44 @@ def test_a_flood_cannot_fill_the_buckets(profile: str, tmp_path: Path) -> None:
     aggregate = policy.policy.limits.aggregate
     assert aggregate is not None
     rate = aggregate.amount / aggregate.unit.seconds
-    for item in lower(compile_policy(policy)).sets:
+    ruleset = compile_policy(policy)
+    for item in lower(ruleset).sets:
         if not item.summary.startswith("buckets of ") or item.timeout is None:
             continue
-        if item.summary.removeprefix("buckets of ") not in KNOWN_SOURCES:
-            assert item.size is not None
+        assert item.size is not None
+        name = item.summary.removeprefix("buckets of ")
+        if name in KNOWN_SOURCES:
+            assert ruleset.set(KNOWN_SOURCES[name]).size <= item.size, item.name
+        elif name not in BY_PORT:
             assert rate * (item.timeout + 1) <= item.size, item.name
+
+
+# What strangers write at the rate of the cap on them all, and what would let them go on if full.
+BY_STRANGERS = (
+    *("pending", "ringing", "dialling", "logins", "bare", "wrong", "refused-calls", "shut"),
+    *("challenges", "no-register", "unanswered"),
+    *("failures", "barred", "streams", "stream-sources"),
+)
+
+
+@pytest.mark.parametrize("profile", shipped_profiles())
+def test_a_flood_cannot_fill_what_awaits_a_judgement(profile: str, tmp_path: Path) -> None:
+    policy = loaded(tmp_path, profile)
+    aggregate = policy.policy.limits.aggregate
+    assert aggregate is not None
+    ruleset = compile_policy(policy)
+    if policy.policy.limits.unknown_sources is UnknownSources.DENIED:
+        assert not [item.name for item in ruleset.sets if item.dynamic]
+        return
+    failures = policy.policy.learning.failures
+    takes = {"dialling": 2, "shut": failures, "barred": failures, "no-register": failures}
+    for name in BY_STRANGERS:
+        item = ruleset.set(name)
+        assert item.timeout is not None
+        rate = aggregate.amount / aggregate.unit.seconds / takes.get(name, 1)
+        assert rate * (item.timeout + 1) <= item.size, name
+    # Only who is learned can be in it.
+    assert ruleset.set("failures-learned").size == ruleset.set("learned").size
 
 
 def test_udp_is_compared_behind_its_header(plan: NftPlan) -> None:
@@ -93,17 +139,73 @@ def test_udp_is_compared_behind_its_header(plan: NftPlan) -> None:
             if "@ih," in rule.match:
                 assert "tcp" in rule.match
             if "@th," in rule.match and "udp" not in rule.match:
-                # A TCP acknowledgment number may look like a word, where it makes no difference.
+                # A TCP acknowledgment number may look like a word, where nothing is decided yet.
+                assert not rule.counted
                 between, last = chain.rules[chain.rules.index(rule) + 1 : -1], chain.rules[-1]
-                assert all(each.match == "meta l4proto udp" for each in between)
-                assert (last.match, last.action) == ("", rule.action)
+                assert all(
+                    each.match.startswith("meta l4proto udp") or BARE.match(each.match)
+                    for each in between
+                )
+                assert last.match == ""
+
+
+BARE = re.compile(r"@th,64,32 (0x[0-9a-f]{8}|\{ 0x[0-9a-f, x]+ \})$")
+
+
+@pytest.mark.parametrize("profile", shipped_profiles())
+def test_a_segment_taken_for_a_datagram_writes_nothing_about_streams(
+    profile: str, tmp_path: Path
+) -> None:
+    """Whoever forges one chooses its acknowledgment, and would have a victim's logins judged."""
+    policy = loaded(tmp_path, profile)
+    ruleset = compile_policy(policy)
+    mistaken = ("SIP_SOURCES", "SIP_ANSWERS", "SIP_SCANNER_BLOCK")
+    found = datagram_writes(ruleset, [name for name in mistaken if has_chain(ruleset, name)])
+    denied = policy.policy.limits.unknown_sources is UnknownSources.DENIED
+    written = {name for _, name in found}
+    assert written >= (set() if denied else {"pending", "logins", "ringing", "tried"})
+    for rule, name in found:
+        item = ruleset.set(name)
+        assert item.name not in {"banned-tcp", "learned", "callers"}, rule.id
+        if item.kind is SetKind.ENDPOINT:
+            asked = rule.matches[0]
+            assert isinstance(asked, Protocol | PayloadAt), rule.id
+            assert asked.proto is L4Proto.UDP, rule.id
+
+
+def has_chain(ruleset: Ruleset, name: str) -> bool:
+    return any(chain.name == name for chain in ruleset.chains)
+
+
+def datagram_writes(ruleset: Ruleset, waiting: list[str]) -> list[tuple[Rule, str]]:
+    """Return the rules that a packet can come to from these chains, and the set they write."""
+    seen: set[str] = set()
+    found = []
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for rule in ruleset.chain(name).rules:
+            if isinstance(rule.action, Goto | Jump):
+                waiting.append(rule.action.chain)
+            if isinstance(rule.action, UpdateSet | AddOnce | DeleteFromSet):
+                found.append((rule, rule.action.set))
+    return found
+
+
+# All that is left, a family's packets to our ports, or all that starts with a word.
+WAY_ON = re.compile(
+    r"|(th dport (\d+|\{ [\d, ]+ \}) )?meta nfproto ipv[46]"
+    r"|((meta l4proto udp )?@th,64,32|meta l4proto tcp @ih,0,32) (0x[0-9a-f]{8}|\{ [0-9a-fx, ]+ \})"
+)
 
 
 def test_only_ways_on_go_uncounted(plan: NftPlan) -> None:
     uncounted = [rule for chain in plan.chains for rule in chain.rules if not rule.counted]
     for rule in uncounted:
         assert rule.action.startswith(("goto ", "jump "))
-        assert re.search(r"^$|^(th dport \S+ )?meta nfproto ipv[46]$|^@th,64,32 {", rule.match)
+        assert WAY_ON.fullmatch(rule.match)
     hooks = [rule for chain in plan.chains if chain.base is not None for rule in chain.rules]
     assert [rule for rule in hooks if rule not in uncounted] == []
     text = transaction_text(plan, Existing())
@@ -175,89 +277,6 @@ def test_another_limit_has_another_set(tmp_path: Path) -> None:
     assert len(buckets("5/second")) == 2
     assert buckets("5/second") == buckets("5/second")
     assert not buckets("5/second") & buckets("6/second")
-
-
-LACKS = ["the kernel has no nft_compat", "the kernel has no xt_string"]
-# What a reply's text teaches, and what waits for that.
-TAUGHT_CHAINS = {"LEARNED", "GUESSES", "REPLIES", "SUCCESS", "LEARN", "REFUSED", "FAILURE"}
-TAUGHT_SETS = {"learned", "pending", "failures", "learn", "trickle", "logins", "loginp"}
-TAUGHT_RULES = {
-    "connections.learned",
-    "encrypted.learned",
-    "scanner.learned",
-    "identity.learned",
-    "rate.pending-register",
-    "rate.pending-invite",
-    "rate.pending-tcp",
-    "replies.udp",
-    "replies.tcp",
-    "host.media-learned",
-}
-EVERY_PORT = "signalling: {udp: [5060], tcp: [5060], tls: [5061]}\n"
-
-
-def without_searches(monkeypatch: pytest.MonkeyPatch, lack: str = LACKS[0]) -> NftablesTarget:
-    monkeypatch.setattr(NftablesBackend, "text_searches", lambda _self: lack)
-    return NftablesTarget()
-
-
-def rule_id(rule: NftRule) -> str:
-    return base_id(rule.comment.removeprefix("sipfw:").partition("#")[0])
-
-
-@pytest.mark.parametrize("lack", LACKS)
-def test_a_missing_string_match_is_told_and_takes_only_what_rests_on_it(
-    lack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ruleset = compile_policy(loaded(tmp_path, "maximum", EVERY_PORT))
-    possible, (warning,) = without_searches(monkeypatch, lack)._possible(ruleset)
-    assert f"no text searches on this kernel ({lack})" in str(warning)
-    whole, found = lower(ruleset), lower(possible)
-    assert whole.texts
-    assert found.texts == ()
-    kept = [chain for chain in whole.chains if chain.name[4:-1] not in TAUGHT_CHAINS]
-    for bare, full in zip(found.chains, kept, strict=True):
-        if full.base is not None:
-            # The ports on which a hook leads on are those of the rules that are left.
-            assert [rule_id(each) for each in bare.rules] == [rule_id(each) for each in full.rules]
-            continue
-        if full.name.startswith("SIP_BANNED"):
-            (wall,) = bare.rules
-            assert (rule_id(wall), wall.match, wall.action) == ("banned.drop", "", "drop")
-            continue
-        lost = [rule for rule in full.rules if rule not in bare.rules]
-        assert bare.rules == tuple(rule for rule in full.rules if rule not in lost)
-        assert {rule_id(each) for each in lost if "_text_" not in each.action} <= TAUGHT_RULES
-    assert found.sets == tuple(
-        item for item in whole.sets if item.name.partition("-")[0].rstrip("46") not in TAUGHT_SETS
-    )
-
-
-@pytest.mark.parametrize("profile", shipped_profiles())
-def test_what_is_left_without_searches_is_sound(profile: str, tmp_path: Path) -> None:
-    assert lint(textless(compile_policy(loaded(tmp_path, profile, EVERY_PORT)))) == []
-
-
-def test_without_searches_the_expectation_is_that_of_the_apply(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ruleset = compile_policy(loaded(tmp_path))
-    bare = textless(ruleset)
-    chosen = without_searches(monkeypatch)
-    assert chosen.expectation(ruleset) == expect_nft(bare, lower(bare))
-    (wall,) = next(c.rules for c in chosen.expectation(ruleset).chains if c.name == "SIP_BANNED")
-    assert wall.summary == "banned source"
-
-
-def test_a_check_returns_what_the_apply_would_warn_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checked: list[NftPlan] = []
-    monkeypatch.setattr(NftablesBackend, "check", lambda _self, plan: checked.append(plan))
-    ruleset = compile_policy(loaded(tmp_path))
-    (warning,) = without_searches(monkeypatch).check(ruleset, Options())
-    assert LACKS[0] in str(warning)
-    assert checked == [lower(textless(ruleset))]
 
 
 def base_chain(*comments: str | None, hook: str = "prerouting", prio: int = -300) -> NftListing:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sipfw.compiler import names
 from sipfw.ruleset.match import Direction, InSet
 from sipfw.ruleset.model import AddressSet, Chain, Layer, Priority, Ruleset, SetKind
-from sipfw.ruleset.rule import Done, Drop, Goto, Origin, Return, Rule
+from sipfw.ruleset.rule import Accept, Done, Drop, Goto, Origin, Reset, Return, Rule
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
@@ -59,25 +59,39 @@ def with_by_hand(ruleset: Ruleset, context: Context, wanted: ByHand) -> Ruleset:
     """
     present = {item.name for item in ruleset.sets}
     if wanted.guests and names.SET_GUESTS not in present:
-        ruleset = _with_guests(ruleset)
+        ruleset = _with_guests(ruleset, context)
     if wanted.blocked and names.SET_BLOCKED not in present:
         ruleset = _with_wall(ruleset, context)
     return ruleset
 
 
-def _with_guests(ruleset: Ruleset) -> Ruleset:
+def _with_guests(ruleset: Ruleset, context: Context) -> Ruleset:
     rules = {
         names.TRUSTED: _guest("trusted.guest"),
         names.ENCRYPTED: _guest("encrypted.guest"),
         names.CONNECTIONS: replace(
             _guest("connections.guest"), action=Return(), summary="trusted for a time by hand"
         ),
+        **{
+            chain: replace(_guest(rule_id), action=_passed(context))
+            for chain, rule_id in (
+                (names.STREAM, "stream.guest"),
+                (names.STREAM_ENCRYPTED, "stream-encrypted.guest"),
+            )
+        },
         # Their failures would be a ban on the day that the trust ends.
-        names.FAILURE: replace(
-            _guest("failure.guests"),
-            matches=(InSet(names.SET_GUESTS, Direction.DESTINATION),),
-            summary="guests sources are not counted",
-        ),
+        **{
+            chain: replace(
+                _guest(rule_id),
+                matches=(InSet(names.SET_GUESTS, Direction.DESTINATION),),
+                summary="guests sources are not counted",
+            )
+            for chain, rule_id in (
+                (names.FAILURE, "failure.guests"),
+                (names.WRONG, "wrong.guests"),
+                (names.UNANSWERED, "unanswered.guests"),
+            )
+        },
     }
     chains = [
         _behind(chain, _PEERS, rules[chain.name]) if chain.name in rules else _with_media(chain)
@@ -116,9 +130,14 @@ def _for_guests(match: Match) -> Match:
 
 
 def _with_wall(ruleset: Ruleset, context: Context) -> Ruleset:
-    rules = {names.TRUSTED: "identity.blocked", names.ENCRYPTED: "encrypted.blocked"}
+    rules = {
+        names.TRUSTED: _to_wall("identity.blocked"),
+        names.ENCRYPTED: _to_wall("encrypted.blocked"),
+        # Connections that the switch has opened are not seen before.
+        names.STREAM: replace(_to_wall("stream.blocked"), action=_end(context)),
+    }
     chains = [
-        _behind(chain, _PEERS | {names.SET_GUESTS}, _to_wall(rules[chain.name]))
+        _behind(chain, _PEERS | {names.SET_GUESTS}, rules[chain.name])
         if chain.name in rules
         else chain
         for chain in ruleset.chains
@@ -145,8 +164,17 @@ def _with_wall(ruleset: Ruleset, context: Context) -> Ruleset:
         _BAN,
         timeout=_DAY,
         size=context.policy.bans.size,
+        prefix=context.source,
     )
     return replace(ruleset, chains=tuple(chains), sets=(*ruleset.sets, blocked))
+
+
+def _passed(context: Context) -> Accept | Done:
+    return Done() if context.policy.signalling.behind else Accept()
+
+
+def _end(context: Context) -> Drop | Reset:
+    return Drop() if context.policy.signalling.behind else Reset()
 
 
 def _to_wall(rule_id: str) -> Rule:

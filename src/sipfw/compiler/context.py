@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.policy.model import Peer, Policy, Transport, UnknownSources
 from sipfw.policy.types import Hostname, Network
-from sipfw.ruleset.match import L4Proto, PortRange, Ports
+from sipfw.ruleset.match import L4Proto, PortRange, Ports, PrefixLengths
 from sipfw.ruleset.rule import Origin
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # ipset's and xt_hashlimit's usual size.
 _FEWEST_BUCKETS = 65536
+_FEWEST_ENTRIES = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,16 @@ class Context:
         """Tell whether only trusted peers may come in."""
         return self.policy.limits.unknown_sources is UnknownSources.DENIED
 
+    @property
+    def source(self) -> PrefixLengths:
+        """How much of an address is one source (`limits.ipv6_prefix`; RFC 6177 for its default)."""
+        return PrefixLengths(32, self.policy.limits.ipv6_prefix)
+
+    @property
+    def probation(self) -> bool:
+        """Tell whether a banned source may prove itself."""
+        return self.bans and self.learning and self.policy.bans.probation
+
     def buckets(self, seconds: int) -> int:
         """Return how many buckets of unknown sources can live at once, as a power of two.
 
@@ -71,6 +82,18 @@ class Context:
         rate = self.policy.limits.aggregate
         wanted = 0 if rate is None else 2 * rate.amount * (seconds + 1) // rate.unit.seconds
         return max(_FEWEST_BUCKETS, 1 << (wanted - 1).bit_length() if wanted else 0)
+
+    def entries(self, seconds: int, share: int = 1) -> int:
+        """Return how many entries of unknown sources a set must hold, as a power of two.
+
+        `share` packets make one. nf_tables takes 8 bytes for each at once (nft_rhash_init makes
+        room for the whole size), so there is no more of them than the cap lets in.
+        """
+        rate = self.policy.limits.aggregate
+        if rate is None:
+            return _FEWEST_BUCKETS
+        wanted = -(-rate.amount * (seconds + 1) // (rate.unit.seconds * share))
+        return max(_FEWEST_ENTRIES, 1 << (wanted - 1).bit_length())
 
     def signalling_ports(self, *transports: Transport) -> tuple[PortRange, ...]:
         """Return the ports of these transports, sorted, adjacent ones joined."""

@@ -1,7 +1,9 @@
 """Logging: what a logged layer drops goes through a chain of its own that logs and then drops.
 
-A chain, and no second rule with the same matches: a look at a bucket costs a token, so each match
-is asked once. Every rule has its own bucket, so that a flood against one hides no other.
+A reset is a drop with an answer.
+
+It is a chain, and no second rule with the same matches: a look at a bucket costs a token, so each
+match is asked once. Every rule has its own bucket, so that a flood against one hides no other.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
-from sipfw.policy.model import LogTo
+from sipfw.policy.logging import LogTo
 from sipfw.ruleset.match import RateWithin
 from sipfw.ruleset.model import Chain
-from sipfw.ruleset.rule import Drop, Goto, Log, Rule
+from sipfw.ruleset.rule import Drop, Goto, Log, Reset, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,7 +42,7 @@ def logged(context: Context, chains: list[Chain]) -> list[Chain]:
         for chain in chains
         if chain.layer.value in layers
         for rule in chain.rules
-        if isinstance(rule.action, Drop)
+        if isinstance(rule.action, Drop | Reset)
     )
     return [item for chain in chains for item in _with_logs(context, chain, prefixes)]
 

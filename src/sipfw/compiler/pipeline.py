@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 from sipfw.compiler.by_hand import NOBODY, with_by_hand
 from sipfw.compiler.context import Context
-from sipfw.compiler.layers.connections import connection_chains
+from sipfw.compiler.layers.banned import banned_chains
 from sipfw.compiler.layers.entry import entry_chains
-from sipfw.compiler.layers.host import host_chains
+from sipfw.compiler.layers.host import host_chains, stream_judgement
 from sipfw.compiler.layers.known import known_chains
 from sipfw.compiler.layers.rates import rate_chains
 from sipfw.compiler.layers.replies import reply_chains
 from sipfw.compiler.layers.scanners import scanner_chains
 from sipfw.compiler.layers.sets import all_sets
 from sipfw.compiler.logged import logged
-from sipfw.compiler.reached import reached
+from sipfw.compiler.reached import asked, reached
 from sipfw.ruleset.model import Ruleset, Sysctl
 
 if TYPE_CHECKING:
@@ -41,15 +41,17 @@ def compile_policy(
     chains = [
         *entry_chains(context),
         *known_chains(context),
+        *banned_chains(context),
         *scanner_chains(context),
         *rate_chains(context),
-        *connection_chains(context),
+        *stream_judgement(context),
         *reply_chains(context),
         *host_chains(context),
     ]
+    used = reached(chains)
     ruleset = Ruleset(
-        tuple(logged(context, reached(chains))),
-        tuple(all_sets(context)),
+        tuple(logged(context, used)),
+        tuple(asked(all_sets(context), used)),
         tuple(_sysctls(context)),
     )
     return with_by_hand(ruleset, context, by_hand)

@@ -13,18 +13,45 @@ from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Goto, Jump, Rule, UpdateS
 if TYPE_CHECKING:
     from sipfw.ruleset.model import Chain, Ruleset
 
-# A reply's method stands in its text. Without it nobody is learned, so no failure may be counted:
-# every login begins with one, and no success would clear it.
+# A reply's method stands in its text, and so do credentials. Without them nobody is learned and no
+# failure may be counted: every login begins with a challenge that looks like one.
 _CHAINS = {
     names.LEARNED,
-    names.GUESSES,
-    names.REPLIES,
+    names.REGISTERED,
+    names.LOGIN,
+    names.ASKED_REGISTER,
+    names.STRANGER_LOGIN,
+    names.TEXTS,
+    names.PROBATION,
     names.SUCCESS,
-    names.LEARN,
     names.REFUSED,
-    names.FAILURE,
+    names.STREAM_REFUSED,
+    names.MASKED_REPLIES,
+    names.STREAM_REGISTERED,
 }
-_SETS = {names.SET_LEARNED, names.SET_PENDING, names.SET_FAILURES}
+_SETS = {
+    names.SET_CALLERS,
+    names.SET_ASKED_REGISTER,
+    names.SET_LEARNED,
+    names.SET_REGISTERED,
+    names.SET_PENDING,
+    names.SET_RINGING,
+    names.SET_DIALLING,
+    names.SET_LOGINS,
+    names.SET_BARE,
+    names.SET_CHALLENGED,
+    names.SET_CHALLENGES,
+    names.SET_NO_REGISTER,
+    names.SET_UNANSWERED,
+    names.SET_FAILURES,
+    names.SET_LEARNED_FAILURES,
+    names.SET_WRONG,
+    names.SET_REFUSED_CALLS,
+    names.SET_SHUT,
+    names.SET_BARRED,
+    names.SET_TRIED,
+    names.SET_MASKED,
+}
 
 
 def textless(ruleset: Ruleset) -> Ruleset:

@@ -8,16 +8,19 @@ new connection, or else the packet is not NEW.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
-from sipfw.compiler.layers.known import ONE_SOURCE, trusted_sets
+from sipfw.compiler.layers.known import trusted_sets
 from sipfw.compiler.layers.rates import NEIGHBOURS
 from sipfw.policy.model import Transport
 from sipfw.ruleset.match import (
     ConnectionsAbove,
     ConntrackState,
+    CountAbove,
     CtState,
+    Direction,
     InSet,
     Interface,
     L4Proto,
@@ -27,13 +30,14 @@ from sipfw.ruleset.match import (
     Protocol,
     TcpSyn,
 )
-from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority
-from sipfw.ruleset.rule import Drop, Jump, Return, Rule
+from sipfw.ruleset.model import Chain, Layer, Priority
+from sipfw.ruleset.rule import AddOnce, Drop, Jump, Return, Rule, UpdateSet
 from sipfw.words import counted
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
-    from sipfw.ruleset.match import PortRange
+    from sipfw.ruleset.match import PortRange, PrefixLengths
+    from sipfw.ruleset.rule import Action
 
 _PLAIN = (Transport.TCP,)
 _ENCRYPTED = (Transport.TLS, Transport.WS, Transport.WSS)
@@ -59,7 +63,7 @@ def connection_rules(context: Context) -> list[Rule]:
     return [
         Rule(
             "connect.tcp",
-            _to(context, match.ranges, TcpSyn(), ConntrackState((CtState.NEW,))),
+            opened_to(context, match.ranges, TcpSyn(), ConntrackState((CtState.NEW,))),
             Jump(names.CONNECTIONS),
             "a connection is opened",
             context.origin("limits", "connlimit"),
@@ -69,7 +73,7 @@ def connection_rules(context: Context) -> list[Rule]:
     ]
 
 
-def _to(context: Context, ranges: tuple[PortRange, ...], *others: Match) -> tuple[Match, ...]:
+def opened_to(context: Context, ranges: tuple[PortRange, ...], *others: Match) -> tuple[Match, ...]:
     """Ask for the port that the sender wrote: in INPUT, REDIRECT may have changed it already.
 
     It comes last: nft 1.0.6 lists `ct original proto-dst` without its protocol where a match of
@@ -82,44 +86,116 @@ def _to(context: Context, ranges: tuple[PortRange, ...], *others: Match) -> tupl
 
 def connection_chains(context: Context) -> list[Chain]:
     """Return the chains of the limits; none where there is nothing to limit."""
-    rules = connection_rules(context)
-    if not rules:
-        return []
-    if not context.policy.signalling.behind:
-        return [_connections(context, Priority.FILTER)]
-    # A switch behind this host is not reached through INPUT, and in FORWARD the port is its own,
-    # behind the jumps that Docker puts in front whenever it starts. A table in mangle costs every
-    # packet some 90 ns, so only these hosts have one.
-    entry = Chain(
-        names.CONNECT,
-        Layer.RATE,
-        "connections, before DNAT leads them on",
-        tuple(rules),
-        Priority.MANGLE,
-        Base(Hook.PREROUTING, Priority.MANGLE),
-    )
-    return [entry, _connections(context, Priority.MANGLE)]
+    return [_connections(context), _completed(context)] if connection_rules(context) else []
 
 
-def _connections(context: Context, priority: Priority) -> Chain:
-    limits = context.policy.limits.connlimit
+def priority(context: Context) -> Priority:
+    """Return where streams are judged.
+
+    A switch behind this host is not reached through INPUT, and in FORWARD the port is its own,
+    behind the jumps that Docker puts in front whenever it starts. A table in mangle costs every
+    packet some 90 ns, so only these hosts have one.
+    """
+    return Priority.MANGLE if context.policy.signalling.behind else Priority.FILTER
+
+
+def _connections(context: Context) -> Chain:
     drops = [
         Rule(
-            f"connlimit.{field.replace('_', '-')}",
-            (ConnectionsAbove(count, prefix),),
+            f"connlimit.{place.field.replace('_', '-')}",
+            # Counted first, also while nobody is crowded: the kernel counts whom it has seen open.
+            (ConnectionsAbove(place.count, place.prefix), InSet(place.crowded)),
             Drop(),
-            f"more than {counted(count, 'connection')} {field.replace('_', ' ')}",
-            context.origin("limits", "connlimit", field),
+            f"more than {counted(place.count, 'connection')} {place.field.replace('_', ' ')}",
+            context.origin("limits", "connlimit", place.field),
         )
-        for field, prefix in (("per_source", ONE_SOURCE), ("per_subnet", NEIGHBOURS))
-        if (count := getattr(limits, field)) is not None
+        for place in _places(context)
     ]
     return Chain(
         names.CONNECTIONS,
         Layer.RATE,
         "unknown sources: connections that they hold",
         (*_immune(context), *drops),
-        priority,
+        priority(context),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One of the two limits, and the sets that tell who has had so many connections stand."""
+
+    field: str
+    count: int
+    prefix: PrefixLengths
+    completed: str
+    crowded: str
+
+
+def _places(context: Context) -> list[_Place]:
+    limits = context.policy.limits.connlimit
+    wanted = [
+        ("per_source", context.source, names.SET_COMPLETED, names.SET_CROWDED),
+        ("per_subnet", NEIGHBOURS, names.SET_COMPLETED_NEAR, names.SET_CROWDED_NEAR),
+    ]
+    return [
+        _Place(field, count, prefix, completed, crowded)
+        for field, prefix, completed, crowded in wanted
+        if (count := getattr(limits, field)) is not None
+    ]
+
+
+def completed_rule(context: Context, prefix: str) -> list[Rule]:
+    """Return the rule that notes a connection once it stands, where a limit counts them."""
+    if not connection_rules(context):
+        return []
+    origin = context.origin("limits", "connlimit")
+    jump = Jump(names.COMPLETED)
+    return [Rule(f"{prefix}.completed", (), jump, "a connection that stands", origin)]
+
+
+def _completed(context: Context) -> Chain:
+    """Count connections that stood, at their first packet.
+
+    The kernel's own count holds half-open ones too, and anybody can forge a SYN: 10 of them would
+    keep a customer out, 30 his subnet. So its count decides only where as many have really stood.
+    """
+    origin = context.origin("limits", "connlimit")
+    rules = [
+        Rule(
+            "completed.before",
+            (InSet(names.SET_OPENED),),
+            Return(),
+            "counted when it was new",
+            origin,
+        ),
+        Rule(
+            "completed.opened", (), UpdateSet(names.SET_OPENED), "a new one, which stands", origin
+        ),
+    ]
+    for place in _places(context):
+        kind = place.field.replace("_", "-")
+        rules += [
+            Rule(
+                f"completed.{kind}",
+                (),
+                AddOnce(place.completed),
+                "connections that stood",
+                origin,
+            ),
+            Rule(
+                f"completed.{kind}-full",
+                (CountAbove(place.completed, place.count - 1, Direction.SOURCE),),
+                UpdateSet(place.crowded),
+                f"as many as may be held have stood, {place.field.replace('_', ' ')}",
+                origin,
+            ),
+        ]
+    return Chain(
+        names.COMPLETED,
+        Layer.RATE,
+        "connections of strangers that stand",
+        tuple(rules),
+        priority(context),
     )
 
 
@@ -132,17 +208,20 @@ def _limited(context: Context) -> bool:
 
 def _immune(context: Context) -> list[Rule]:
     """Leave out whom the layers in raw have let pass without a limit."""
-    return [*_own(context), *_peers(context), *_learned(context)]
+    return [*own_rules(context, "connections"), *_peers(context), *_learned(context)]
 
 
-def _own(context: Context) -> list[Rule]:
+def own_rules(context: Context, prefix: str, action: Action | None = None) -> list[Rule]:
+    """Return the rules that leave out this host, and the switch behind it."""
     places = [("loopback", "lo", context.origin("signalling"))]
     places += [
         (f"behind-{number}", name, context.origin("signalling", "behind"))
         for number, name in enumerate(context.policy.signalling.behind, start=1)
     ]
     return [
-        Rule(f"connections.{what}", (Interface(name),), Return(), f"comes from {name}", origin)
+        Rule(
+            f"{prefix}.{what}", (Interface(name),), action or Return(), f"comes from {name}", origin
+        )
         for what, name, origin in places
     ]
 
@@ -157,7 +236,7 @@ def _peers(context: Context) -> list[Rule]:
             rules.append(
                 Rule(
                     f"connections.{name}",
-                    _to(context, ports, asked) if ports else (asked,),
+                    opened_to(context, ports, asked) if ports else (asked,),
                     Return(),
                     "trusted peer",
                     context.origin("trusted_peers"),

@@ -6,6 +6,8 @@ from sipfw.compiler import names
 from sipfw.compiler.context import Context, join_ports
 from sipfw.compiler.layers.feeds import feed_rules
 from sipfw.compiler.layers.known import trusted_sets
+from sipfw.compiler.layers.scanners import cap_on_strangers
+from sipfw.compiler.layers.signatures import moved_rule
 from sipfw.policy.model import Transport
 from sipfw.ruleset.match import InSet, Interface, L4Proto, Ports, TcpSyn
 from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority
@@ -19,6 +21,8 @@ def entry_chains(context: Context) -> list[Chain]:
     chains = [_prerouting(context)]
     if _encrypted_ports(context).ranges:
         chains.append(_encrypted(context))
+    if not context.denied:
+        chains += _streams(context)
     return chains
 
 
@@ -109,61 +113,94 @@ def _encrypted(context: Context) -> Chain:
         for name in immune
         if name in needed
     ]
+    end = Rule(
+        "encrypted.others",
+        (),
+        Goto(names.STREAMS),
+        "strangers over TLS and WebSocket",
+        context.origin("limits"),
+    )
+    if context.denied:
+        denied = context.origin("limits", "unknown_sources")
+        end = Rule("encrypted.denied", (), Drop(), "unknown sources are denied", denied)
+    return Chain(
+        names.ENCRYPTED,
+        Layer.ENTRY,
+        "TLS and WebSocket: no text to search, only who and how much",
+        (*rules, end),
+        Priority.RAW,
+    )
+
+
+def _streams(context: Context) -> list[Chain]:
+    """TCP of strangers before connection tracking: only what cannot be meant for a victim.
+
+    A ban over TCP rests on a connection that stood, and the cap is for all: no SYN, which anybody
+    can forge, counts against one source. All else is judged behind connection tracking.
+    """
+    rules = [moved_rule(context, "streams")]
     if context.bans:
         rules.append(
             Rule(
-                "encrypted.banned",
-                (InSet(names.SET_BANNED),),
-                # As in SIP_BANNED: a TCP source cannot be spoofed, so nobody is framed here.
-                Drop(),
-                "banned source over TLS or WebSocket",
+                "streams.banned",
+                (InSet(names.SET_BANNED_TCP),),
+                Goto(names.STREAMS_BANNED),
+                "source is banned over TCP",
                 context.origin("bans"),
             )
         )
     if context.learning:
         rules.append(
             Rule(
-                "encrypted.learned",
+                "streams.learned",
                 (InSet(names.SET_LEARNED),),
-                Goto(names.LEARNED),
-                "the switch accepted a request from here before",
+                Done(),
+                "somebody has logged in from here",
                 context.origin("learning"),
             )
         )
-    return Chain(
-        names.ENCRYPTED,
+    summary = "left to connection tracking; what it says is judged behind it"
+    accept = Rule("streams.accept", (), Done(), summary, context.origin("limits"))
+    streams = Chain(
+        names.STREAMS,
         Layer.ENTRY,
-        "TLS and WebSocket: no text to search, only who and how often",
-        (*rules, *_encrypted_unknown(context)),
+        "TCP of strangers: who may connect",
+        (*rules, *feed_rules(context, ".tcp"), *_opening(context), accept),
         Priority.RAW,
     )
+    return [streams, *_streams_banned(context)]
 
 
-def _encrypted_unknown(context: Context) -> list[Rule]:
-    if context.denied:
-        return [
-            Rule(
-                "encrypted.denied",
-                (),
-                Drop(),
-                "unknown sources are denied",
-                context.origin("limits", "unknown_sources"),
-            )
-        ]
+def _opening(context: Context) -> list[Rule]:
+    within = cap_on_strangers(context)
+    if within is None:
+        return []
+    origin = context.origin("limits", "aggregate")
+    what = f"connections of unknown sources together {{}} {within.rate}"
     return [
-        *feed_rules(context, ".tls"),
-        Rule(
-            "encrypted.connect",
-            (TcpSyn(),),
-            Goto(names.RATE_LIMIT),
-            "unknown source opens a connection: limit it",
-            context.origin("limits"),
-        ),
-        Rule(
-            "encrypted.accept",
-            (),
-            Done(),
-            "unknown source on a connection it has opened",
-            context.origin("limits"),
-        ),
+        Rule("streams.within", (TcpSyn(), within), Done(), what.format("within"), origin),
+        Rule("streams.above", (TcpSyn(),), Drop(), what.format("above"), origin),
+    ]
+
+
+def _streams_banned(context: Context) -> list[Chain]:
+    if not context.bans:
+        return []
+    origin = context.origin("bans")
+    proved = Rule(
+        "streams.registered",
+        (InSet(names.SET_REGISTERED),),
+        Done(),
+        "a phone has logged in on this connection",
+        context.origin("learning"),
+    )
+    drop = Rule("streams.drop", (), Drop(), "banned source over TCP", origin)
+    return [
+        Chain(
+            names.STREAMS_BANNED,
+            Layer.BANNED,
+            "sources banned over TCP: connections on which a phone has logged in go on",
+            (*([proved] if context.learning else []), drop),
+            Priority.RAW,
+        )
     ]

@@ -6,7 +6,8 @@ from ipaddress import IPv6Network
 
 from sipfw.compiler import names
 from sipfw.compiler.context import Context, join_ports
-from sipfw.compiler.layers.connections import connection_rules
+from sipfw.compiler.layers.connections import connection_chains, connection_rules
+from sipfw.compiler.layers.streams import stream_chains, stream_rules
 from sipfw.policy.model import MediaFrom
 from sipfw.ruleset.match import (
     Address,
@@ -35,6 +36,23 @@ def host_guarded(context: Context) -> bool:
     return bool(context.policy.admin.networks) and context.policy.host.default_drop
 
 
+def stream_judgement(context: Context) -> list[Chain]:
+    """Return what judges connections and what is said on them, with its own way in where needed."""
+    chains = [*connection_chains(context), *stream_chains(context)]
+    rules = [*connection_rules(context), *stream_rules(context)]
+    if not rules or not context.policy.signalling.behind:
+        return chains
+    entry = Chain(
+        names.CONNECT,
+        Layer.RATE,
+        "connections, before DNAT leads them on",
+        tuple(rules),
+        Priority.MANGLE,
+        Base(Hook.PREROUTING, Priority.MANGLE),
+    )
+    return [entry, *chains]
+
+
 def host_chains(context: Context) -> list[Chain]:
     """Return the input chain, and the host guard where the policy has admin networks."""
     rules = [
@@ -52,7 +70,7 @@ def host_chains(context: Context) -> list[Chain]:
     if not context.policy.signalling.behind:
         # In front of the rule that accepts TCP; UDP has left before.
         place = next((n for n, rule in enumerate(rules) if rule.id == "host.sip-tcp"), len(rules))
-        rules[place:place] = connection_rules(context)
+        rules[place:place] = [*connection_rules(context), *stream_rules(context)]
     chains = []
     if host_guarded(context):
         rules[:0] = _media(context)

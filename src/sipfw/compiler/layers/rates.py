@@ -6,18 +6,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
-from sipfw.compiler.layers.known import ONE_ADDRESS, ONE_SOURCE
+from sipfw.compiler.layers.known import CREDENTIALS, UNCHALLENGED, bare_rule
 from sipfw.policy.model import HashLimit
 from sipfw.ruleset.match import (
+    ONE_ADDRESS,
+    InSet,
     L4Proto,
     PayloadAt,
+    PayloadContains,
     PrefixLengths,
-    Protocol,
     Rate,
     RateAbove,
     RateWithin,
     SeenAtLeast,
-    TcpSyn,
+    StartsWithOneOf,
     TimeUnit,
 )
 from sipfw.ruleset.model import Chain, Layer, Priority
@@ -35,10 +37,15 @@ NEIGHBOURS = PrefixLengths(24, 48)
 _BAN_WRITES = Rate(100, TimeUnit.SECOND)
 _BAN_BURST = 200
 
+# What comes at once is judged before the first refusal is seen. An office that starts up has so
+# many, with the lamp keys of its phones.
+_LOGINS = (Rate(60, TimeUnit.SECOND), 150)
+
 # Seconds of idleness after which a source's bucket is forgotten.
 _IDLE = 60
 
-_REQUESTS = (b"REGISTER ", b"INVITE ")
+# Four bytes, as the switch is let in by them: some take `INVIte` for an INVITE.
+_REQUESTS = {"register": b"REGI", "invite": b"INVI"}
 
 
 def rate_chains(context: Context) -> list[Chain]:
@@ -46,6 +53,18 @@ def rate_chains(context: Context) -> list[Chain]:
     if context.denied:
         return []
     chains = [_rate_limit(context)]
+    if context.learning:
+        chains.append(_stranger_login(context))
+    if _other(context):
+        chains.append(
+            Chain(
+                names.NOTES,
+                Layer.RATE,
+                "what the switch's answer will be judged by",
+                tuple(_notes(context)),
+                Priority.RAW,
+            )
+        )
     if context.policy.limits.recent is not None:
         chains.append(_recent(context))
     if context.bans:
@@ -61,7 +80,7 @@ def _rate_limit(context: Context) -> Chain:
         rules.append(
             Rule(
                 "rate.per-source",
-                (_above(context, "source", limits.per_source, ONE_SOURCE),),
+                (_above(context, "source", limits.per_source, context.source),),
                 Goto(names.BAN) if context.bans else Drop(),
                 f"one source above {limits.per_source.rate}",
                 context.origin("limits", "per_source"),
@@ -89,12 +108,7 @@ def _rate_limit(context: Context) -> Chain:
         )
     rules += _recent_calls(context)
     rules += _methods(context)
-    rules += _pending(context)
-    rules.append(
-        Rule(
-            "rate.accept", (), Done(), "unknown source within its limits", context.origin("limits")
-        )
-    )
+    rules += _other(context) or _notes(context)
     return Chain(
         names.RATE_LIMIT,
         Layer.RATE,
@@ -115,33 +129,31 @@ def _recent_calls(context: Context) -> list[Rule]:
         return []
     origin = context.origin("limits", "recent")
     summary = "requests of one source in the window"
-    rules = [
+    return [
         Rule(
-            f"rate.recent-{start.decode().strip().lower()}",
+            f"rate.recent-{method}",
             (PayloadAt(L4Proto.UDP, start),),
             Jump(names.RECENT),
             summary,
             origin,
         )
-        for start in _REQUESTS
+        for method, start in _REQUESTS.items()
     ]
-    rules.append(Rule("rate.recent-connect", (TcpSyn(),), Jump(names.RECENT), summary, origin))
-    return rules
 
 
 def _methods(context: Context) -> list[Rule]:
     methods = context.policy.limits.methods
     named = {
-        "register": (methods.register_, b"REGISTER "),
-        "invite": (methods.invite, b"INVITE "),
-        "options": (methods.options, b"OPTIONS "),
+        "register": (methods.register_, b"REGI"),
+        "invite": (methods.invite, b"INVI"),
+        "options": (methods.options, b"OPTI"),
     }
-    rules = [
+    return [
         Rule(
             f"rate.method-{name}",
             (
                 PayloadAt(L4Proto.UDP, start),
-                _above(context, f"m-{name[:3]}", bucket, ONE_SOURCE),
+                _above(context, f"m-{name[:3]}", bucket, context.source),
             ),
             Drop(),
             f"{name.upper()} of one source above {bucket.rate}",
@@ -150,48 +162,102 @@ def _methods(context: Context) -> list[Rule]:
         for name, (bucket, start) in named.items()
         if bucket is not None
     ]
-    if methods.other is not None:
-        rules.append(
-            Rule(
-                "rate.method-other",
-                (
-                    Protocol(L4Proto.UDP),
-                    *(PayloadAt(L4Proto.UDP, start, negate=True) for _, start in named.values()),
-                    _above(context, "m-oth", methods.other, ONE_SOURCE),
-                ),
-                Drop(),
-                f"other requests of one source above {methods.other.rate}",
-                context.origin("limits", "methods", "other"),
-            )
-        )
-    return rules
 
 
-def _pending(context: Context) -> list[Rule]:
-    """Remember who asked, so that the switch's answer can be taken as a judgement of it."""
-    if not context.learning:
+def _other(context: Context) -> list[Rule]:
+    """Limit what has no limit of its own. Asked last: what is too short to compare is among it."""
+    bucket = context.policy.limits.methods.other
+    if bucket is None:
         return []
-    origin = context.origin("learning")
-    rules = [
+    origin = context.origin("limits", "methods", "other")
+    return [
         Rule(
-            f"rate.pending-{start.decode().strip().lower()}",
-            (PayloadAt(L4Proto.UDP, start),),
-            UpdateSet(names.SET_PENDING),
-            f"{start.decode().strip()} whose answer will be judged",
+            "rate.method-named",
+            (StartsWithOneOf((b"REGI", b"INVI", b"OPTI")),),
+            Goto(names.NOTES),
+            "REGISTER, INVITE and OPTIONS have limits of their own",
             origin,
-        )
-        for start in _REQUESTS
+        ),
+        Rule(
+            "rate.method-other",
+            (_above(context, "m-oth", bucket, context.source),),
+            Drop(),
+            f"other requests of one source above {bucket.rate}",
+            origin,
+        ),
+        Rule("rate.notes", (), Goto(names.NOTES), "within its limits", origin),
     ]
-    rules.append(
-        Rule(
-            "rate.pending-tcp",
-            (Protocol(L4Proto.TCP),),
-            UpdateSet(names.SET_PENDING),
-            "TCP request whose answer will be judged",
-            origin,
-        )
+
+
+def _notes(context: Context) -> list[Rule]:
+    """Remember who asked, so that the switch's answer can be taken as a judgement of it."""
+    accept = Rule(
+        "rate.accept", (), Done(), "unknown source within its limits", context.origin("limits")
     )
-    return rules
+    if not context.learning:
+        return [accept]
+    origin = context.origin("learning")
+    kept = {"register": names.SET_PENDING, "invite": names.SET_RINGING}
+    return [
+        *(
+            Rule(
+                f"rate.pending-{method}",
+                (PayloadAt(L4Proto.UDP, start),),
+                UpdateSet(kept[method]),
+                f"{method.upper()} whose answer will be judged",
+                origin,
+            )
+            for method, start in _REQUESTS.items()
+        ),
+        Rule(
+            "rate.login",
+            (PayloadContains(CREDENTIALS),),
+            Goto(names.STRANGER_LOGIN),
+            "a login of an unknown source",
+            origin,
+        ),
+        Rule(
+            "rate.unchallenged",
+            (StartsWithOneOf(UNCHALLENGED),),
+            Done(),
+            "carries no login, and is never challenged",
+            origin,
+        ),
+        bare_rule(context, "rate"),
+        accept,
+    ]
+
+
+def _stranger_login(context: Context) -> Chain:
+    """Hold a guesser where the ban set is full or bans are written more slowly than he guesses."""
+    origin = context.origin("learning", "failures")
+    barred = Rule(
+        "rate.barred",
+        (InSet(names.SET_BARRED),),
+        Drop(),
+        "too many wrong passwords from this source",
+        origin,
+    )
+    rate, burst = _LOGINS
+    bucket = RateAbove("ulogin", rate, burst, context.source)
+    above = Rule(
+        "rate.logins",
+        (replace(bucket, table_size=context.buckets(bucket.lifetime)),),
+        Drop(),
+        f"logins of one unknown source above {rate}",
+        origin,
+    )
+    return Chain(
+        names.STRANGER_LOGIN,
+        Layer.RATE,
+        "logins of unknown sources",
+        (
+            *([barred] if context.bans else []),
+            above,
+            Rule("rate.to-login", (), Goto(names.LOGIN), "a login to be judged", origin),
+        ),
+        Priority.RAW,
+    )
 
 
 def _recent(context: Context) -> Chain:
@@ -213,6 +279,7 @@ def _recent(context: Context) -> Chain:
                         recent.hits,
                         recent.seconds,
                         context.buckets(recent.seconds),
+                        context.source,
                     ),
                 ),
                 Drop(),
@@ -222,7 +289,7 @@ def _recent(context: Context) -> Chain:
             Rule(
                 "recent.record",
                 (),
-                Record(names.LIST_RECENT),
+                Record(names.LIST_RECENT, context.source),
                 "request noted for the window",
                 origin,
             ),

@@ -1,14 +1,20 @@
-"""Reply layer: the switch's answers tell who is good and who guesses.
+"""Reply layer: what the switch sends, and to which judgement each of it leads.
 
-A 200 to a REGISTER or INVITE teaches; 401, 403, 404 and 407 count as failures. A digest login
-begins with one 401, so only failures without a success in between lead to a ban.
+Datagrams are an answer or a request from their first byte. A stream may be cut anywhere, by the
+receiver's window too, so refusals are searched in whole segments.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sipfw.compiler import names
 from sipfw.compiler.context import Context, join_ports
 from sipfw.compiler.layers.known import trusted_sets
+from sipfw.compiler.layers.lessons import lesson_chains
+from sipfw.compiler.layers.outward import outward_chains, outward_rules
+from sipfw.compiler.layers.scanners import KNOWN_STARTS, OPTIONS
+from sipfw.compiler.layers.verdicts import verdict_chains
 from sipfw.policy.model import Transport
 from sipfw.ruleset.match import (
     CountAbove,
@@ -19,21 +25,20 @@ from sipfw.ruleset.match import (
     PayloadAt,
     PayloadContains,
     Ports,
-    Rate,
-    RateWithin,
-    TimeUnit,
+    StartsWithOneOf,
 )
 from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority
 from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Done, Goto, NoTrack, Rule, UpdateSet
-from sipfw.words import counted, span_text
+
+if TYPE_CHECKING:
+    from sipfw.ruleset.match import Match
+    from sipfw.ruleset.rule import Action
 
 _DST = Direction.DESTINATION
-_FAILURE_CODES = ("401", "403", "404", "407")
-_PLAIN = ((Transport.UDP, L4Proto.UDP), (Transport.TCP, L4Proto.TCP))
 
-# Replies follow requests, so this is what a spoofer could make the switch ban at most.
-_BAN_WRITES = Rate(100, TimeUnit.SECOND)
-_BAN_BURST = 200
+# A WebSocket client masks what it sends (RFC 6455, 5.3), so nobody can tell a login from the
+# request before it: every refusal counts, and a phone has one with each of its keys.
+_MASKED_FAILURES = 6
 
 
 def reply_chains(context: Context) -> list[Chain]:
@@ -41,10 +46,15 @@ def reply_chains(context: Context) -> list[Chain]:
     entry = _output(context)
     if not context.learning:
         return [entry] if len(entry.rules) > 1 else []
-    chains = [entry, *_behind(context), _replies(context), _success(context), _learn(context)]
+    chains = [entry, *_behind(context), _replies(context), _stream_replies(context)]
     if context.bans:
-        chains += [_refused(context), _failure(context)]
-    return chains
+        chains += [_stream_refused(context), *_masked(context)]
+    return [
+        *chains,
+        *outward_chains(context),
+        *lesson_chains(context),
+        *verdict_chains(context),
+    ]
 
 
 def _output(context: Context) -> Chain:
@@ -70,6 +80,7 @@ def _output(context: Context) -> Chain:
         )
     if context.learning:
         rules += _signalling(context, "replies")
+        rules += outward_rules(context, "replies")
     return Chain(
         names.OUTPUT,
         Layer.REPLIES,
@@ -82,15 +93,21 @@ def _output(context: Context) -> Chain:
 
 def _signalling(context: Context, prefix: str) -> list[Rule]:
     """Find SIP by its source port: media of a caller, sent back to him, may look like an answer."""
+    ways = [
+        ("udp", L4Proto.UDP, Transport.UDP, names.REPLIES),
+        ("tcp", L4Proto.TCP, Transport.TCP, names.STREAM_REPLIES),
+    ]
+    if context.bans:
+        ways.append(("ws", L4Proto.TCP, Transport.WS, names.MASKED_REPLIES))
     return [
         Rule(
-            f"{prefix}.{transport}",
+            f"{prefix}.{name}",
             (Ports(proto, ports, Direction.SOURCE),),
-            Goto(names.REPLIES),
-            f"what the switch sends over {transport.upper()}",
+            Goto(chain),
+            f"what the switch sends over {name.upper()}",
             context.origin("learning"),
         )
-        for transport, proto in _PLAIN
+        for name, proto, transport, chain in ways
         if (ports := context.signalling_ports(transport))
     ]
 
@@ -106,159 +123,197 @@ def _behind(context: Context) -> list[Chain]:
             names.SWITCH,
             Layer.REPLIES,
             "what a switch behind this host sends: never limited",
-            (*_signalling(context, "switch"), other),
+            (*_signalling(context, "switch"), *outward_rules(context, "switch"), other),
             Priority.RAW,
         )
     ]
 
 
+def _rule(
+    context: Context,
+    rule_id: str,
+    matches: tuple[Match, ...],
+    action: Action,
+    summary: str,
+) -> Rule:
+    return Rule(rule_id, matches, action, summary, context.origin("learning"))
+
+
 def _replies(context: Context) -> Chain:
-    origin = context.origin("learning")
-    rules = [
-        Rule(
-            f"replies.ok-{proto}",
-            (PayloadAt(proto, b"SIP/2.0 200"), InSet(names.SET_PENDING, _DST)),
-            Goto(names.SUCCESS),
-            f"200 to a source that asked over {proto.upper()}",
-            origin,
-        )
-        for _, proto in _PLAIN
-    ]
-    if context.bans:
-        rules += [
-            Rule(
-                f"replies.4xx-{proto}",
-                (PayloadAt(proto, b"SIP/2.0 40"),),
-                Goto(names.REFUSED),
-                f"refusal over {proto.upper()}",
-                origin,
-            )
-            for _, proto in _PLAIN
-        ]
-    rules.append(Rule("replies.other", (), Done(), "requests and other replies", origin))
+    success = _rule(
+        context,
+        "replies.2xx-udp",
+        (PayloadAt(L4Proto.UDP, b"SIP/2.0 2"),),
+        Goto(names.SUCCESS),
+        "success over UDP",
+    )
+    refusal = _rule(
+        context,
+        "replies.4xx-udp",
+        (PayloadAt(L4Proto.UDP, b"SIP/2.0 40"),),
+        Goto(names.REFUSED),
+        "refusal over UDP",
+    )
     return Chain(
         names.REPLIES,
         Layer.REPLIES,
-        "the switch's judgement of a source",
-        tuple(rules),
-        Priority.RAW,
-    )
-
-
-def _success(context: Context) -> Chain:
-    origin = context.origin("learning")
-    rules = [
-        # The method ends the reply's CSeq line: a 200 to OPTIONS says nothing about its sender.
-        Rule(
-            f"success.{method.lower()}",
-            (PayloadContains(f" {method}\r\n".encode()),),
-            Goto(names.LEARN),
-            f"200 to a {method}",
-            origin,
-        )
-        for method in ("REGISTER", "INVITE")
-    ]
-    rules.append(Rule("success.other", (), Done(), "200 to another method", origin))
-    return Chain(
-        names.SUCCESS,
-        Layer.REPLIES,
-        "only success of REGISTER and INVITE teaches",
-        tuple(rules),
-        Priority.RAW,
-    )
-
-
-def _learn(context: Context) -> Chain:
-    origin = context.origin("learning", "registered_ttl")
-    rules = [
-        Rule(
-            "learn.add",
-            (),
-            UpdateSet(names.SET_LEARNED, _DST),
-            "source learned from the switch's answer",
-            origin,
-        )
-    ]
-    if context.bans:
-        rules += [
-            Rule(
-                f"learn.clear-{name}",
-                (),
-                DeleteFromSet(name, _DST),
-                f"source leaves the {name}",
-                origin,
-            )
-            for name in (names.SET_FAILURES, names.SET_BANNED)
-        ]
-    return Chain(
-        names.LEARN,
-        Layer.REPLIES,
-        "the source proved itself: learn it, forgive its failures",
-        tuple(rules),
-        Priority.RAW,
-    )
-
-
-def _refused(context: Context) -> Chain:
-    origin = context.origin("learning", "failures")
-    rules = [
-        Rule(
-            f"refused.{code}-{proto}",
-            (PayloadAt(proto, f"SIP/2.0 {code}".encode()),),
-            Goto(names.FAILURE),
-            f"{code} over {proto.upper()}",
-            origin,
-        )
-        for code in _FAILURE_CODES
-        for _, proto in _PLAIN
-    ]
-    rules.append(Rule("refused.other", (), Done(), "a refusal that is nobody's fault", origin))
-    return Chain(
-        names.REFUSED,
-        Layer.REPLIES,
-        "which refusals count as failures",
-        tuple(rules),
-        Priority.RAW,
-    )
-
-
-def _failure(context: Context) -> Chain:
-    learning = context.policy.learning
-    origin = context.origin("learning", "failures")
-    failures = counted(learning.failures, "failure")
-    rules = [
-        Rule(
-            f"failure.{name}",
-            (InSet(name, _DST),),
-            Done(),
-            f"{name} sources are not counted",
-            origin,
-        )
-        for name in (*sorted(trusted_sets(context)), names.SET_LEARNED)
-    ]
-    rules += [
-        Rule(
-            "failure.count",
-            (),
-            AddOnce(names.SET_FAILURES, _DST),
-            "failure of an unknown source",
-            origin,
-        ),
-        Rule(
-            "failure.ban",
-            (
-                CountAbove(names.SET_FAILURES, learning.failures - 1, _DST),
-                RateWithin(_BAN_WRITES, _BAN_BURST),
+        "the switch's datagrams: what it answers, and whom it asks",
+        (
+            success,
+            *([refusal] if context.bans else []),
+            _rule(
+                context,
+                "replies.1xx-udp",
+                (PayloadAt(L4Proto.UDP, b"SIP/2.0 1"),),
+                Done(),
+                "no final answer",
             ),
-            UpdateSet(names.SET_BANNED, _DST),
-            f"source banned after {failures} in {span_text(learning.window)}",
-            origin,
+            _rule(
+                context,
+                "replies.final-udp",
+                (PayloadAt(L4Proto.UDP, b"SIP/"),),
+                DeleteFromSet(names.SET_BARE, _DST),
+                "another final answer: leaves bare",
+            ),
+            *_asked(context, L4Proto.UDP),
+            _rule(context, "replies.other", (), Done(), "other replies"),
         ),
-    ]
-    return Chain(
-        names.FAILURE,
-        Layer.REPLIES,
-        "failures without success lead to a ban",
-        tuple(rules),
         Priority.RAW,
     )
+
+
+def _asked(context: Context, proto: L4Proto) -> list[Rule]:
+    """Only requests: what a switch sends to keep a way open asks nothing."""
+    words = StartsWithOneOf((*KNOWN_STARTS, OPTIONS), proto)
+    return [
+        _rule(
+            context,
+            f"replies.asks-{proto}",
+            (words,),
+            UpdateSet(names.SET_ASKED, _DST),
+            f"the switch's own request over {proto.upper()}: its answers may come",
+        ),
+        _rule(
+            context,
+            f"replies.registers-{proto}",
+            (PayloadAt(proto, b"REGI"),),
+            UpdateSet(names.SET_ASKED_REGISTER, _DST),
+            f"the switch's own REGISTER over {proto.upper()}",
+        ),
+    ]
+
+
+def _stream_replies(context: Context) -> Chain:
+    peers = [
+        _rule(
+            context,
+            f"stream.to-{name}",
+            (InSet(name, _DST, hot=True),),
+            Done(),
+            "to a trusted peer",
+        )
+        for name in (names.SET_TRUSTED, names.SET_TRUSTED_TIERS)
+        if name in trusted_sets(context)
+    ]
+    refusal = _rule(
+        context,
+        "stream.4xx",
+        (PayloadContains(b"SIP/2.0 40"),),
+        Goto(names.STREAM_REFUSED),
+        "a refusal in the segment",
+    )
+    return Chain(
+        names.STREAM_REPLIES,
+        Layer.REPLIES,
+        "the switch's segments: refusals anywhere in them, success at their start",
+        (
+            *peers,
+            *([refusal] if context.bans else []),
+            _rule(
+                context,
+                "stream.2xx",
+                (PayloadAt(L4Proto.TCP, b"SIP/2.0 2"),),
+                Goto(names.SUCCESS),
+                "success over TCP",
+            ),
+            *_asked(context, L4Proto.TCP),
+            _rule(context, "stream.other", (), Done(), "other segments"),
+        ),
+        Priority.RAW,
+    )
+
+
+def _stream_refused(context: Context) -> Chain:
+    codes = {
+        "401": names.CHALLENGE,
+        "407": names.CHALLENGE,
+        "403": names.FORBIDDEN,
+        "404": names.PROBED,
+    }
+    return Chain(
+        names.STREAM_REFUSED,
+        Layer.REPLIES,
+        "which refusal a segment holds",
+        (
+            *(
+                _rule(
+                    context,
+                    f"stream.{code}",
+                    (PayloadContains(f"SIP/2.0 {code}".encode()),),
+                    Goto(chain),
+                    f"{code} over TCP",
+                )
+                for code, chain in codes.items()
+            ),
+            _rule(context, "stream.4xx-other", (), Done(), "a refusal that is nobody's fault"),
+        ),
+        Priority.RAW,
+    )
+
+
+def _masked(context: Context) -> list[Chain]:
+    if not context.signalling_ports(Transport.WS):
+        return []
+    refusals = [
+        _rule(
+            context,
+            f"masked.{code}",
+            (PayloadContains(f"SIP/2.0 {code}".encode()),),
+            Goto(names.MASKED_REFUSED),
+            f"{code} over WebSocket",
+        )
+        for code in ("401", "403", "407")
+    ]
+    most = _MASKED_FAILURES * context.policy.learning.failures
+    return [
+        Chain(
+            names.MASKED_REPLIES,
+            Layer.REPLIES,
+            "the switch's WebSocket frames",
+            (*refusals, _rule(context, "masked.other", (), Done(), "other frames")),
+            Priority.RAW,
+        ),
+        Chain(
+            names.MASKED_REFUSED,
+            Layer.REPLIES,
+            "refusals over WebSocket, challenges among them",
+            (
+                _rule(
+                    context,
+                    "masked.count",
+                    (),
+                    AddOnce(names.SET_MASKED, _DST),
+                    "refusal on a WebSocket connection",
+                ),
+                _rule(
+                    context,
+                    "masked.shut",
+                    (CountAbove(names.SET_MASKED, most - 1, _DST),),
+                    UpdateSet(names.SET_SHUT, _DST),
+                    f"connection shut after {most} refusals",
+                ),
+                _rule(context, "masked.done", (), Done(), "counted"),
+            ),
+            Priority.RAW,
+        ),
+    ]

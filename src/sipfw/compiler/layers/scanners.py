@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
 from sipfw.compiler.layers.feeds import feed_rules
-from sipfw.policy.signatures import Signature, select, shipped_signatures
+from sipfw.compiler.layers.signatures import DIGITS, moved_rule, signature_chains
 from sipfw.ruleset.match import (
     InSet,
     L4Proto,
@@ -18,25 +18,23 @@ from sipfw.ruleset.match import (
     PayloadAt,
     PayloadContains,
     Protocol,
+    Rate,
+    RateAbove,
     RateWithin,
-    ShorterThan,
     StartsWithOneOf,
     TimeUnit,
 )
 from sipfw.ruleset.model import Chain, Layer, Priority
-from sipfw.ruleset.rule import Drop, Goto, Rule
+from sipfw.ruleset.rule import Done, Drop, Goto, Rule
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
+    from sipfw.ruleset.rule import Origin
 
-# "SIP/2.0 200" and "BYE sip:a@b" have 11 bytes; less is no SIP message (RFC 3261, 7.1 and 7.2).
-_SHORTEST_MESSAGE = 11
-
-# How the methods of RFC 3261, 3262, 3265, 3311, 3428, 3515, 3903 and 6086 and a response begin,
-# commonest first. Four bytes are one comparison; what a longer one would find more is no attack.
-_KNOWN_STARTS = (
+# How the methods of RFC 3261, 3262, 3265, 3311, 3428, 3515, 3903 and 6086 begin, commonest first.
+# Four bytes are one comparison; what a longer one would find more is no attack.
+KNOWN_STARTS = (
     b"REGI",
-    b"SIP/",
     b"INVI",
     b"ACK ",
     b"BYE ",
@@ -50,17 +48,24 @@ _KNOWN_STARTS = (
     b"UPDA",
     b"REFE",
 )
-_OPTIONS = b"OPTIONS "
+OPTIONS = b"OPTI"
+_WITHIN_CALLS = (b"ACK ", b"BYE ", b"CANC", b"INFO", b"PRAC", b"UPDA")
+RESPONSE = b"SIP/"
+
+# What the switch has asked may be answered. More than a switch dials, less than a flood.
+_ANSWERS = (Rate(500, TimeUnit.SECOND), 1000)
 
 
 def scanner_chains(context: Context) -> list[Chain]:
     """Return the chains for strangers; none where unknown sources are denied."""
     if context.denied:
         return []
-    chains = [_sources(context), _signature_chain(context)]
+    chains = [_sources(context), *signature_chains(context)]
     scanners = context.policy.scanners
     if scanners.block_options or scanners.block_unknown_methods:
         chains.insert(0, _scanner_block(context))
+    if context.learning:
+        chains[:0] = _answers(context)
     return chains
 
 
@@ -70,49 +75,163 @@ def strangers_ways(context: Context) -> list[Rule]:
     These rules end SIP_TRUSTED: a chain of their own would cost every stranger one more goto.
     """
     scanners = context.policy.scanners
-    summary = "OPTIONS or no SIP: only of sources that the switch knows"
     rules = []
     if scanners.block_unknown_methods:
         origin = context.origin("scanners", "block_unknown_methods")
-        words = _KNOWN_STARTS if scanners.block_options else (*_KNOWN_STARTS, _OPTIONS[:4])
-        rules = [
-            Rule(
-                "scanner.request",
-                (StartsWithOneOf(words),),
-                Goto(names.SOURCES),
-                "starts like a request or a response",
-                origin,
-            ),
-            Rule(
-                "scanner.probe",
-                (Protocol(L4Proto.UDP),),
-                Goto(names.SCANNER_BLOCK),
-                summary,
-                origin,
-            ),
+        words = KNOWN_STARTS if scanners.block_options else (*KNOWN_STARTS, OPTIONS)
+        rules += [
+            _to_sources((StartsWithOneOf(words),), "starts like a request", origin),
+            *_to_answers(context),
+            _to_block((Protocol(L4Proto.UDP),), origin),
         ]
-    elif scanners.block_options:
+    else:
         origin = context.origin("scanners", "block_options")
-        options = (PayloadAt(L4Proto.UDP, _OPTIONS),)
-        rules = [Rule("scanner.probe", options, Goto(names.SCANNER_BLOCK), summary, origin)]
+        rules += _to_answers(context)
+        if scanners.block_options:
+            rules.append(_to_block((PayloadAt(L4Proto.UDP, OPTIONS),), origin))
+        udp = (Protocol(L4Proto.UDP),)
+        rules.append(_to_sources(udp, "every other datagram", origin))
     rules.append(
         Rule(
             "trusted.others",
             (),
-            Goto(names.SOURCES),
-            "everything else, TCP among it",
+            Goto(names.STREAMS),
+            "TCP",
             context.origin("scanners"),
         )
     )
     return rules
 
 
+def _to_sources(matches: tuple[Match, ...], summary: str, origin: Origin) -> Rule:
+    return Rule("scanner.request", matches, Goto(names.SOURCES), summary, origin)
+
+
+def _to_answers(context: Context) -> list[Rule]:
+    """Lead responses to who was asked; without learning nobody knows, and they are limited."""
+    chain = names.ANSWERS if context.learning else names.SOURCES
+    origin = context.origin("learning")
+    matches = (StartsWithOneOf((RESPONSE,)),)
+    return [Rule("scanner.response", matches, Goto(chain), "starts like a response", origin)]
+
+
+def _to_block(matches: tuple[Match, ...], origin: Origin) -> Rule:
+    summary = "OPTIONS or no SIP: only of sources that the switch knows"
+    return Rule("scanner.probe", matches, Goto(names.SCANNER_BLOCK), summary, origin)
+
+
+def _answers(context: Context) -> list[Chain]:
+    """Only who was asked may answer: proxies forward a response to whom its second Via names."""
+    origin = context.origin("learning")
+    rate, burst = _ANSWERS
+    return [
+        Chain(
+            names.ANSWERS,
+            Layer.SCANNER,
+            "responses: of sources that the switch has asked",
+            (
+                Rule(
+                    "answers.asked",
+                    (InSet(names.SET_ASKED),),
+                    Goto(names.ASKED),
+                    "the switch has sent a request there",
+                    origin,
+                ),
+                Rule(
+                    "answers.learned",
+                    (InSet(names.SET_LEARNED),),
+                    Goto(names.LEARNED),
+                    "response of a learned source",
+                    origin,
+                ),
+                Rule("answers.drop", (), Drop(), "response that nobody asked for", origin),
+            ),
+            Priority.RAW,
+        ),
+        Chain(
+            names.ASKED,
+            Layer.LEARNED,
+            "what the switch has asked is answered, whoever is asked",
+            (
+                moved_rule(context, "asked"),
+                Rule(
+                    "asked.ceiling",
+                    (RateAbove("asked", rate, burst, context.source),),
+                    Drop(),
+                    f"responses above {rate}",
+                    origin,
+                ),
+                Rule(
+                    "asked.method",
+                    (PayloadContains(b"REGISTER"),),
+                    Goto(names.ASKED_METHOD),
+                    "names REGISTER, in Allow mostly",
+                    origin,
+                ),
+                Rule("asked.accept", (), Done(), "response, delivered", origin),
+            ),
+            Priority.RAW,
+        ),
+        *_asked_to_register(context),
+    ]
+
+
+def _asked_to_register(context: Context) -> list[Chain]:
+    """Let only those answer a REGISTER to whom the switch has sent one.
+
+    A proxy forwards an answer to its second Via: whoever gets himself asked anything would let
+    his own REGISTER succeed.
+    """
+    origin = context.origin("learning")
+    ends = [
+        Rule(
+            f"asked.register-{digit}",
+            (PayloadContains(f"{digit} REGISTER".encode()),),
+            Goto(names.ASKED_REGISTER),
+            "answer to a REGISTER",
+            origin,
+        )
+        for digit in DIGITS
+    ]
+    accept = Rule("asked.other", (), Done(), "answer to another request", origin)
+    asked = Rule(
+        "asked.to-register",
+        (InSet(names.SET_ASKED_REGISTER),),
+        Done(),
+        "the switch has sent a REGISTER there",
+        origin,
+    )
+    drop = Rule("asked.forged", (), Drop(), "answer to a REGISTER that nobody sent", origin)
+    summary = "answers to REGISTERs: of those whom the switch has sent one"
+    return [
+        Chain(names.ASKED_METHOD, Layer.LEARNED, summary, (*ends, accept), Priority.RAW),
+        Chain(names.ASKED_REGISTER, Layer.LEARNED, summary, (asked, drop), Priority.RAW),
+    ]
+
+
 def _scanner_block(context: Context) -> Chain:
     scanners = context.policy.scanners
-    rules = [_learned(context, "scanner.learned")] if context.learning else []
+    rules = []
+    if context.learning:
+        caller = Rule(
+            "scanner.caller",
+            (PayloadAt(L4Proto.UDP, OPTIONS), InSet(names.SET_CALLERS)),
+            Goto(names.SIGNATURES),
+            "the switch has answered a call from here: a stranger, who may ask whether it is there",
+            context.origin("learning"),
+        )
+        rules = [_learned(context, "scanner.learned"), caller]
     if scanners.block_options:
-        matches = (PayloadAt(L4Proto.UDP, _OPTIONS),) if scanners.block_unknown_methods else ()
-        rules.append(_drop_options(context, L4Proto.UDP, matches))
+        matches = (PayloadAt(L4Proto.UDP, OPTIONS),) if scanners.block_unknown_methods else ()
+        rules.append(
+            Rule(
+                "scanner.options-udp",
+                matches,
+                Drop(),
+                "OPTIONS from an unknown source over UDP",
+                context.origin("scanners", "block_options"),
+            )
+        )
     if scanners.block_unknown_methods:
         rules.append(
             Rule(
@@ -137,23 +256,13 @@ def _learned(context: Context, rule_id: str) -> Rule:
         rule_id,
         (InSet(names.SET_LEARNED),),
         Goto(names.LEARNED),
-        "the switch accepted a request from here before",
+        "somebody has logged in from here",
         context.origin("learning"),
     )
 
 
-def _drop_options(context: Context, proto: L4Proto, matches: tuple[Match, ...]) -> Rule:
-    return Rule(
-        f"scanner.options-{proto}",
-        matches,
-        Drop(),
-        f"OPTIONS from an unknown source over {proto.upper()}",
-        context.origin("scanners", "block_options"),
-    )
-
-
 def _sources(context: Context) -> Chain:
-    """Banned before learned; nobody is both, success takes a source off the bans."""
+    """Banned before learned: who is both has guessed, and its registered phones go on."""
     rules = []
     if context.bans:
         rules.append(
@@ -179,8 +288,8 @@ def _sources(context: Context) -> Chain:
 
 def _aggregate(context: Context) -> list[Rule]:
     """A cap before the costly tests: a flood from a million spoofed addresses stops here."""
-    rate = context.policy.limits.aggregate
-    if rate is None:
+    within = cap_on_strangers(context)
+    if within is None:
         return [
             Rule(
                 "scanner.uncapped",
@@ -190,84 +299,40 @@ def _aggregate(context: Context) -> list[Rule]:
                 context.origin("limits", "aggregate"),
             )
         ]
-    burst = max(
-        1, rate.amount if rate.unit is TimeUnit.SECOND else rate.amount // rate.unit.seconds
-    )
     origin = context.origin("limits", "aggregate")
+    rate = within.rate
     return [
         Rule(
             "aggregate.within",
-            (RateWithin(rate, burst),),
+            (within,),
             Goto(names.SIGNATURES),
             f"unknown sources together within {rate}",
             origin,
         ),
+        *_callers(context),
         Rule("aggregate.above", (), Drop(), f"unknown sources together above {rate}", origin),
     ]
 
 
-def _signature_chain(context: Context) -> Chain:
-    short = Rule(
-        "scanner.short",
-        (Protocol(L4Proto.UDP), ShorterThan(_SHORTEST_MESSAGE)),
-        Drop(),
-        "datagram too short to be SIP",
-        context.origin("scanners"),
-    )
-    clean = Rule(
-        "scanner.clean",
-        (),
-        Goto(names.RATE_LIMIT),
-        "nothing of a scanner found: limit it",
-        context.origin("limits", "unknown_sources"),
-    )
-    first = [short]
-    if context.policy.scanners.block_options:
-        first.append(_drop_options(context, L4Proto.TCP, (PayloadAt(L4Proto.TCP, _OPTIONS),)))
-    signatures = _signatures(context)
-    first += _at_start(context, [s for s in signatures if s.offset_zero])
-    texts = _anywhere(context, [s for s in signatures if not s.offset_zero])
-    return Chain(
-        names.SIGNATURES,
-        Layer.SCANNER,
-        "texts that only scanners send; dropped without an answer",
-        (*first, *texts, clean),
-        Priority.RAW,
-    )
-
-
-def _signatures(context: Context) -> list[Signature]:
-    scanners = context.policy.scanners
-    if not scanners.signatures:
+def _callers(context: Context) -> list[Rule]:
+    """Let a call go on while strangers exceed their cap; a flood pays one comparison for it."""
+    if not context.learning:
         return []
-    agents = scanners.user_agents
-    chosen = select(shipped_signatures(), agents.add, agents.remove, agents.optional).signatures
-    if scanners.block_options:
-        return [s for s in chosen if not (s.offset_zero and s.pattern.startswith(b"OPTIONS "))]
-    return list(chosen)
-
-
-def _at_start(context: Context, signatures: list[Signature]) -> list[Rule]:
     return [
         Rule(
-            f"scanner.line.{signature.id}",
-            (PayloadAt(L4Proto.UDP, signature.pattern),),
-            Drop(),
-            f"request line of {signature.text}",
-            context.origin("scanners", "signatures"),
+            "aggregate.caller",
+            (StartsWithOneOf(_WITHIN_CALLS), InSet(names.SET_CALLERS)),
+            Goto(names.SIGNATURES),
+            "within a call that the switch has answered",
+            context.origin("learning"),
         )
-        for signature in signatures
     ]
 
 
-def _anywhere(context: Context, signatures: list[Signature]) -> list[Rule]:
-    return [
-        Rule(
-            f"scanner.ua.{signature.id}",
-            (PayloadContains(signature.pattern),),
-            Drop(),
-            f"scanner text {signature.text}",
-            context.origin("scanners", "user_agents"),
-        )
-        for signature in signatures
-    ]
+def cap_on_strangers(context: Context) -> RateWithin | None:
+    """Return the limit of all unknown sources together, None where the policy has none."""
+    rate = context.policy.limits.aggregate
+    if rate is None:
+        return None
+    seconds = rate.unit.seconds
+    return RateWithin(rate, max(1, rate.amount if seconds == 1 else rate.amount // seconds))

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
+from sipfw.compiler.layers.evidence_sets import evidence_sets
 from sipfw.compiler.layers.feeds import feed_sets
 from sipfw.compiler.layers.known import trusted_sets
 from sipfw.policy.model import MediaFrom, Peer, Transport
@@ -30,7 +31,7 @@ def all_sets(context: Context) -> list[AddressSet]:
         *_tiers(context),
         *feed_sets(context),
         *_host(context),
-        *_dynamic(context),
+        *evidence_sets(context),
     ]
 
 
@@ -80,12 +81,12 @@ def _trusted(context: Context) -> list[AddressSet]:
             for name, items in _endpoints(peer, addresses).items():
                 endpoints[name] += items
         else:
-            for name in _network_sets(peer):
+            for name in _network_sets(context, peer):
                 networks[name] += addresses
     resolved = {
         name
         for peer in _named(context)
-        for name in (_endpoints(peer, []) if peer.source_ports else _network_sets(peer))
+        for name in (_endpoints(peer, []) if peer.source_ports else _network_sets(context, peer))
     }
     origin = context.origin("trusted_peers")
     summaries = {
@@ -126,10 +127,11 @@ def _collapsed_endpoints(endpoints: list[Endpoint]) -> tuple[Endpoint, ...]:
     return tuple(sorted(found, key=str))
 
 
-def _network_sets(peer: Peer) -> list[str]:
+def _network_sets(context: Context, peer: Peer) -> list[str]:
     transports = set(peer.transports)
     if not transports:
-        return [names.SET_TRUSTED if peer.tier is None else names.SET_TRUSTED_TIERS]
+        capped = peer.tier is not None and context.policy.tiers.enforce
+        return [names.SET_TRUSTED_TIERS if capped else names.SET_TRUSTED]
     found = []
     if Transport.UDP in transports:
         found.append(names.SET_TRUSTED_UDP)
@@ -172,6 +174,8 @@ def _named(context: Context) -> list[Peer]:
 
 
 def _tiers(context: Context) -> list[AddressSet]:
+    if not context.policy.tiers.enforce:
+        return []
     members: dict[str, list[Network]] = defaultdict(list)
     for peer in context.policy.trusted_peers:
         if peer.tier is not None:
@@ -217,47 +221,3 @@ def _host(context: Context) -> list[AddressSet]:
                 )
             )
     return found
-
-
-def _dynamic(context: Context) -> list[AddressSet]:
-    policy = context.policy
-    learning, bans = policy.learning, policy.bans
-    origin = context.origin("learning")
-    found = []
-    if context.learning:
-        found += [
-            _hosts(
-                context,
-                names.SET_LEARNED,
-                "sources that the switch accepted",
-                learning.registered_ttl,
-            ),
-            _hosts(context, names.SET_PENDING, "sources that await an answer", learning.pending),
-        ]
-        if context.bans:
-            found.append(
-                AddressSet(
-                    names.SET_FAILURES,
-                    SetKind.HOST,
-                    "sources with refused requests",
-                    origin,
-                    timeout=learning.window,
-                    counted=True,
-                )
-            )
-    if context.bans:
-        found.append(
-            AddressSet(
-                names.SET_BANNED,
-                SetKind.HOST,
-                "banned sources",
-                context.origin("bans", "duration"),
-                timeout=bans.duration,
-                size=bans.size,
-            )
-        )
-    return found
-
-
-def _hosts(context: Context, name: str, summary: str, timeout: int) -> AddressSet:
-    return AddressSet(name, SetKind.HOST, summary, context.origin("learning"), timeout=timeout)
