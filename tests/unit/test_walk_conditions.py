@@ -15,11 +15,13 @@ from sipfw.ruleset.match import (
     CountAbove,
     CtState,
     Direction,
+    HasPayload,
     Icmp,
     InSet,
     Interface,
     L4Proto,
     Match,
+    MovedPayload,
     OpenedTo,
     PayloadAt,
     PayloadContains,
@@ -35,6 +37,7 @@ from sipfw.ruleset.match import (
     StartsWithOneOf,
     TcpSyn,
     TimeUnit,
+    VolumeAbove,
 )
 from sipfw.ruleset.model import AddressSet, Base, Endpoint, Hook, Priority, Ruleset, SetKind
 from sipfw.ruleset.rule import Family, Origin
@@ -80,6 +83,7 @@ RULESET = Ruleset(
             endpoints=(Endpoint(IPv4Network("198.51.100.7/32"), L4Proto.UDP, 5070),),
         ),
         AddressSet("banned", SetKind.HOST, "banned", ORIGIN, timeout=60),
+        AddressSet("failures", SetKind.HOST, "failures", ORIGIN, timeout=60, prefix=ONE),
     ),
     (),
 )
@@ -125,6 +129,13 @@ HOLD = [
     (PayloadAt(L4Proto.UDP, b"INVITE ", negate=True), UDP),
     (PayloadAt(L4Proto.UDP, b"INVITE ", negate=True), replace(UDP, payload=b"INV")),
     (StartsWithOneOf((b"INVI", b"OPTI")), UDP),
+    (StartsWithOneOf((b"INVI", b"OPTI"), L4Proto.TCP), TCP),
+    (HasPayload(), TCP),
+    # Nobody asks what segment it is: one that says something.
+    (HasPayload(), replace(TCP, payload=None)),
+    (HasPayload(), replace(TCP, payload=b"x")),
+    (MovedPayload(), replace(UDP, moved=True)),
+    (MovedPayload(), replace(TCP, source=SOURCE6, destination=OWN6, moved=True)),
     (PayloadContains(b"SIP:X"), UDP),
     (PayloadContains("É".encode("latin-1")), replace(UDP, payload="é".encode("latin-1"))),
 ]
@@ -165,6 +176,12 @@ MISS = [
     (StartsWithOneOf((b"INVI", b"REGI")), replace(UDP, payload=b"INV")),
     (StartsWithOneOf((b"OPTI",)), replace(UDP, payload=b"opti")),
     (StartsWithOneOf((b"INVI", b"OPTI")), TCP),
+    (StartsWithOneOf((b"INVI", b"OPTI"), L4Proto.TCP), UDP),
+    (StartsWithOneOf((b"INVI", b"REGI"), L4Proto.TCP), TCP),
+    (HasPayload(), SYN),
+    (HasPayload(), UDP),
+    (MovedPayload(), UDP),
+    (MovedPayload(), replace(UDP, source=SOURCE6, destination=OWN6)),
     (PayloadContains(b"sip:y"), UDP),
     (PayloadContains(b"OPTIONS"), SYN),
 ]
@@ -192,6 +209,7 @@ LIMITS: list[Match] = [
     SeenAtLeast("recent", 20, 60),
     ConnectionsAbove(10, ONE),
     CountAbove("failures", 9),
+    VolumeAbove("streams", 49152),
 ]
 
 
@@ -298,6 +316,21 @@ def test_what_the_packet_itself_wrote_comes_before_what_was_read() -> None:
     assert answer(banned, UDP, written={("banned", SOURCE): True}) == Answer(
         holds=True, why="source 198.51.100.7 is in banned"
     )
+
+
+def test_what_is_kept_by_prefix_is_asked_by_prefix() -> None:
+    """A guesser who changes his address within his /64 is one source; in IPv4 each address is."""
+    failures = InSet("failures")
+    six = replace(UDP, source=SOURCE6, destination=OWN6)
+    neighbour, stranger = IPv6Address("2001:db8:66::ffff"), IPv6Address("2001:db8:66:1::7")
+    kept = LiveState({"failures": {IPv6Address("2001:db8:66::"): 9}, "banned": {SOURCE6: 9}})
+    for source, found in ((SOURCE6, True), (neighbour, True), (stranger, False)):
+        assert answer(failures, replace(six, source=source), live=kept).holds is found
+    assert not answer(InSet("banned"), replace(six, source=neighbour), live=kept).holds
+    wrote = {("failures", IPv6Address("2001:db8:66::")): True}
+    assert answer(failures, six, written=wrote).holds
+    four = LiveState({"failures": {IPv4Address("198.51.100.0"): 9}})
+    assert not answer(failures, UDP, live=four).holds
 
 
 def test_an_interface_that_the_hook_does_not_have() -> None:

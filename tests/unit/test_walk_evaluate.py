@@ -249,6 +249,24 @@ def answered(payload: bytes) -> Packet:
 OK = b"SIP/2.0 200 OK\r\nCSeq: 1 REGISTER\r\n\r\n"
 
 
+def after(*waiting: str) -> LiveState:
+    """Return what is known of a source that waits for these answers, and of nobody else."""
+    every = {
+        *("pending", "logins", "bare", "ringing", "dialling", "learned", "registered", "banned"),
+        "unanswered",
+    }
+    assert every >= set(waiting)
+    return LiveState({name: {SOURCE: 30} if name in waiting else {} for name in every})
+
+
+def adds(*sets: str) -> tuple[str, ...]:
+    return tuple(f"adds {SOURCE} to {name}" for name in sets)
+
+
+def written(trace: Trace) -> tuple[str, ...]:
+    return tuple(each for each in trace.changes if each.startswith("adds"))
+
+
 def test_the_answers_of_the_switch_teach(tmp_path: Path) -> None:
     ruleset = compiled(tmp_path)
     live = LiveState({"pending": {SOURCE: 30}, "learned": {}, "banned": {}, "failures": {}})
@@ -257,22 +275,108 @@ def test_the_answers_of_the_switch_teach(tmp_path: Path) -> None:
     assert "adds 198.51.100.7 to learned" in trace.changes
     assert "takes 198.51.100.7 out of banned" in trace.changes
     nobody = replace(live, elements={**live.elements, "pending": {}})
-    assert evaluate(ruleset, answered(OK), nobody, path=OUTGOING).changes == ()
+    assert written(evaluate(ruleset, answered(OK), nobody, path=OUTGOING)) == ()
 
 
 def test_a_refusal_bans_only_above_the_count(tmp_path: Path) -> None:
     ruleset = compiled(tmp_path)
-    live = LiveState({"pending": {}, "learned": {}, "banned": {}, "failures": {}})
+    live = after("pending", "logins")
     refusal = answered(b"SIP/2.0 403 Forbidden\r\n")
     few = evaluate(ruleset, refusal, live, path=OUTGOING)
-    assert few.changes == ("adds 198.51.100.7 to failures",)
-    assert "failure.ban" in {item.rule_id for item in few.assumptions}
+    assert written(few) == adds("wrong", "failures")
+    assert {"wrong.shut", "failure.ban"} <= {item.rule_id for item in few.assumptions}
     many = replace(live, limits={"failure.ban": Limit.EXCEEDED})
     trace = evaluate(ruleset, refusal, many, path=OUTGOING)
     assert trace.verdict is Verdict.PASSED
-    assert "adds 198.51.100.7 to banned" in trace.changes
-    full = replace(many, common={"failure.ban": Limit.EXCEEDED})
-    assert evaluate(ruleset, refusal, full, path=OUTGOING).changes == few.changes
+    assert written(trace) == adds("wrong", "failures", "barred", "banned")
+    # So many sources are banned already: the logins of this one are barred all the same.
+    full = replace(many, common={"ban.source": Limit.EXCEEDED})
+    assert written(evaluate(ruleset, refusal, full, path=OUTGOING)) == adds(
+        "wrong", "failures", "barred"
+    )
+
+
+def test_only_streams_ban_streams(tmp_path: Path) -> None:
+    refusal = replace(answered(b"SIP/2.0 403 Forbidden\r\n"), protocol=IpProto.TCP)
+    many = replace(after("pending", "logins"), limits={"failure.ban": Limit.EXCEEDED})
+    trace = evaluate(compiled(tmp_path), refusal, many, path=OUTGOING)
+    assert written(trace) == adds("wrong", "failures", "barred", "banned-tcp", "banned")
+
+
+CHALLENGE = b"SIP/2.0 401 Unauthorized\r\nWWW-Authenticate: Digest nonce=1\r\n"
+NOT_FOUND = b"SIP/2.0 404 Not Found\r\nCSeq: 1 %s\r\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "waiting", "against"),
+    [
+        # Who has asked nothing can be sent a forged one through a proxy.
+        (CHALLENGE, (), ("challenged",)),
+        (CHALLENGE, ("pending",), ("challenged",)),
+        # A lamp key: a challenge is no failure, it only awaits its login.
+        (CHALLENGE, ("bare",), ("challenged", "challenges", "unanswered")),
+        # One request without a password explains one challenge, and no more.
+        (CHALLENGE, ("bare", "logins"), ("challenged", "challenges", "unanswered")),
+        (CHALLENGE, ("bare", "learned"), ("challenged", "challenges")),
+        (CHALLENGE, ("pending", "logins"), ("challenged", "wrong", "failures")),
+        (CHALLENGE, ("logins",), ("challenged", "wrong", "failures")),
+        (CHALLENGE + b"stale=true\r\n", ("logins",), ("challenged",)),
+        (CHALLENGE + b'Stale="TRUE"\r\n', ("logins",), ("challenged",)),
+        # One good account buys its own port no more than another one.
+        (CHALLENGE, ("logins", "learned"), ("challenged", "wrong", "failures-learned")),
+        (NOT_FOUND % b"REGISTER", ("pending",), ("failures",)),
+        (NOT_FOUND % b"INVITE", ("ringing",), ("failures",)),
+        (NOT_FOUND % b"INVITE", ("ringing", "logins"), ()),
+        (NOT_FOUND % b"INVITE", ("ringing", "learned"), ()),
+        (NOT_FOUND % b"NOTIFY", ("pending", "ringing"), ()),
+        (NOT_FOUND % b"INVITE", (), ()),
+        (b"SIP/2.0 405 Not Allowed\r\nCSeq: 1 NOTIFY\r\n", ("logins",), ()),
+    ],
+)
+@pytest.mark.parametrize("protocol", [IpProto.UDP, IpProto.TCP])
+def test_what_counts_against_whom(
+    tmp_path: Path,
+    said: bytes,
+    waiting: tuple[str, ...],
+    against: tuple[str, ...],
+    protocol: IpProto,
+) -> None:
+    trace = evaluate(
+        compiled(tmp_path),
+        replace(answered(said), protocol=protocol),
+        after(*waiting),
+        path=OUTGOING,
+    )
+    assert written(trace) == adds(*against)
+    assert not trace.dropped
+
+
+@pytest.mark.parametrize(
+    ("method", "waiting", "lesson"),
+    [
+        (b"REGISTER", ("pending",), ("learned", "registered")),
+        (b"INVITE", ("ringing", "dialling"), ("learned", "registered")),
+        (b"INVITE", ("ringing",), ("callers",)),
+        (b"OPTIONS", ("pending", "ringing"), ()),
+        (b"REGISTER", ("ringing",), ()),
+        (b"INVITE", ("pending",), ()),
+        (b"BYE", ("learned",), ("learned",)),
+        (b"SUBSCRIBE", ("registered",), ("registered", "learned")),
+    ],
+)
+def test_what_teaches(
+    tmp_path: Path, method: bytes, waiting: tuple[str, ...], lesson: tuple[str, ...]
+) -> None:
+    said = b"SIP/2.0 200 OK\r\nCall-ID: 1 REGISTER-INVITE\r\nCSeq: 7 %s\r\n\r\n" % method
+    trace = evaluate(compiled(tmp_path), answered(said), after(*waiting), path=OUTGOING)
+    assert written(trace) == adds(*lesson)
+
+
+def test_success_clears_no_failure(tmp_path: Path) -> None:
+    """One good account would else buy any number of guesses."""
+    trace = evaluate(compiled(tmp_path), answered(OK), after("pending"), path=OUTGOING)
+    cleared = {each.split()[-1] for each in trace.changes if each.startswith("takes")}
+    assert cleared == {"pending", "dialling", "banned", "bare", "logins"}
 
 
 def test_media_kept_out_of_tracking_is_delivered(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from sipfw.ruleset.match import (
     Address,
@@ -13,11 +13,13 @@ from sipfw.ruleset.match import (
     CountAbove,
     CtState,
     Direction,
+    HasPayload,
     Icmp,
     InSet,
     Interface,
     L4Proto,
     Match,
+    MovedPayload,
     OpenedTo,
     PayloadAt,
     PayloadContains,
@@ -29,20 +31,33 @@ from sipfw.ruleset.match import (
     ShorterThan,
     StartsWithOneOf,
     TcpSyn,
+    VolumeAbove,
 )
-from sipfw.ruleset.model import AddressSet, Base, Hook, Priority, Ruleset
+from sipfw.ruleset.model import AddressSet, Base, Hook, Priority, Ruleset, SetKind
+from sipfw.ruleset.rule import Family
+from sipfw.ruleset.source import Door, key_address, source_text
 from sipfw.walk.packet import IpProto, Packet, TcpFlag
-from sipfw.walk.state import Limit, LiveState, Membership
+from sipfw.walk.state import Limit, LiveState, Membership, Volume
 from sipfw.words import counted, span_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sipfw.walk.packet import IpAddress
+    from sipfw.walk.state import Key
+
+_Limit: TypeAlias = (
+    RateAbove | RateWithin | SeenAtLeast | ConnectionsAbove | CountAbove | VolumeAbove
+)
 
 _ENDS = {Direction.SOURCE: "source", Direction.DESTINATION: "destination"}
 
 _LOOPBACK = "lo"
+
+_IP_HEADER = {Family.IP: 20, Family.IP6: 40}
+_TCP_HEADER = (20, 60)
+# Of a segment whose content is not asked about: as long as one usually is.
+_USUAL_SEGMENT = 1440
 _OPENING = frozenset({TcpFlag.SYN})
 _SYN_MASK = frozenset(TcpFlag)
 
@@ -74,7 +89,7 @@ class Scene:
     packet: Packet
     live: LiveState
     base: Base
-    written: Mapping[tuple[str, IpAddress], bool]
+    written: Mapping[tuple[str, Key], bool]
     untracked: bool
     assume: Limit
 
@@ -110,7 +125,18 @@ def ask(match: Match, rule_id: str, scene: Scene) -> Answer:
             return _payload_at(match, packet)
         case StartsWithOneOf():
             return _starts_with_one_of(match, packet)
-        case RateAbove() | RateWithin() | SeenAtLeast() | ConnectionsAbove() | CountAbove():
+        case HasPayload():
+            return _has_payload(packet)
+        case MovedPayload():
+            return _moved(packet)
+        case (
+            RateAbove()
+            | RateWithin()
+            | SeenAtLeast()
+            | ConnectionsAbove()
+            | CountAbove()
+            | VolumeAbove()
+        ):
             return _limit(match, rule_id, scene)
         case _:
             assert_never(match)
@@ -161,13 +187,16 @@ def _in_set(match: InSet, scene: Scene) -> Answer:
     item = scene.ruleset.set(match.set)
     if not item.dynamic:
         return _in_static(item, address, match.direction, scene.packet)
-    found = _in_dynamic(match.set, address, scene)
+    found = _in_dynamic(item, address, match.direction, scene)
+    if found.present is None and item.name in scene.live.elements:
+        why = f"the {end} port is not known, taken as none in {match.set}"
+        return Answer(holds=False, why=why, unless=f"it comes from a port that is in {match.set}")
     if found.present is None:
         text = f"{address} is in {match.set}"
         return Answer(holds=False, why=f"{match.set} was not read, taken as empty", unless=text)
     left = "" if found.left is None else f" for another {span_text(found.left)}"
-    holds = found.present
-    return Answer(holds, f"{end} {address} is {'' if holds else 'not '}in {match.set}{left}")
+    holds, who = found.present, source_text(address, item.prefix)
+    return Answer(holds, f"{end} {who} is {'' if holds else 'not '}in {match.set}{left}")
 
 
 def _in_static(
@@ -187,9 +216,22 @@ def _in_static(
     return Answer(holds=False, why=f"{end} {address} is not in {item.name}")
 
 
-def _in_dynamic(name: str, address: IpAddress, scene: Scene) -> Membership:
-    written = scene.written.get((name, address))
-    return scene.live.ask(name, address) if written is None else Membership(written)
+def _in_dynamic(
+    item: AddressSet, address: IpAddress, direction: Direction, scene: Scene
+) -> Membership:
+    key = element_key(item, address, direction, scene.packet)
+    written = scene.written.get((item.name, key))
+    return scene.live.ask(item.name, key) if written is None else Membership(written)
+
+
+def element_key(item: AddressSet, address: IpAddress, direction: Direction, packet: Packet) -> Key:
+    """Return what a dynamic set keeps of one end of a packet; without a port it is the address."""
+    if item.kind is not SetKind.ENDPOINT:
+        return key_address(address, item.prefix)
+    port = packet.port(direction)
+    if port is None or packet.protocol is IpProto.ICMP:
+        return address
+    return address, Door(L4Proto(packet.protocol.value), port)
 
 
 def _interface(match: Interface, scene: Scene) -> Answer:
@@ -252,8 +294,22 @@ def _payload_at(match: PayloadAt, packet: Packet) -> Answer:
     return Answer(starts != match.negate, f"{'starts' if starts else 'does not start'} with {text}")
 
 
+def _has_payload(packet: Packet) -> Answer:
+    proto = _protocol(L4Proto.TCP, packet)
+    if not proto.holds:
+        return proto
+    if packet.payload is None:
+        return Answer(holds=True, why="carries data")
+    return Answer(bool(packet.payload), "carries data" if packet.payload else "carries no data")
+
+
+def _moved(packet: Packet) -> Answer:
+    kind = "IP options" if packet.family is Family.IP else "extension headers"
+    return Answer(packet.moved, f"has {kind}" if packet.moved else f"has no {kind}")
+
+
 def _starts_with_one_of(match: StartsWithOneOf, packet: Packet) -> Answer:
-    proto = _protocol(L4Proto.UDP, packet)
+    proto = _protocol(match.proto, packet)
     if not proto.holds:
         return proto
     words = " or ".join(shown(word) for word in match.words)
@@ -284,7 +340,7 @@ def _folded(payload: bytes) -> bytes:
 
 
 def _limit(
-    match: RateAbove | RateWithin | SeenAtLeast | ConnectionsAbove | CountAbove,
+    match: _Limit,
     rule_id: str,
     scene: Scene,
 ) -> Answer:
@@ -292,6 +348,9 @@ def _limit(
     common = isinstance(match, RateWithin)
     limits = scene.live.common if common else scene.live.limits
     known = limits.get(rule_id, Limit.UNKNOWN)
+    if isinstance(known, Volume):
+        size = match.size if isinstance(match, VolumeAbove) else 0
+        known = _against(known, size, scene.packet)
     exceeded = (scene.assume if known is Limit.UNKNOWN else known) is Limit.EXCEEDED
     holds = exceeded != common
     words = f"exceeds {text}" if exceeded else f"stays within {text}"
@@ -301,9 +360,20 @@ def _limit(
     return Answer(holds, f"assumed: {words}", unless=other)
 
 
-def _limit_text(
-    match: RateAbove | RateWithin | SeenAtLeast | ConnectionsAbove | CountAbove,
-) -> str:
+def _against(volume: Volume, size: int, packet: Packet) -> Limit:
+    """Add the packet, as far as its length is known: TCP's header may have options."""
+    shortest, longest = (header + _IP_HEADER[packet.family] for header in _TCP_HEADER)
+    if packet.payload is None:
+        longest = max(longest, _IP_HEADER[packet.family] + _TCP_HEADER[0] + _USUAL_SEGMENT)
+    else:
+        shortest, longest = shortest + len(packet.payload), longest + len(packet.payload)
+    if volume.counted + volume.times * shortest > size:
+        return Limit.EXCEEDED
+    fits = volume.counted + volume.times * longest <= size
+    return Limit.WITHIN if fits else Limit.UNKNOWN
+
+
+def _limit_text(match: _Limit) -> str:
     match match:
         case RateAbove():
             return f"{match.rate} with a burst of {match.burst}"
@@ -315,6 +385,8 @@ def _limit_text(
             return counted(match.count, "connection")
         case CountAbove():
             return f"a count of {match.count} in {match.set}"
+        case VolumeAbove():
+            return f"{match.size:,} bytes in {match.set}"
         case _:
             assert_never(match)
 

@@ -22,10 +22,12 @@ from sipfw.ruleset.rule import (
     Log,
     NoTrack,
     Record,
+    Reset,
     Return,
     UpdateSet,
 )
-from sipfw.walk.conditions import Answer, Scene, ask
+from sipfw.ruleset.source import source_text
+from sipfw.walk.conditions import Answer, Scene, ask, element_key
 from sipfw.walk.state import Limit, LiveState
 from sipfw.walk.trace import Assumption, Stage, Step, Trace, Verdict
 
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 
     from sipfw.ruleset.model import Chain, Ruleset
     from sipfw.ruleset.rule import Rule
-    from sipfw.walk.packet import IpAddress, Packet
+    from sipfw.walk.packet import Packet
+    from sipfw.walk.state import Key
 
 # Rules that search a text which is not in a payload: by the payload, then by id().
 Misses: TypeAlias = "dict[bytes, dict[int, Step]]"
@@ -76,6 +79,7 @@ class _End(Enum):
     DONE = auto()
     ACCEPTED = auto()
     DROPPED = auto()
+    RESET = auto()
 
 
 class _Walk:
@@ -95,7 +99,7 @@ class _Walk:
         self._assume = assume
         self._otherwise = otherwise
         self._misses = misses
-        self._written: dict[tuple[str, IpAddress], bool] = {}
+        self._written: dict[tuple[str, Key], bool] = {}
         self._assumptions: list[Assumption] = []
         self._changes: list[str] = []
         self._untracked = packet.state is CtState.UNTRACKED
@@ -110,8 +114,8 @@ class _Walk:
                 continue
             end = self._hook(base)
             stages.append(Stage(base, tuple(self._steps), self._decider))
-            if end is _End.DROPPED:
-                verdict = Verdict.DROPPED
+            if end in {_End.DROPPED, _End.RESET}:
+                verdict = Verdict.RESET if end is _End.RESET else Verdict.DROPPED
                 break
             if end is _End.ACCEPTED and base.priority is Priority.FILTER:
                 verdict = Verdict.ACCEPTED
@@ -147,7 +151,7 @@ class _Walk:
                 continue
             action = rule.action
             match action:
-                case Accept() | Done() | Drop():
+                case Accept() | Done() | Drop() | Reset():
                     return self._decide(rule, action)
                 case Return():
                     return _End.FELL_OFF
@@ -174,7 +178,7 @@ class _Walk:
                     assert_never(action)
         return _End.FELL_OFF
 
-    def _decide(self, rule: Rule, action: Accept | Done | Drop) -> _End:
+    def _decide(self, rule: Rule, action: Accept | Done | Drop | Reset) -> _End:
         self._decider = rule
         match action:
             case Accept():
@@ -183,6 +187,8 @@ class _Walk:
                 return _End.DONE
             case Drop():
                 return _End.DROPPED
+            case Reset():
+                return _End.RESET
             case _:
                 assert_never(action)
 
@@ -230,8 +236,10 @@ class _Walk:
             end = "source" if action.direction is Direction.SOURCE else "destination"
             who = f"the {end}, which is not known,"
         else:
-            who = str(address)
-            self._written[action.set, address] = adds
+            item = self._ruleset.set(action.set)
+            who = source_text(address, item.prefix)
+            key = element_key(item, address, action.direction, self._packet)
+            self._written[action.set, key] = adds
         self._changes.append(
             f"adds {who} to {action.set}" if adds else f"takes {who} out of {action.set}"
         )

@@ -34,7 +34,8 @@ class Packet:
     """One packet. None means that nobody knows this field; the walk then says what it assumed.
 
     `payload` is what stands behind the UDP or TCP header. `local` tells whether this host itself
-    sent it: then, and only then, it comes in through the loopback device.
+    sent it: then, and only then, it comes in through the loopback device. `moved` tells of IPv4
+    options or IPv6 extension headers.
     """
 
     source: IpAddress
@@ -49,6 +50,7 @@ class Packet:
     payload: bytes | None = None
     state: CtState | None = None
     local: bool | None = None
+    moved: bool = False
 
     def __post_init__(self) -> None:
         if self.destination is not None and self.destination.version != self.source.version:

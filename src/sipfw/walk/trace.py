@@ -18,6 +18,7 @@ class Verdict(StrEnum):
     PASSED = "left to the other rules of this host"
     ACCEPTED = "accepted"
     DROPPED = "dropped"
+    RESET = "answered with a reset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,5 +91,5 @@ class Trace:
 
     @property
     def dropped(self) -> bool:
-        """Tell whether the packet was dropped."""
-        return self.verdict is Verdict.DROPPED
+        """Tell whether the packet was dropped, in silence or with a reset."""
+        return self.verdict in {Verdict.DROPPED, Verdict.RESET}
