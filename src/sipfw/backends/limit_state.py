@@ -3,7 +3,8 @@
 Limits are named as the ruleset names them. What a kernel shows differs:
 
 - xt_hashlimit lists every bucket with its credit, refilled up to this moment (dl_seq_show).
-- xt_recent lists every source with the times of its packets, in ticks of the kernel's clock.
+- A window is an ipset with counters (`limit_windows`), or xt_recent, where there is none: it lists
+  every source with the times of its packets, in ticks of the kernel's clock.
 - nf_tables lists the elements of a bucket set, but not their tokens (nft_limit_dump). A source
   without an element has a full bucket. One that was silent for as long as a token takes has one.
 
@@ -26,7 +27,7 @@ from sipfw.errors import BackendError
 from sipfw.lower import nftables
 from sipfw.lower.iptables_match import Draft, add_match
 from sipfw.lower.naming import set_name
-from sipfw.ruleset.match import PrefixLengths, RateAbove, SeenAtLeast
+from sipfw.ruleset.match import RateAbove, SeenAtLeast
 from sipfw.ruleset.model import Chain, Layer, Priority, Ruleset
 from sipfw.ruleset.rule import Drop, Family, Origin, Rule
 
@@ -42,7 +43,6 @@ MOST = 20_000
 _PROC_NET = Path("/proc/net")
 _HASHLIMIT = {Family.IP: "ipt_hashlimit", Family.IP6: "ip6t_hashlimit"}
 _BITS = {Family.IP: 32, Family.IP6: 128}
-_ONE_ADDRESS = PrefixLengths(32, 128)
 
 # The tick rates that the kernel's configuration offers for x86 and arm.
 _TICK_RATES = (100, 250, 300, 1000)
@@ -113,11 +113,6 @@ class LimitState(Protocol):
         ...
 
 
-def limit_state(backend: str) -> LimitState:
-    """Return the limits of the backend of that name (`deploy.targets.target`)."""
-    return NftLimits() if backend == "nftables" else XtLimits()
-
-
 def source_limits(ruleset: Ruleset) -> tuple[SourceLimit, ...]:
     """Return the limits of a ruleset that hold a state for each source, in packet order."""
     found = (
@@ -132,8 +127,7 @@ def source_limits(ruleset: Ruleset) -> tuple[SourceLimit, ...]:
 
 def prefix(limit: SourceLimit, family: Family) -> int:
     """Return how many leading bits of an address are one source to this limit."""
-    lengths = limit.prefix if isinstance(limit, RateAbove) else _ONE_ADDRESS
-    return lengths.ip if family is Family.IP else lengths.ip6
+    return limit.prefix.ip if family is Family.IP else limit.prefix.ip6
 
 
 class XtLimits:
@@ -192,7 +186,7 @@ def _about(
 
 def _xt_buckets(lines: list[str], limit: SourceLimit, family: Family) -> Iterator[Bucket]:
     if isinstance(limit, SeenAtLeast):
-        return _recent_buckets(lines, limit, _Clock.now(), _BITS[family])
+        return _recent_buckets(lines, limit, _Clock.now(), prefix(limit, family))
     return _hashlimit_buckets(lines, limit, prefix(limit, family))
 
 

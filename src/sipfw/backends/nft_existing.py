@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sipfw.backends.carried_counters import Counters, carried
 from sipfw.backends.interface import search_words
@@ -135,10 +135,16 @@ def _elements(wanted: NftSet, listed: Sequence[NftObject]) -> tuple[str, ...]:
     """Return the learned elements of a set that must be made anew, with their remaining time."""
     elements = [each["elem"] for each in listed if "elem" in each]
     return tuple(
-        f"{each['val']} expires {min(int(each['expires']), wanted.timeout or 0)}s"
+        f"{_key(each['val'])} expires {min(int(each['expires']), wanted.timeout or 0)}s"
         for each in elements[: wanted.size]
         if each.get("expires")
     )
+
+
+def _key(value: Any) -> str:
+    """Write an element's key as nft reads it; that of an endpoint has several parts."""
+    parts = value["concat"] if isinstance(value, dict) else [value]
+    return " . ".join(str(part) for part in parts)
 
 
 def _counters(plan: NftPlan, live: NftListing) -> dict[tuple[str, str], Counters]:

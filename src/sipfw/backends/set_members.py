@@ -15,7 +15,9 @@ from sipfw.backends.ipset_text import elements_of
 from sipfw.errors import BackendError
 from sipfw.lower.naming import set_name
 from sipfw.lower.nftables_plan import TABLE
+from sipfw.ruleset.match import L4Proto
 from sipfw.ruleset.rule import Family
+from sipfw.ruleset.source import Door
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -31,12 +33,14 @@ _TIMEOUT = 30.0
 class Member:
     """One address in a set; `left` in seconds, None for one that stays.
 
-    `packets` is the entry's own counter, None where the set has none.
+    It is the first one of a prefix where the set keeps sources so. `packets` is the entry's own
+    counter, None where the set has none; `door` is the rest of an endpoint.
     """
 
     address: IpAddress
     left: int | None = None
     packets: int | None = None
+    door: Door | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +54,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """An address to be taken out of the set of that name, if it is in."""
+    """An address, or an endpoint, to be taken out of the set of that name, if it is in."""
 
     set: str
     address: IpAddress
+    door: Door | None = None
 
 
 class Members(Protocol):
@@ -113,7 +118,10 @@ class NftMembers:
         if not edits:
             return
         present = self.read({edit.set for edit in edits})
-        inside = {name: {item.address for item in members} for name, members in present.items()}
+        inside = {
+            name: {(item.address, item.door) for item in members}
+            for name, members in present.items()
+        }
         lines = [line for edit in edits for line in _nft_lines(edit, inside)]
         text = "".join(f"{line}\n" for line in lines)
         _require(self._runner.run(["nft", "-f", "-"], stdin=text, timeout=_TIMEOUT), "nft")
@@ -159,8 +167,10 @@ def _family(address: IpAddress) -> Family:
 
 
 def _ipset_member(text: str) -> Member:
-    """Read `192.0.2.1 timeout 59 packets 3 bytes 900`."""
-    address, *words = text.split()
+    """Read `192.0.2.1 timeout 59 packets 3 bytes 900`, or `192.0.2.1,udp:5060 timeout 59`."""
+    key, *words = text.split()
+    address, _, end = key.partition(",")
+    proto, _, port = end.partition(":")
     options = dict(zip(words[::2], words[1::2], strict=False))
     left, packets = options.get("timeout"), options.get("packets")
     return Member(
@@ -168,24 +178,32 @@ def _ipset_member(text: str) -> Member:
         # 0 means that the element stays (ipset(8)).
         int(left) or None if left is not None else None,
         None if packets is None else int(packets),
+        Door(L4Proto(proto), int(port)) if end else None,
     )
 
 
 def _ipset_line(edit: Entry | Exit) -> str:
     name = set_name(edit.set, _family(edit.address))
-    if isinstance(edit, Exit):
-        return f"del {name} {edit.address}"
-    return f"add {name} {edit.address} timeout {edit.seconds}"
+    if isinstance(edit, Entry):
+        return f"add {name} {edit.address} timeout {edit.seconds}"
+    end = "" if edit.door is None else f",{edit.door.proto}:{edit.door.port}"
+    return f"del {name} {edit.address}{end}"
 
 
 def _nft_member(item: Any) -> Member:
-    if isinstance(item, str):
-        return Member(ip_address(item))
-    inner = item["elem"]
-    return Member(ip_address(inner["val"]), inner.get("expires"))
+    key, left = item, None
+    if isinstance(item, dict) and "elem" in item:
+        key, left = item["elem"]["val"], item["elem"].get("expires")
+    if isinstance(key, str):
+        return Member(ip_address(key), left)
+    address, proto, port = key["concat"]
+    return Member(ip_address(address), left, door=Door(L4Proto(proto), int(port)))
 
 
-def _nft_lines(edit: Entry | Exit, inside: dict[str, set[IpAddress]]) -> Iterator[str]:
+_NftKey: TypeAlias = "tuple[IpAddress, Door | None]"
+
+
+def _nft_lines(edit: Entry | Exit, inside: dict[str, set[_NftKey]]) -> Iterator[str]:
     """Say an edit to nft.
 
     An element that is there keeps its time when it is added again, so it is taken out first, in
@@ -194,13 +212,15 @@ def _nft_lines(edit: Entry | Exit, inside: dict[str, set[IpAddress]]) -> Iterato
     """
     members = inside.setdefault(edit.set, set())
     place = f"inet {TABLE} {nft_set_name(edit.set, _family(edit.address))}"
-    if edit.address in members:
-        yield f"add element {place} {{ {edit.address} }}"
-        yield f"delete element {place} {{ {edit.address} }}"
+    door = edit.door if isinstance(edit, Exit) else None
+    end = "" if door is None else f" . {door.proto} . {door.port}"
+    if (edit.address, door) in members:
+        yield f"add element {place} {{ {edit.address}{end} }}"
+        yield f"delete element {place} {{ {edit.address}{end} }}"
     if isinstance(edit, Exit):
-        members.discard(edit.address)
+        members.discard((edit.address, door))
         return
-    members.add(edit.address)
+    members.add((edit.address, None))
     yield f"add element {place} {{ {edit.address} timeout {edit.seconds}s }}"
 
 

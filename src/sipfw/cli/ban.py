@@ -11,8 +11,8 @@ import click
 from sipfw.cli.by_hand import (
     complain_all,
     option_value,
-    read_addresses,
     read_input,
+    read_sources,
     report,
     stop_at,
     timed_text,
@@ -53,6 +53,8 @@ def command(
 ) -> int:
     """Drop all SIP from these addresses for a time, over UDP, TCP and TLS.
 
+    In IPv6 a ban is about the whole prefix of `limits.ipv6_prefix`, usually a /64.
+
     It is a wall: unlike a ban by the packets, a login does not end it. All are banned, or none.
     Refused for trusted peers, admin networks, this host and whoever is logged in by ssh. The first
     ban by hand makes a new generation of the same policy, with a rule for it.
@@ -67,7 +69,7 @@ def command(
     seconds = None if length is None else option_value("--for", length, parse_duration)
     why = option_value("--reason", reason, checked_reason)
     if source is None:
-        wishes = [Wish(address, why) for address in read_addresses(addresses)]
+        wishes = [Wish(address, why) for address in read_sources(addresses)]
     else:
         wishes = _imported(source, why)
     if not wishes:
@@ -92,11 +94,13 @@ def _imported(source: Path, reason: str) -> list[Wish]:
 
 def _say(done: Obeyed) -> None:
     from sipfw.deploy.manual_file import Book
+    from sipfw.ruleset.source import source_text
 
+    banned = [item for item in done.order.books[Book.BANS].values() if item is not None]
     complain_all(
         [
-            f"banned: {timed_text(item.address, item.until - item.since, item.until)}"
-            for item in done.order.books[Book.BANS].values()
-            if item is not None
+            f"banned: {timed_text(source, item.until - item.since, item.until)}"
+            for item in banned
+            for source in [source_text(item.address, done.prefix)]
         ]
     )

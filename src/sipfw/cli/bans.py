@@ -18,7 +18,7 @@ from sipfw.words import counted
 if TYPE_CHECKING:
     from sipfw.deploy.bans import Ban, Bans
 
-_HEAD = ("address", "left", "until", "cause", "why", "by")
+_HEAD = ("address", "left", "until", "over", "cause", "why", "by")
 
 
 @click.command("bans")
@@ -61,7 +61,9 @@ def command(*, as_json: bool, target: Path | None, root: Path) -> int:
 
 def _row(ban: Ban, now: float) -> tuple[str, ...]:
     until = now + (ban.left or 0)
-    return *timed_cells(ban.address, ban.left, until), ban.cause, ban.reason or "-", ban.who
+    over = ", ".join(proto.upper() for proto in ban.over)
+    cells = timed_cells(ban.source, ban.left, until)
+    return *cells, over, ban.cause, ban.reason or "-", ban.who
 
 
 def _warn(found: Bans) -> None:

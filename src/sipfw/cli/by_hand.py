@@ -13,7 +13,7 @@ from sipfw.words import moment_text, span_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from ipaddress import IPv4Address, IPv6Address
+    from ipaddress import IPv4Address, IPv6Address, IPv6Network
     from pathlib import Path
 
     from sipfw.deploy.manual_change import Obeyed
@@ -36,11 +36,22 @@ def read_addresses(texts: Iterable[str]) -> list[IPv4Address | IPv6Address]:
     """Return the addresses; one that is none ends the command, see `stop_at`."""
     from sipfw.deploy.manual_addresses import parse_address
 
-    found: list[IPv4Address | IPv6Address] = []
+    return _read_all(texts, parse_address)
+
+
+def read_sources(texts: Iterable[str]) -> list[IPv4Address | IPv6Address | IPv6Network]:
+    """Return the addresses, or the prefixes of IPv6 that lists name; see `read_addresses`."""
+    from sipfw.deploy.manual_addresses import parse_source
+
+    return _read_all(texts, parse_source)
+
+
+def _read_all(texts: Iterable[str], read: Callable[[str], T]) -> list[T]:
+    found: list[T] = []
     faults: list[str] = []
     for text in texts:
         try:
-            found.append(parse_address(text))
+            found.append(read(text))
         except ValueError as error:
             faults.append(str(error))
     stop_at(faults)
@@ -74,18 +85,16 @@ def report(done: Obeyed) -> None:
         complain(f"the rule for it is in force now: generation {done.made.generation}")
 
 
-def timed_text(address: IPv4Address | IPv6Address, seconds: float, until: float) -> str:
-    """Say how long an order about an address holds."""
-    return f"{address} for {span_text(seconds)}, until {moment_text(until)}"
+def timed_text(source: object, seconds: float, until: float) -> str:
+    """Say how long an order about an address or a prefix holds."""
+    return f"{source} for {span_text(seconds)}, until {moment_text(until)}"
 
 
-def timed_cells(
-    address: IPv4Address | IPv6Address, left: int | None, until: float
-) -> tuple[str, str, str]:
+def timed_cells(source: object, left: int | None, until: float) -> tuple[str, str, str]:
     """Return the first cells of a list: the address, what is left of its time, and the end."""
     if left is None:
-        return str(address), "-", "-"
-    return str(address), span_text(left), moment_text(until)
+        return str(source), "-", "-"
+    return str(source), span_text(left), moment_text(until)
 
 
 def read_input(path: Path, most: int) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sipfw.cli.by_hand import complain_all, read_addresses, report
+from sipfw.cli.by_hand import complain_all, read_sources, report
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain
 from sipfw.errors import Exit
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 def command(*, addresses: tuple[str, ...], everybody: bool, root: Path) -> int:
     """Free these addresses, whether a ban came by hand or by packets, and forget their failures.
 
-    Who guesses on, or floods on, is banned again by the rules.
+    In IPv6 that is the whole prefix of `limits.ipv6_prefix`. Who guesses on, or floods on, is
+    banned again by the rules.
     """
     from sipfw.deploy.bans import unban
     from sipfw.deploy.files import Layout
 
     if bool(addresses) == everybody:
         raise click.UsageError("name addresses, or say --all")
-    found = read_addresses(addresses)
+    found = read_sources(addresses)
     done = unban(Layout(root), None if everybody else found)
     report(done.done)
     complain_all([f"not banned: {address}" for address in done.strangers])

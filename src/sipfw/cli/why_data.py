@@ -12,9 +12,12 @@ from sipfw.cli.why_words import (
     rule_id,
     standing_text,
 )
+from sipfw.look.why import Effect
+from sipfw.ruleset.model import SetKind
+from sipfw.ruleset.source import source_text
+from sipfw.walk.trace import Verdict
 
 if TYPE_CHECKING:
-    from sipfw.backends.source_sets import Held
     from sipfw.look.why import Case, Explanation
     from sipfw.look.why_live import Firewall
     from sipfw.look.why_state import Reading, Source
@@ -43,7 +46,7 @@ def as_data(answer: Explanation, firewall: Firewall, source: Source) -> dict[str
         "generation": firewall.generation,
         "policy": firewall.source,
         "answers": [_case(case, source) for case in answer.cases],
-        "sets": {name: _held(held) for name, held in source.sets.items()},
+        "sets": {name: _held(name, source) for name in source.sets},
         "member_of": memberships(source),
         "limits": [_reading(reading, source) for reading in asked(answer, source)],
     }
@@ -52,7 +55,7 @@ def as_data(answer: Explanation, firewall: Firewall, source: Source) -> dict[str
 def _case(case: Case, source: Source) -> dict[str, Any]:
     return {
         "messages": list(case.titles),
-        "verdict": case.effect.name.lower(),
+        "verdict": _verdict(case),
         "outcomes": [_outcome(end, source) for end in case.outcomes],
         "changes": [
             {
@@ -68,9 +71,18 @@ def _case(case: Case, source: Source) -> dict[str, Any]:
     }
 
 
+def _verdict(case: Case) -> str:
+    """Return `passes`, `dropped`, `depends`, or `reset` where each drop is a TCP reset."""
+    ends = {end.trace.verdict for end in case.outcomes if end.trace.dropped}
+    if case.effect is Effect.DROPPED and ends == {Verdict.RESET}:
+        return "reset"
+    return case.effect.name.lower()
+
+
 def _outcome(end: Outcome, source: Source) -> dict[str, Any]:
     return {
         "dropped": end.trace.dropped,
+        "reset": end.trace.verdict is Verdict.RESET,
         "when": [{"rule": item.rule_id, "text": item.unless} for item in end.when],
         "rules": [_rule(rule, source) for rule in end.trace.deciders],
         "steps": [
@@ -92,12 +104,25 @@ def _rule(rule: Rule, source: Source) -> dict[str, Any]:
     }
 
 
-def _held(held: Held) -> dict[str, Any]:
-    return {
+def _held(name: str, source: Source) -> dict[str, Any]:
+    held, item = source.sets[name], source.world.ruleset.set(name)
+    data: dict[str, Any] = {
         "present": held.present,
-        "left": None if held.left is None else round(held.left),
+        "left": _rounded(held.left),
         "count": failures(held),
     }
+    if item.kind is SetKind.ENDPOINT:
+        data["ports"] = [
+            {"transport": door.proto.value, "port": door.port, "left": _rounded(each.left)}
+            for door, each in sorted(source.doors(name).items())
+        ]
+    else:
+        data["source"] = source_text(source.address, item.prefix)
+    return data
+
+
+def _rounded(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds)
 
 
 def _reading(reading: Reading, source: Source) -> dict[str, Any]:
@@ -116,4 +141,6 @@ def _reading(reading: Reading, source: Source) -> dict[str, Any]:
             for bucket in reading.buckets
         ],
         "connections": reading.connections,
+        "bytes": None if reading.entry is None else reading.entry.bytes,
+        "packets": None if reading.entry is None else reading.entry.packets,
     }

@@ -16,8 +16,15 @@ from sipfw.cli.why_words import (
 )
 from sipfw.look.why import Effect
 from sipfw.look.why_packets import Transport
-from sipfw.ruleset.match import ConnectionsAbove, PayloadContains, Ports, Protocol
-from sipfw.ruleset.rule import Accept, Done, Drop, Goto, Jump
+from sipfw.ruleset.match import (
+    ConnectionsAbove,
+    CountAbove,
+    InSet,
+    PayloadContains,
+    Ports,
+    Protocol,
+)
+from sipfw.ruleset.rule import Accept, Done, Drop, Goto, Jump, Reset
 from sipfw.walk.trace import Verdict
 from sipfw.words import span_text
 
@@ -37,12 +44,13 @@ _WORDS = {
     Verdict.PASSED: "passed",
     Verdict.ACCEPTED: "passed",
     Verdict.DROPPED: "dropped",
+    Verdict.RESET: "reset (TCP)",
 }
 _SECONDS = re.compile(r"for another (\d+) s$")
 
 # These say nothing that the title does not.
 _PLAIN = (Protocol, Ports)
-_DECIDING = (Accept, Done, Drop, Goto, Jump)
+_DECIDING = (Accept, Done, Drop, Reset, Goto, Jump)
 
 
 def as_lines(
@@ -92,8 +100,8 @@ def _exceptions(main: Outcome, others: list[Outcome], source: Source) -> list[st
     lines = []
     for end in others:
         if end.trace.dropped != main.trace.dropped:
-            dropped = end.trace.dropped
-            then = f"dropped by {_deciding(end.trace)}" if dropped else "passed"
+            word = _WORDS[end.trace.verdict]
+            then = f"{word} by {_deciding(end.trace)}" if end.trace.dropped else word
             when = " and ".join(item.unless for item in end.when)
             lines.append(f"{when}: then {then} ({_why_unknown(end, source)})")
     return lines
@@ -105,9 +113,11 @@ def _why_unknown(end: Outcome, source: Source) -> str:
         reading.rule_id
         for reading in source.readings
         if any(bucket.port is not None for bucket in reading.buckets)
+        or (reading.entry is not None and reading.entry.present is None)
     }
     about_ports = all(
-        item.rule_id in per_port or item.unless.startswith("it comes from port")
+        item.rule_id in per_port
+        or item.unless.startswith(("it comes from port", "it comes from a port"))
         for item in end.when
     )
     return "--port tells" if about_ports else "the kernel does not show this"
@@ -124,13 +134,15 @@ def _by(rule: Rule, ruleset: Ruleset) -> str:
 
 def _reasons(trace: Trace) -> list[str]:
     """Return what the rules on the packet's way found, those that chose the way."""
-    return [
+    found = (
         _SECONDS.sub(lambda found: f"for another {span_text(int(found[1]))}", step.why)
         for step in trace.steps
         if step.matched
         and isinstance(step.rule.action, _DECIDING)
         and any(not isinstance(match, _PLAIN) for match in step.rule.matches)
-    ]
+    )
+    # A word at the start may choose the way more than once.
+    return list(dict.fromkeys(found))
 
 
 def _change_line(change: Change, source: Source, commands: frozenset[str]) -> str:
@@ -140,7 +152,10 @@ def _change_line(change: Change, source: Source, commands: frozenset[str]) -> st
 
 
 def asked(answer: Explanation, source: Source) -> list[Reading]:
-    """Return the limits that the packets met, without those of what might be."""
+    """Return the limits that the packets met, without those of what might be.
+
+    A count puts nobody out: it leads into a set, which another rule asks.
+    """
     met = {
         step.rule_id for case in answer.cases for end in case.outcomes for step in end.trace.steps
     }
@@ -148,7 +163,9 @@ def asked(answer: Explanation, source: Source) -> list[Reading]:
     return [
         reading
         for reading in source.readings
-        if reading.rule_id in met and (connects or not isinstance(reading.limit, ConnectionsAbove))
+        if reading.rule_id in met
+        and not isinstance(reading.limit, CountAbove)
+        and (connects or not isinstance(reading.limit, ConnectionsAbove))
     ]
 
 
@@ -162,10 +179,11 @@ def memberships(source: Source) -> list[str]:
 
 
 def _state(answer: Explanation, source: Source, ruleset: Ruleset) -> Iterator[str]:
-    absent = [name for name, held in source.sets.items() if held.present is False]
-    held = [
-        held_text(name, it, ruleset) for name, it in source.sets.items() if it.present is not False
+    inside = [
+        name for name, it in source.sets.items() if it.present is not False or source.doors(name)
     ]
+    absent = [name for name in _asked_sets(answer, source) if name not in inside]
+    held = [held_text(name, source, ruleset) for name in inside]
     if absent:
         held.append(f"not in {', '.join(absent)}")
     members = memberships(source)
@@ -178,6 +196,19 @@ def _state(answer: Explanation, source: Source, ruleset: Ruleset) -> Iterator[st
         for reading in asked(answer, source)
     ]
     yield from table([["limits" if row is limits[0] else "", *row[1:]] for row in limits])
+
+
+def _asked_sets(answer: Explanation, source: Source) -> list[str]:
+    """Return the dynamic sets that the packets were asked about, in the order of the policy's."""
+    asked = {
+        match.set
+        for case in answer.cases
+        for end in case.outcomes
+        for step in end.trace.steps
+        for match in step.rule.matches
+        if isinstance(match, InSet)
+    }
+    return [name for name in source.sets if name in asked]
 
 
 def _notes(answer: Explanation, firewall: Firewall) -> Iterator[str]:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sipfw.compiler.names import SET_BANNED, SET_BLOCKED
 from sipfw.look.why import Effect, Kind
 from sipfw.look.why_state import network_of
-from sipfw.ruleset.match import ConnectionsAbove, CountAbove, RateAbove, SeenAtLeast
+from sipfw.ruleset.match import (
+    ConnectionsAbove,
+    CountAbove,
+    Direction,
+    RateAbove,
+    SeenAtLeast,
+    VolumeAbove,
+)
+from sipfw.ruleset.model import SetKind
+from sipfw.ruleset.source import source_text
 from sipfw.walk.state import Limit
 from sipfw.words import counted, span_text
 
@@ -33,18 +43,23 @@ def rule_id(rule: Rule) -> str:
 def limit_text(reading: Reading, source: Source) -> str:
     """Say what a limit allows, and to whom."""
     limit = reading.limit
-    network = network_of(reading, source.address)
+    network = network_of(reading, source)
     whom = "source" if network.num_addresses == 1 else str(network)
     match limit:
         case RateAbove():
             port = " and port" if limit.with_port else ""
             return f"{limit.rate}, burst {limit.burst}, for {_each(whom)}{port}"
         case SeenAtLeast():
-            return (
-                f"{counted(limit.hits, 'request')} in {span_text(limit.seconds)}, for each source"
-            )
+            requests = counted(limit.hits, "request")
+            return f"{requests} in {span_text(limit.seconds)}, for {_each(whom)}"
         case ConnectionsAbove():
             return f"{counted(limit.count, 'connection')}, for {_each(whom)}"
+        case CountAbove() | VolumeAbove():
+            item = source.world.ruleset.set(limit.set)
+            what = f"{limit.size:,} bytes" if isinstance(limit, VolumeAbove) else str(limit.count)
+            of_port = item.kind is SetKind.ENDPOINT
+            each = "each connection" if of_port else _each(whom)
+            return f"{what} in {span_text(item.timeout or 0)} ({item.name}), for {each}"
 
 
 def _each(whom: str) -> str:
@@ -60,6 +75,8 @@ def standing_text(reading: Reading) -> str:
         if reading.standing is Limit.WITHIN:
             return f"within: at most {reading.connections} open"
         return f"unknown: {reading.connections} open, and the kernel may count fewer"
+    if isinstance(limit, CountAbove | VolumeAbove):
+        return _entry_text(reading, limit)
     if not buckets and reading.full:
         return "exceeded: the kernel's table is full, and it drops whom it does not know"
     if not buckets and reading.standing is Limit.UNKNOWN:
@@ -74,6 +91,20 @@ def standing_text(reading: Reading) -> str:
     if several and reading.standing is Limit.UNKNOWN:
         return f"unknown without --port: {text}"
     return text
+
+
+def _entry_text(reading: Reading, limit: CountAbove | VolumeAbove) -> str:
+    entry = reading.entry
+    if entry is None or entry.present is None:
+        return "unknown without --port, or not shown by the kernel"
+    if not entry.present:
+        return "within: nothing counted"
+    seen = entry.bytes if isinstance(limit, VolumeAbove) else entry.packets
+    if seen is None:
+        return "unknown: it is counted, and the kernel does not show how much"
+    most = limit.size if isinstance(limit, VolumeAbove) else limit.count
+    left = "" if entry.left is None else f", from zero in {span_text(entry.left)}"
+    return f"{reading.standing}: {seen:,} of {most:,} counted{left}"
 
 
 def _bucket_text(bucket: Bucket, limit: RateAbove | SeenAtLeast) -> str:
@@ -109,19 +140,34 @@ def _short(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else span_text(seconds)
 
 
-def held_text(name: str, held: Held, ruleset: Ruleset) -> str:
-    """Say whether the source is in a dynamic set."""
+def held_text(name: str, source: Source, ruleset: Ruleset) -> str:
+    """Say whether the source is in a dynamic set; of endpoints, with which of its ports."""
+    held, item = source.sets[name], ruleset.set(name)
+    doors = source.doors(name)
+    if doors:
+        shown = [
+            f"{door.proto} port {door.port}{_left_text(each)}"
+            for door, each in sorted(doors.items())[:_SHOWN_PORTS]
+        ]
+        more = len(doors) - _SHOWN_PORTS
+        return f"{name}: {', '.join([*shown, *([f'and {more} more'] if more > 0 else [])])}"
     if held.present is None:
         return f"{name}: unknown"
     if not held.present:
         return f"{name}: no"
-    left = "" if held.left is None else f", for another {span_text(held.left)}"
+    whole = source_text(source.address, item.prefix)
+    who = "" if whole == str(source.address) else f", {whole}"
+    left = _left_text(held)
     most = failures_to_ban(ruleset, name)
     if most is None:
-        return f"{name}: yes{left}"
+        return f"{name}: yes{who}{left}"
     count = failures(held)
     seen = "yes, the kernel does not show how many" if count is None else str(count)
-    return f"{name}: {seen}{left} ({most} lead to a ban)"
+    return f"{name}: {seen}{who}{left} ({most} lead to a ban)"
+
+
+def _left_text(held: Held) -> str:
+    return "" if held.left is None else f", for another {span_text(held.left)}"
 
 
 def failures(held: Held) -> int | None:
@@ -130,14 +176,16 @@ def failures(held: Held) -> int | None:
 
 
 def failures_to_ban(ruleset: Ruleset, name: str) -> int | None:
-    """Return how many entries of a counted set lead to a ban; None for any other set."""
+    """Return how many refusals of a source lead to a ban; None for a set that bans nobody."""
     return next(
         (
             match.count + 1
             for chain in ruleset.chains
             for rule in chain.rules
             for match in rule.matches
-            if isinstance(match, CountAbove) and match.set == name
+            if isinstance(match, CountAbove)
+            and match.set == name
+            and match.direction is Direction.DESTINATION
         ),
         None,
     )
@@ -153,9 +201,11 @@ def _change_text(change: Change, source: Source) -> str:
     ends = "" if change.seconds is None else f", in {span_text(change.seconds)}"
     match change.kind:
         case Kind.BAN_ENDS:
-            return f"its ban ends{ends}"
+            return f"{_of_source(source)} ban ends{ends}"
+        case Kind.WINDOW_ENDS:
+            return f"it is no longer in {change.name}: that ends by itself{ends}"
         case Kind.SUCCESS:
-            return "the switch accepts a login or a call from it (answers 200)"
+            return "the switch accepts a login from it (answers 200)"
         case Kind.TRUST:
             return "it becomes a trusted peer"
         case Kind.ADMIN:
@@ -176,6 +226,16 @@ def _change_text(change: Change, source: Source) -> str:
         case Kind.FASTER:
             (reading,) = change.readings
             return f"it exceeds {limit_text(reading, source)} ({reading.rule_id})"
+
+
+def _of_source(source: Source) -> str:
+    """Say whose a ban is: in IPv6 that of all addresses of a prefix."""
+    sets = {item.name: item for item in source.world.ruleset.sets}
+    found = next((sets[name] for name in (SET_BANNED, SET_BLOCKED) if name in sets), None)
+    if found is None:
+        return "its"
+    whole = source_text(source.address, found.prefix)
+    return "its" if whole == str(source.address) else f"the {whole}"
 
 
 def command_text(change: Change, source: Source, commands: frozenset[str]) -> str | None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 from typing import TYPE_CHECKING
 
 from sipfw.backends.set_members import Entry, Exit
 from sipfw.compiler import names
+from sipfw.deploy.ban_sets import COUNTED, EARNED, KEPT_OUT, exits, members_of
 from sipfw.deploy.manual_addresses import protected, unusable
 from sipfw.deploy.manual_change import Order, carry_out_order, in_force, refuse
 from sipfw.deploy.manual_file import Book, Kept
 from sipfw.deploy.privilege import who
 from sipfw.policy.types import MAX_DURATION
+from sipfw.ruleset.match import CountAbove, L4Proto
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from sipfw.deploy.files import Layout
     from sipfw.deploy.manual_change import InForce, Obeyed
     from sipfw.diagnostics import Diagnostic
+    from sipfw.ruleset.source import IpNetwork
 
 MANUAL = "manual"
 _REPLIES = "replies"
@@ -30,24 +34,31 @@ _CAUSES = {MANUAL: "by hand", _EITHER: "by packets"}
 
 _REFUSED = "the switch refused its logins"
 _TOO_MUCH = "above its rate ceiling"
+_TOOL = "an attack tool"
+
+_EVERY_TRANSPORT = (L4Proto.UDP, L4Proto.TCP)
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A ban that is asked for; without `until`, in seconds since 1970, for the usual time."""
+    """A ban that is asked for; without `until`, in seconds since 1970, for the usual time.
 
-    address: IpAddress
+    A network is one source in IPv6, or the ban is refused.
+    """
+
+    address: IpAddress | IPv6Network
     reason: str = ""
     until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """One banned address; `left` in seconds, None where the kernel tells none.
+    """One banned source; `left` in seconds, None where the kernel tells none.
 
-    `layer` is `manual`, or the layer of the rule that banned: `replies`, `rate-limit`, or
-    `automatic` where it can no longer be told which. `cause` is the same in the words of the
-    documentation.
+    `address` is the first one of `source`, which is how people read it. `over` are the transports
+    that are banned. `layer` is `manual`, or the layer of the rule that banned: `replies`,
+    `rate-limit`, or `automatic` where it can no longer be told which. `cause` is the same in the
+    words of the documentation.
     """
 
     address: IpAddress
@@ -55,6 +66,14 @@ class Ban:
     left: int | None
     reason: str
     who: str
+    over: tuple[L4Proto, ...] = _EVERY_TRANSPORT
+    network: IpNetwork | None = None
+
+    @property
+    def source(self) -> str:
+        """Write whom it is about: one address bare."""
+        whole = self.network is None or self.network.num_addresses == 1
+        return str(self.address) if whole else str(self.network)
 
     @property
     def cause(self) -> str:
@@ -68,15 +87,15 @@ class Bans:
 
     found: tuple[Ban, ...]
     faults: tuple[Diagnostic, ...]
-    missing: tuple[IpAddress, ...]
+    missing: tuple[IpAddress | IpNetwork, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Freed:
     """Whom an unban has freed, and who was not banned."""
 
-    freed: tuple[IpAddress, ...]
-    strangers: tuple[IpAddress, ...]
+    freed: tuple[IpAddress | IpNetwork, ...]
+    strangers: tuple[IpAddress | IpNetwork, ...]
     done: Obeyed
 
 
@@ -87,35 +106,41 @@ def ban(layout: Layout, wishes: Sequence[Wish], seconds: int | None = None) -> O
     """
 
     def decide(now: InForce) -> Order:
-        asked = {wish.address: wish for wish in wishes}
+        refuse(_too_wide(now, [wish.address for wish in wishes]))
+        asked = {now.key(_first(wish.address)): wish for wish in wishes}
         refuse([*_unbannable(now, asked), *_too_many(now, asked)])
         moment = int(time.time())
         usual = moment + (seconds or now.policy.bans.duration)
-        banned = [_kept(wish, moment, usual) for wish in asked.values()]
-        edits: list[Entry | Exit] = []
-        # A learned source may send RTP, and one that is a guest would pass before the wall.
-        for name in (names.SET_LEARNED, names.SET_PENDING, names.SET_GUESTS):
-            if now.has(name):
-                edits += [Exit(name, item.address) for item in banned]
-        edits += [Entry(names.SET_BLOCKED, item.address, item.left(moment)) for item in banned]
-        return Order({Book.BANS: {item.address: item for item in banned}}, tuple(edits))
+        banned = {key: _kept(wish, key, moment, usual) for key, wish in asked.items()}
+        edits: list[Entry | Exit] = [*exits(now, EARNED, banned)]
+        edits += [Entry(names.SET_BLOCKED, key, kept.left(moment)) for key, kept in banned.items()]
+        return Order({Book.BANS: banned}, tuple(edits))
 
     return carry_out_order(layout, decide)
 
 
-def unban(layout: Layout, addresses: Iterable[IpAddress] | None) -> Freed:
+def unban(layout: Layout, addresses: Iterable[IpAddress | IPv6Network] | None) -> Freed:
     """Free these addresses, or all with None, and forget their failures."""
-    freed: list[IpAddress] = []
-    strangers: list[IpAddress] = []
+    wanted = None if addresses is None else list(addresses)
+    freed: list[IpAddress | IpNetwork] = []
+    strangers: list[IpAddress | IpNetwork] = []
 
     def decide(now: InForce) -> Order:
-        inside = _addresses(now)
+        refuse(_too_wide(now, wanted or ()))
         on_book = now.pages[Book.BANS].entries
-        banned = inside[names.SET_BLOCKED] | inside[names.SET_BANNED] | set(on_book)
-        chosen = sorted(banned, key=_order) if addresses is None else dict.fromkeys(addresses)
-        for address in chosen:
-            (freed if address in banned else strangers).append(address)
-        edits = [Exit(n, a) for n, members in inside.items() for a in chosen if a in members]
+        kept_out = {
+            now.key(item.address)
+            for members in members_of(now, KEPT_OUT).values()
+            for item in members
+        }
+        banned = kept_out | set(on_book)
+        if wanted is None:
+            chosen = sorted(banned, key=_order)
+        else:
+            chosen = list(dict.fromkeys(now.key(_first(address)) for address in wanted))
+        freed[:] = [now.shown(key) for key in chosen if key in banned]
+        strangers[:] = [now.shown(key) for key in chosen if key not in banned]
+        edits = exits(now, (*KEPT_OUT, *COUNTED), set(chosen))
         return Order({Book.BANS: {a: None for a in chosen if a in on_book}}, tuple(edits))
 
     done = carry_out_order(layout, decide)
@@ -123,45 +148,103 @@ def unban(layout: Layout, addresses: Iterable[IpAddress] | None) -> Freed:
 
 
 def list_bans(layout: Layout) -> Bans:
-    """Return who is banned in the kernel now. Changes nothing."""
+    """Return who is banned in the kernel now, each source once. Changes nothing."""
     now = in_force(layout)
     page = now.pages[Book.BANS]
-    sets = [name for name in _SETS if now.has(name)]
-    members = now.members.read(sets)
-    failures = {item.address: item for item in members.get(names.SET_FAILURES, ())}
+    members = members_of(now, _LISTED)
     by_hand = members.get(names.SET_BLOCKED, ())
-    found = [_by_hand(item, page.entries.get(item.address)) for item in by_hand]
-    for item in members.get(names.SET_BANNED, ()):
-        kept = page.entries.get(item.address)
+    found = [_by_hand(now, item, page.entries.get(item.address)) for item in by_hand]
+    for item in _by_packets(members):
+        kept = page.entries.get(item.longest.address)
         # Rules that are older than the ban have no wall for it.
         if kept is not None and not now.has(names.SET_BLOCKED):
-            found.append(_by_hand(item, kept))
+            found.append(_by_hand(now, item.longest, kept))
         else:
-            layer, reason = _why(now, failures.get(item.address))
-            found.append(Ban(item.address, layer, item.left, reason, "sipfw"))
+            found.append(_automatic(now, item, members))
     present = {item.address for item in found}
-    missing = tuple(address for address in page.entries if address not in present)
+    missing = tuple(now.shown(address) for address in page.entries if address not in present)
     found.sort(key=lambda item: (item.layer != MANUAL, _order(item.address)))
     return Bans(tuple(found), page.faults, missing)
 
 
-_SETS = (names.SET_BLOCKED, names.SET_BANNED, names.SET_FAILURES)
+_LISTED = (
+    names.SET_BLOCKED,
+    names.SET_BANNED,
+    names.SET_BANNED_TCP,
+    names.SET_FAILURES,
+    names.SET_LEARNED_FAILURES,
+)
 
 
-def _kept(wish: Wish, since: int, usual: int) -> Kept:
+@dataclass(frozen=True, slots=True)
+class _Banned:
+    """A source in the sets of bans: its longest one, and for which transports."""
+
+    longest: Member
+    over: tuple[L4Proto, ...]
+
+
+def _by_packets(members: Mapping[str, Sequence[Member]]) -> list[_Banned]:
+    sets = {L4Proto.UDP: names.SET_BANNED, L4Proto.TCP: names.SET_BANNED_TCP}
+    found: dict[IpAddress, dict[L4Proto, Member]] = {}
+    for proto, name in sets.items():
+        for item in members.get(name, ()):
+            found.setdefault(item.address, {})[proto] = item
+    return [
+        _Banned(max(bans.values(), key=lambda item: item.left or 0), tuple(bans))
+        for bans in found.values()
+    ]
+
+
+def _automatic(now: InForce, item: _Banned, members: Mapping[str, Sequence[Member]]) -> Ban:
+    address = item.longest.address
+    layer, reason = _why(now, item, members)
+    network = now.source(address)
+    return Ban(address, layer, item.longest.left, reason, "sipfw", item.over, network)
+
+
+def _first(address: IpAddress | IPv6Network) -> IpAddress:
+    return address.network_address if isinstance(address, IPv6Network) else address
+
+
+def _too_wide(now: InForce, addresses: Iterable[IpAddress | IPv6Network]) -> Iterator[str]:
+    """Refuse a network that is not just what counts as one source."""
+    for address in addresses:
+        source = now.source(_first(address))
+        if isinstance(address, IPv6Network) and address != source:
+            yield (
+                f"{address} is not one source: here that is a /{source.prefixlen} "
+                "(limits.ipv6_prefix); name an address in it, or put the network into a block list "
+                "(feeds in the policy)"
+            )
+
+
+def _kept(wish: Wish, key: IpAddress, since: int, usual: int) -> Kept:
     # The end of a list's entry may have come while it was read.
     until = usual if wish.until is None else max(wish.until, since + 1)
-    return Kept(wish.address, since, min(until, since + MAX_DURATION), wish.reason, who())
+    return Kept(key, since, min(until, since + MAX_DURATION), wish.reason, who())
 
 
-def _unbannable(now: InForce, asked: Iterable[IpAddress]) -> Iterator[str]:
+def _unbannable(now: InForce, asked: Mapping[IpAddress, Wish]) -> Iterator[str]:
+    """Refuse who must not be banned: also where he only shares the prefix of who may be."""
     owners = protected(now.ruleset, now.policy, now.addresses)
-    guests = now.pages[Book.TRUSTS].entries
-    for address in asked:
-        if (reason := unusable(address) or owners.of(address)) is not None:
-            yield f"{address} {reason}; it cannot be banned"
-        elif address in guests:
-            yield f"{address} is trusted for a time; end that first: sipfw trust --end {address}"
+    guests = {now.key(address): address for address in now.pages[Book.TRUSTS].entries}
+    for key, wish in asked.items():
+        address, source = _first(wish.address), now.shown(key)
+        reason = unusable(address) or unusable(key) or owners.of(address)
+        inside = owners.inside(now.source(key))
+        if reason is not None:
+            yield f"{wish.address} {reason}; it cannot be banned"
+        elif inside is not None:
+            network, whose = inside
+            one = network.network_address if network.num_addresses == 1 else network
+            yield f"{source} cannot be banned: {one} in it {whose}"
+        elif key in guests:
+            guest = guests[key]
+            place = "" if guest == address else f" in {source}"
+            yield (
+                f"{guest}{place} is trusted for a time; end that first: sipfw trust --end {guest}"
+            )
 
 
 def _too_many(now: InForce, asked: Mapping[IpAddress, Wish]) -> Iterator[str]:
@@ -176,29 +259,44 @@ def _too_many(now: InForce, asked: Mapping[IpAddress, Wish]) -> Iterator[str]:
             )
 
 
-def _addresses(now: InForce) -> dict[str, set[IpAddress]]:
-    present = now.members.read([name for name in _SETS if now.has(name)])
-    return {name: {item.address for item in present.get(name, ())} for name in _SETS}
-
-
-def _by_hand(item: Member, kept: Kept | None) -> Ban:
+def _by_hand(now: InForce, item: Member, kept: Kept | None) -> Ban:
     reason = "" if kept is None else kept.reason
-    return Ban(item.address, MANUAL, item.left, reason, "unknown" if kept is None else kept.who)
+    by = "unknown" if kept is None else kept.who
+    network = now.source(item.address)
+    return Ban(item.address, MANUAL, item.left, reason, by, network=network)
 
 
-def _why(now: InForce, failure: Member | None) -> tuple[str, str]:
+def _why(now: InForce, item: _Banned, members: Mapping[str, Sequence[Member]]) -> tuple[str, str]:
     """Tell what led to a ban, as far as the sets still show it.
 
     A failure is remembered for `learning.window` and a ban for longer, and an nftables element
-    does not tell how many there were.
+    does not tell how many there were. Over TCP a ceiling resets and never bans.
     """
     learning, limits = now.policy.learning, now.policy.limits
     if not learning.enabled:
         return _RATE, _TOO_MUCH
-    enough = failure is not None and (failure.packets or 0) >= learning.failures
-    if enough or limits.per_source is None:
+    if L4Proto.TCP in item.over and now.policy.signalling.behind:
+        return _EITHER, f"{_REFUSED}, or {_TOOL}"
+    enough = any(
+        failure.address == item.longest.address and (failure.packets or 0) >= _enough(now, name)
+        for name in (names.SET_FAILURES, names.SET_LEARNED_FAILURES)
+        for failure in members.get(name, ())
+    )
+    if enough or limits.per_source is None or L4Proto.TCP in item.over:
         return _REPLIES, _REFUSED
     return _EITHER, f"{_REFUSED}, or {_TOO_MUCH}"
+
+
+def _enough(now: InForce, name: str) -> int:
+    """Return how many failures in a counted set ban."""
+    counts = (
+        match.count + 1
+        for chain in now.ruleset.chains
+        for rule in chain.rules
+        for match in rule.matches
+        if isinstance(match, CountAbove) and match.set == name
+    )
+    return next(counts, now.policy.learning.failures)
 
 
 def _order(address: IpAddress) -> tuple[int, int]:

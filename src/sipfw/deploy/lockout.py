@@ -10,7 +10,7 @@ from sipfw.deploy.ssh_sessions import SSH_PORT, Session, ssh_sessions
 from sipfw.diagnostics import Diagnostic, Location, Severity
 from sipfw.errors import BackendError
 from sipfw.ruleset.match import CtState, Direction, InSet, Interface, L4Proto, Ports
-from sipfw.ruleset.model import Priority
+from sipfw.ruleset.model import Layer
 from sipfw.ruleset.rule import Accept
 from sipfw.walk.evaluate import evaluate
 from sipfw.walk.packet import IpProto, Packet, TcpFlag
@@ -150,14 +150,16 @@ def _refusal(
 
 def _cause(ruleset: Ruleset, session: Session, trace: Trace) -> Origin | None:
     """Return the policy line to change: seldom that of the rule that drops at the end."""
-    if _by_sip(trace):
+    if _by_sip(ruleset, trace):
         ways = (step.rule for step in trace.steps if step.matched)
         return next((rule.origin for rule in ways if _asks_for(rule, session.port)), None)
     return next((item.origin for item in _admin_sets(ruleset)), None)
 
 
-def _by_sip(trace: Trace) -> bool:
-    return trace.stages[-1].base.priority is Priority.RAW
+def _by_sip(ruleset: Ruleset, trace: Trace) -> bool:
+    """Tell whether it is taken for SIP: what judges that has other layers than the host's."""
+    rule = trace.decider
+    return not any(rule in chain.rules for chain in ruleset.chains if chain.layer is Layer.HOST)
 
 
 def _asks_for(rule: Rule, port: int) -> bool:
@@ -175,7 +177,7 @@ def _remedies(
     ruleset: Ruleset, session: Session, sessions: Sequence[Session], trace: Trace
 ) -> list[str]:
     """Return the policy lines that let the session in."""
-    if _by_sip(trace):
+    if _by_sip(ruleset, trace):
         return [f"signalling: take {session.port} out, it is the port of sshd"]
     admin = _admin_sets(ruleset)
     lines = []

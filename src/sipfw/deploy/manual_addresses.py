@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+from ipaddress import IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
@@ -37,12 +37,28 @@ def parse_address(text: str) -> IpAddress:
     return network.network_address
 
 
+def parse_source(text: str) -> IpAddress | IPv6Network:
+    """Read an address, or a prefix of IPv6 as `sipfw bans` writes it.
+
+    Whether the prefix is one source is for the firewall in force to say. Raises ValueError.
+    """
+    try:
+        network = parse_network(text)
+    except ValueError:
+        return parse_address(text)
+    if isinstance(network, IPv6Network) and network.num_addresses > 1:
+        return network
+    return parse_address(text)
+
+
 class Owners:
     """Whose an address is: answers for a hundred thousand at once."""
 
     def __init__(self, networks: Iterable[tuple[Network, str]]) -> None:
+        self._networks = tuple(networks)
         self._owners: dict[tuple[int, int], dict[int, str]] = {}
-        for network, whose in networks:
+        self._inside: dict[int, dict[int, tuple[Network, str]]] = {}
+        for network, whose in self._networks:
             key = network.version, network.max_prefixlen - network.prefixlen
             start = int(network.network_address) >> key[1]
             self._owners.setdefault(key, {}).setdefault(start, whose)
@@ -53,6 +69,21 @@ class Owners:
             if version == address.version and (found := owners.get(int(address) >> free)):
                 return found
         return None
+
+    def inside(self, source: Network) -> tuple[Network, str] | None:
+        """Return a network that lies in this one, and whose it is."""
+        length = source.prefixlen
+        if source.version == 4 or source.num_addresses == 1:
+            return None
+        if length not in self._inside:
+            free = source.max_prefixlen - length
+            self._inside[length] = {
+                int(network.network_address) >> free: (network, whose)
+                for network, whose in self._networks
+                if network.version == source.version and network.prefixlen > length
+            }
+        start = int(source.network_address) >> (source.max_prefixlen - length)
+        return self._inside[length].get(start)
 
 
 def protected(

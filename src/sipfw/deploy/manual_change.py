@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sipfw.backends.set_members import Entry
+from sipfw.compiler import names
 from sipfw.compiler.by_hand import with_by_hand
 from sipfw.compiler.context import Context
 from sipfw.compiler.layers.sets import all_sets, collapsed
@@ -24,7 +25,7 @@ from sipfw.deploy.journal import Journal
 from sipfw.deploy.listing import listing_text
 from sipfw.deploy.live import current, stored
 from sipfw.deploy.lock import state_lock
-from sipfw.deploy.manual_file import Book, by_hand, read_page, write_page
+from sipfw.deploy.manual_file import Book, by_hand, by_source, read_page, write_page
 from sipfw.deploy.names import read_names, recalled
 from sipfw.deploy.privilege import require_root
 from sipfw.deploy.repair import settle, unfinished
@@ -34,6 +35,7 @@ from sipfw.deploy.targets import Options, target
 from sipfw.deploy.transaction import carry_out, signals_later
 from sipfw.errors import BackendError
 from sipfw.policy.merge import Origins
+from sipfw.ruleset.source import key_address, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -45,7 +47,9 @@ if TYPE_CHECKING:
     from sipfw.deploy.manual_file import Kept, Page
     from sipfw.policy.model import Policy
     from sipfw.policy.types import Network
+    from sipfw.ruleset.match import PrefixLengths
     from sipfw.ruleset.model import AddressSet, Ruleset
+    from sipfw.ruleset.source import IpNetwork
 
 # How long another command may hold the lock: an apply takes a second or two.
 _PATIENCE = 5.0
@@ -55,7 +59,8 @@ _PATIENCE = 5.0
 class InForce:
     """The firewall in force: what it was made of, its sets, and what was done to them by hand.
 
-    `addresses` are the last good ones of the policy's host names.
+    `addresses` are the last good ones of the policy's host names, `prefix` is how much of an
+    address is one source to a ban.
     """
 
     firewall: Firewall
@@ -63,6 +68,7 @@ class InForce:
     addresses: Mapping[str, tuple[Network, ...]]
     members: Members
     pages: Mapping[Book, Page]
+    prefix: PrefixLengths
 
     @property
     def ruleset(self) -> Ruleset:
@@ -72,6 +78,19 @@ class InForce:
     def has(self, name: str) -> bool:
         """Tell whether this firewall has the set of that name."""
         return any(item.name == name for item in self.ruleset.sets)
+
+    def source(self, address: IpAddress) -> IpNetwork:
+        """Return whom a ban of this address is about."""
+        return source_of(address, self.prefix)
+
+    def shown(self, address: IpAddress) -> IpAddress | IpNetwork:
+        """Return the same as people write it: one address bare."""
+        found = self.source(address)
+        return address if found.num_addresses == 1 else found
+
+    def key(self, address: IpAddress) -> IpAddress:
+        """Return the address under which sets and the book of bans keep that source."""
+        return key_address(address, self.prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +105,13 @@ class Order:
 class Obeyed:
     """What was ordered, and what that has brought with it.
 
-    `made` is the new generation where rules were missing.
+    `made` is the new generation where rules were missing, `prefix` how much of an address is one
+    source to a ban.
     """
 
     order: Order
     notes: tuple[str, ...]
+    prefix: PrefixLengths
     made: Outcome | None = None
 
 
@@ -111,13 +132,27 @@ def in_force(layout: Layout) -> InForce:
             f"generation {firewall.number} is damaged: {firewall.reason}", hint="apply again"
         )
     policy = read_policy(layout, firewall.generation)
+    prefix = banned_prefix(firewall.ruleset) or Context(policy, Origins()).source
     return InForce(
         firewall,
         policy,
         recalled(host_names(policy), read_names(layout)).addresses,
         target(firewall.backend, ipset=firewall.ipset).members(),
-        {book: read_page(layout, book) for book in Book},
+        {book: _page(layout, book, prefix) for book in Book},
+        prefix,
     )
+
+
+def banned_prefix(ruleset: Ruleset) -> PrefixLengths | None:
+    """Return how much of an address these rules ban; None where nobody can be banned yet."""
+    found = {item.name: item.prefix for item in ruleset.sets}
+    return found.get(names.SET_BLOCKED, found.get(names.SET_BANNED))
+
+
+def _page(layout: Layout, book: Book, prefix: PrefixLengths) -> Page:
+    """Read a book. Trust is about one address, whatever a source is to the rules."""
+    page = read_page(layout, book)
+    return by_source(page, prefix) if book is Book.BANS else page
 
 
 def carry_out_order(layout: Layout, decide: Callable[[InForce], Order]) -> Obeyed:
@@ -136,15 +171,15 @@ def carry_out_order(layout: Layout, decide: Callable[[InForce], Order]) -> Obeye
             made = _with_rules(layout, now, lacking)
             now = in_force(layout)
             order = decide(now)
-        before = _write(layout, order.books)
+        before = _write(layout, order.books, now.prefix)
         try:
             now.members.edit(order.edits)
         except BaseException:
             with suppress(BackendError):
-                _write(layout, before)
+                _write(layout, before, now.prefix)
             raise
     faults = tuple(str(fault) for book in order.books for fault in now.pages[book].faults)
-    return Obeyed(order, (*notes, *faults), made)
+    return Obeyed(order, (*notes, *faults), now.prefix, made)
 
 
 def refuse(faults: Iterable[str]) -> None:
@@ -168,12 +203,14 @@ def _settle_the_dead(layout: Layout) -> tuple[str, ...]:
 
 
 def _write(
-    layout: Layout, books: Mapping[Book, Mapping[IpAddress, Kept | None]]
+    layout: Layout,
+    books: Mapping[Book, Mapping[IpAddress, Kept | None]],
+    prefix: PrefixLengths,
 ) -> dict[Book, dict[IpAddress, Kept | None]]:
     """Write the books; return the change that undoes this one."""
     before: dict[Book, dict[IpAddress, Kept | None]] = {}
     for book, changes in books.items():
-        old = read_page(layout, book).entries
+        old = _page(layout, book, prefix).entries
         before[book] = {address: old.get(address) for address in changes}
         if changes:
             merged = {**old, **changes}

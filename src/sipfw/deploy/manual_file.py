@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from sipfw.compiler.by_hand import ByHand
 from sipfw.deploy.files import cannot_write, read_private, sync_folder, write_atomically
 from sipfw.deploy.privilege import WHO
 from sipfw.diagnostics import Diagnostic, Severity
+from sipfw.ruleset.source import key_address
 from sipfw.words import counted
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from sipfw.backends.set_members import IpAddress
     from sipfw.deploy.files import Layout
+    from sipfw.ruleset.match import PrefixLengths
 
 FORMAT = 1
 LONGEST_REASON = 80
@@ -88,6 +90,19 @@ def read_page(layout: Layout, book: Book, *, now: float | None = None) -> Page:
         return Page(found)
     what = f"{counted(damaged, 'entry', 'entries')} {'is' if damaged == 1 else 'are'}"
     return Page(found, (_fault(path, f"{what} damaged and left out"),))
+
+
+def by_source(page: Page, prefix: PrefixLengths) -> Page:
+    """Return the page with one entry for each source: the one that lasts longest.
+
+    The file may be older than `limits.ipv6_prefix`, or than its present value.
+    """
+    found: dict[IpAddress, Kept] = {}
+    for item in page.entries.values():
+        source = key_address(item.address, prefix)
+        if source not in found or item.until > found[source].until:
+            found[source] = replace(item, address=source)
+    return replace(page, entries=found)
 
 
 def write_page(layout: Layout, book: Book, entries: Mapping[IpAddress, Kept]) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from sipfw.backends.set_members import Entry, Exit
 from sipfw.compiler import names
-from sipfw.deploy.manual_file import Book, read_page
+from sipfw.deploy.manual_file import Book, by_source, read_page
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
+from sipfw.ruleset.source import prefix_in
 from sipfw.words import counted
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ def put_back(chosen: Target, ruleset: Ruleset, layout: Layout) -> list[Diagnosti
         page = read_page(layout, book)
         warnings += page.faults
         if page.entries:
-            warnings += _put_back(chosen, ruleset, book, list(page.entries.values()))
+            place = _place(ruleset, book)
+            kept = by_source(page, prefix_in(ruleset, place.set)) if place else page
+            warnings += _put_back(chosen, place, book, list(kept.entries.values()))
     return warnings
 
 
@@ -58,9 +61,8 @@ def room_for(entries: Iterable[Kept], size: int) -> list[Kept]:
 
 
 def _put_back(
-    chosen: Target, ruleset: Ruleset, book: Book, entries: Sequence[Kept]
+    chosen: Target, place: _Place | None, book: Book, entries: Sequence[Kept]
 ) -> list[Diagnostic]:
-    place = _place(ruleset, book)
     if place is None:
         return [_warning(f"{_count(book, len(entries))} not in force: these rules have no set")]
     kept = room_for(entries, place.size)

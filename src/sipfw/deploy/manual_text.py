@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sipfw.deploy.bans import Wish
-from sipfw.deploy.manual_addresses import parse_address
+from sipfw.deploy.manual_addresses import parse_source
 from sipfw.deploy.manual_file import FORMAT, checked_reason
 from sipfw.policy.types import MAX_DURATION, parse_duration, shown
 
@@ -52,6 +52,8 @@ def as_json(bans: Sequence[Ban], now: float) -> dict[str, Any]:
     items = [
         {
             "address": str(ban.address),
+            "source": ban.source,
+            "transports": [proto.value for proto in ban.over],
             "layer": ban.layer,
             "cause": ban.cause,
             "left": ban.left,
@@ -78,7 +80,7 @@ def read_list(text: str, reason: str, now: float) -> Imported:
     expired = 0
     for place, (address, end, why) in entries:
         try:
-            wish = Wish(parse_address(address), checked_reason(why or reason), _moment(end, now))
+            wish = Wish(parse_source(address), checked_reason(why or reason), _moment(end, now))
         except ValueError as error:
             faults.append(f"{place}: {error}")
             continue

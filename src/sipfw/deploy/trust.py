@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sipfw.backends.set_members import Entry, Exit
 from sipfw.compiler import names
 from sipfw.compiler.by_hand import MOST_GUESTS
+from sipfw.deploy.ban_sets import COUNTED, KEPT_OUT, exits
 from sipfw.deploy.manual_addresses import trusted_already, unusable
 from sipfw.deploy.manual_change import Order, carry_out_order, in_force, refuse
 from sipfw.deploy.manual_file import Book, Kept
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from sipfw.diagnostics import Diagnostic
 
 LONGEST_TRUST = 30 * 86400
-
-_BANS = (names.SET_BLOCKED, names.SET_BANNED, names.SET_FAILURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,10 @@ class Ended:
 
 
 def trust(layout: Layout, addresses: Sequence[IpAddress], seconds: int, reason: str) -> Obeyed:
-    """Trust these sources so long, all of them or none; that ends their bans, also by hand."""
+    """Trust these addresses so long, all of them or none; that ends their bans, also by hand.
+
+    In IPv6 a ban is about a prefix, and ends for all of it.
+    """
 
     def decide(now: InForce) -> Order:
         asked = list(dict.fromkeys(addresses))
@@ -54,9 +56,10 @@ def trust(layout: Layout, addresses: Sequence[IpAddress], seconds: int, reason: 
         since = int(time.time())
         guests = {a: Kept(a, since, since + seconds, reason, who()) for a in asked}
         bans = now.pages[Book.BANS].entries
-        unbanned = [address for address in asked if address in bans]
+        sources = {now.key(address) for address in asked}
+        unbanned = [source for source in bans if source in sources]
         edits: list[Entry | Exit] = [Entry(names.SET_GUESTS, a, seconds) for a in asked]
-        edits += [Exit(name, a) for name in _BANS if now.has(name) for a in asked]
+        edits += exits(now, (*KEPT_OUT, *COUNTED), sources)
         return Order({Book.TRUSTS: guests, Book.BANS: dict.fromkeys(unbanned)}, tuple(edits))
 
     return carry_out_order(layout, decide)

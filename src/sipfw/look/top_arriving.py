@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from sipfw.backends.sniffer import Sniffed, sniff
-from sipfw.look.top_source import Source, plain_id, seen_again
-from sipfw.ruleset.match import L4Proto, Ports
+from sipfw.look.top_source import Source, plain_id, seen_again, source_prefix
+from sipfw.ruleset.match import CtState, L4Proto, Ports
 from sipfw.ruleset.model import Base, Hook, Priority
 from sipfw.ruleset.rule import Goto
-from sipfw.walk.evaluate import evaluate
+from sipfw.ruleset.source import source_of
+from sipfw.walk.evaluate import INCOMING, evaluate
 from sipfw.walk.packet import IpProto, Packet, TcpFlag
 from sipfw.walk.state import LiveState
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sipfw.backends.set_members import Member
     from sipfw.ruleset.model import Ruleset
+    from sipfw.walk.state import Elements
     from sipfw.walk.trace import Trace
 
 # A walk takes some 0.2 ms.
@@ -30,7 +31,9 @@ _FLAGS = ((0x01, TcpFlag.FIN), (0x02, TcpFlag.SYN), (0x04, TcpFlag.RST), (0x10, 
 def arriving(
     ruleset: Ruleset, members: Mapping[str, Sequence[Member]], seconds: float
 ) -> tuple[list[Source], float]:
-    """Return who sends what is dropped before connection tracking, and for how long was looked.
+    """Return who sends what is dropped, and for how long was looked.
+
+    Of TCP a segment without SYN counts as one of a connection that stands.
 
     Limits count as kept: who is dropped even so is dropped whatever the limits say. Who is above
     one is not seen here. Raises BackendError.
@@ -41,18 +44,18 @@ def arriving(
         seconds,
         _MOST,
     )
-    live = LiveState(
-        {name: {item.address: item.left for item in found} for name, found in members.items()}
-    )
+    live = LiveState({name: _elements(found) for name, found in members.items()})
+    prefix = source_prefix(ruleset)
     layers = {rule.id: chain.layer.value for chain in ruleset.chains for rule in chain.rules}
     found: dict[tuple[object, str], Source] = {}
     for packet, trace in _walked(ruleset, packets, live):
         rule = trace.decider
         if rule is None or not trace.dropped:
             continue
-        key = (packet.source, rule.id)
+        source = source_of(packet.source, prefix)
+        key = (source, rule.id)
         seen = Source(
-            ip_network(packet.source),
+            source,
             layers[rule.id],
             plain_id(rule.id),
             rule.summary,
@@ -62,6 +65,13 @@ def arriving(
         )
         found[key] = seen_again(found.get(key), seen)
     return list(found.values()), looked
+
+
+def _elements(members: Sequence[Member]) -> Elements:
+    return {
+        item.address if item.door is None else (item.address, item.door): item.left
+        for item in members
+    }
 
 
 def signalling_ports(ruleset: Ruleset, proto: L4Proto) -> frozenset[int]:
@@ -95,18 +105,22 @@ def _walked(
             item.interface,
         )
         if key not in walks:
-            walks[key] = evaluate(ruleset, _packet(item), live, path=_RAW)
+            path = INCOMING if item.tcp else _RAW
+            walks[key] = evaluate(ruleset, _packet(item), live, path=path)
         yield item, walks[key]
 
 
 def _packet(item: Sniffed) -> Packet:
+    flags = frozenset(flag for bit, flag in _FLAGS if item.flags & bit)
+    opens = not item.tcp or TcpFlag.SYN in flags
     return Packet(
         item.source,
         item.destination,
         IpProto.TCP if item.tcp else IpProto.UDP,
         item.source_port,
         item.destination_port,
-        flags=frozenset(flag for bit, flag in _FLAGS if item.flags & bit),
+        flags=flags,
         in_interface=item.interface,
         payload=item.payload,
+        state=CtState.NEW if opens else CtState.ESTABLISHED,
     )

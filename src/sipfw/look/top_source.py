@@ -5,9 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from sipfw.compiler import names
+from sipfw.ruleset.match import ONE_ADDRESS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Network, IPv6Network
+
+    from sipfw.ruleset.match import PrefixLengths
+    from sipfw.ruleset.model import Ruleset
+
+# Sets that keep sources as bans and limits count them.
+_OF_SOURCES = (names.SET_BANNED, names.SET_LEARNED, names.SET_STREAM_SOURCES)
 
 Network: TypeAlias = "IPv4Network | IPv6Network"
 
@@ -40,6 +49,12 @@ class Top:
     sources: tuple[Source, ...]
     notes: tuple[str, ...]
     looked: float
+
+
+def source_prefix(ruleset: Ruleset) -> PrefixLengths:
+    """Return how much of an address is one source to this ruleset."""
+    found = {item.name: item.prefix for item in ruleset.sets}
+    return next((found[name] for name in _OF_SOURCES if name in found), ONE_ADDRESS)
 
 
 def plain_id(rule_id: str) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from sipfw.backends.limit_state import Standing, limit_state, source_limits
+from sipfw.backends.limit_state import Standing, source_limits
+from sipfw.backends.limit_windows import limit_state
+from sipfw.backends.runner import SubprocessRunner
 from sipfw.compiler import names
-from sipfw.look.top_source import Source, plain_id, seen_again
+from sipfw.look.top_source import Source, plain_id, seen_again, source_prefix
 from sipfw.ruleset.match import InSet, RateAbove, SeenAtLeast
-from sipfw.ruleset.rule import Drop, Log
+from sipfw.ruleset.rule import Drop, Log, Reset
+from sipfw.ruleset.source import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,39 +26,57 @@ if TYPE_CHECKING:
     from sipfw.ruleset.rule import Rule
 
 
+# Sets whose members are dropped, the longest first; all of a source's bans are one line.
+_BANS = (names.SET_BANNED, names.SET_BANNED_TCP, names.SET_BLOCKED)
+_LOGINS = {
+    names.SET_BARRED: "too many refused logins: its logins are dropped",
+    names.SET_SHUT: "too many refused logins: those of one port are dropped",
+    names.SET_NO_REGISTER: "too many challenges: logins of one port are dropped",
+    names.SET_LEARNED_FAILURES: "the switch refuses its logins; a ban follows if that goes on",
+    names.SET_FAILURES: "the switch refuses its requests; a ban follows if that goes on",
+}
+
+
 def from_sets(ruleset: Ruleset, members: Mapping[str, Sequence[Member]]) -> Iterator[Source]:
     """Return who is banned, and whom the switch refuses."""
-    timeouts = {item.name: item.timeout for item in ruleset.sets if item.dynamic}
-    rule = _asking(ruleset, names.SET_BANNED)
-    if rule is not None:
-        for item in members.get(names.SET_BANNED, ()):
+    sets = {item.name: item for item in ruleset.sets if item.dynamic}
+    held: set[Network] = set()
+    for name in _BANS:
+        rule = _asking(ruleset, name)
+        if rule is None or name not in sets:
+            continue
+        for item in members.get(name, ()):
+            network = source_of(item.address, sets[name].prefix)
+            held.add(network)
             yield Source(
-                ip_network(item.address),
+                network,
                 "banned",
                 rule.id,
                 rule.summary,
-                first=_began(item, timeouts[names.SET_BANNED]),
+                first=_began(item, sets[name].timeout),
                 left=item.left,
             )
-    held = {item.address for item in members.get(names.SET_BANNED, ())}
-    for item in members.get(names.SET_FAILURES, ()):
-        if item.address in held:
-            continue
-        # The entry's own counter counts looks at it as well, so it is no number of refusals.
-        yield Source(
-            ip_network(item.address),
-            "replies",
-            "failures",
-            "the switch refuses its requests; a ban follows if that goes on",
-            last=_began(item, timeouts[names.SET_FAILURES]),
-            left=item.left,
-        )
+    prefix = source_prefix(ruleset)
+    for name, reason in _LOGINS.items():
+        for item in members.get(name, ()) if name in sets else ():
+            network = source_of(item.address, prefix)
+            if network in held:
+                continue
+            # The entry's own counter counts looks at it as well, so it is no number of refusals.
+            yield Source(
+                network,
+                "replies",
+                name,
+                reason,
+                last=_began(item, sets[name].timeout),
+                left=item.left,
+            )
 
 
 def _asking(ruleset: Ruleset, name: str) -> Rule | None:
     """Return the rule that asks a set about the source: that of plain SIP, where there is one."""
     found = [
-        (chain.name != names.SOURCES, rule)
+        (chain.name not in {names.SOURCES, names.STREAMS}, rule)
         for chain in ruleset.chains
         for rule in chain.rules
         if any(isinstance(match, InSet) and match.set == name for match in rule.matches)
@@ -80,7 +100,8 @@ def from_limits(firewall: Firewall) -> tuple[list[Source], list[str]]:
         for match in rule.matches
         if isinstance(match, RateAbove | SeenAtLeast)
     ]
-    tables = limit_state(firewall.backend).read(source_limits(firewall.ruleset))
+    state = limit_state(firewall.backend, SubprocessRunner(), ipset=firewall.ipset)
+    tables = state.read(source_limits(firewall.ruleset))
     found: list[Source] = []
     for table in tables:
         chain, rule = next((c, r) for match, c, r in rules if match == table.limit)
@@ -137,14 +158,15 @@ def from_log(ruleset: Ruleset, packets: Iterable[Logged]) -> list[Source]:
         for rule in chain.rules
         if isinstance(rule.action, Log)
         for last in chain.rules
-        if isinstance(last.action, Drop)
+        if isinstance(last.action, Drop | Reset)
     }
+    prefix = source_prefix(ruleset)
     found: dict[tuple[Network, str], Source] = {}
     for item in packets:
         if item.prefix not in dropped:
             continue
         chain, rule = dropped[item.prefix]
-        key = (ip_network(item.source), rule.id)
+        key = (source_of(item.source, prefix), rule.id)
         seen = Source(
             key[0],
             chain.layer.value,

@@ -30,10 +30,23 @@ if TYPE_CHECKING:
 
     from sipfw.look.why_packets import Question
     from sipfw.look.why_state import Reading, Source, World
+    from sipfw.walk.packet import IpAddress
 
 
-# One is filled by the packet path, one by hand.
-_BANS = (names.SET_BANNED, names.SET_BLOCKED)
+# Two are filled by the packet path, one by hand.
+_BANS = (names.SET_BANNED, names.SET_BANNED_TCP, names.SET_BLOCKED)
+
+# What refuses logins for the length of `learning.window`, and then no longer.
+_WINDOWS = (names.SET_SHUT, names.SET_NO_REGISTER, names.SET_BARRED)
+
+# What a source or its phone has earned, and what was done for it by hand.
+_MERITS = (
+    names.SET_LEARNED,
+    names.SET_REGISTERED,
+    names.SET_CALLERS,
+    names.SET_ASKED,
+    names.SET_GUESTS,
+)
 
 
 class Effect(StrEnum):
@@ -48,6 +61,7 @@ class Kind(StrEnum):
     """Something that may change."""
 
     BAN_ENDS = "ban-ends"
+    WINDOW_ENDS = "window-ends"
     SUCCESS = "success"
     TRUST = "trust"
     ADMIN = "admin"
@@ -161,42 +175,70 @@ class _Explainer:
 
     def _of_learned_sets(self) -> Iterator[tuple[Change, World]]:
         world, address, sets = self._source.world, self._source.address, self._source.sets
-        free = world
-        bans = [name for name in _BANS if name in sets and sets[name].present]
-        for name in bans:
-            free = free.with_member(name, address, present=False)
-        if bans:
-            ends = [sets[name].left for name in bans]
-            last = max((left for left in ends if left is not None), default=None)
-            seconds = None if None in ends else last
-            yield Change(Kind.BAN_ENDS, " and ".join(bans), seconds=seconds), free
-        learned, banned = sets.get(names.SET_LEARNED), sets.get(names.SET_BANNED)
-        if learned is not None and not learned.present and self._can_log_in():
-            # As the rules learn.add and learn.clear-banned do it.
-            better = world.with_member(names.SET_LEARNED, address, present=True)
-            if banned is not None:
-                better = better.with_member(names.SET_BANNED, address, present=False)
-            yield Change(Kind.SUCCESS), better
+        for kind, wanted in ((Kind.BAN_ENDS, _BANS), (Kind.WINDOW_ENDS, _WINDOWS)):
+            held = [name for name in wanted if self._holds(name)]
+            if held:
+                change = Change(kind, " and ".join(held), seconds=self._left(held))
+                yield change, _without(world, held, address)
+        learned = sets.get(names.SET_LEARNED)
+        if learned is not None and not (learned.present and self._holds(names.SET_REGISTERED)):
+            ways = self._ways_to_log_in()
+            if ways:
+                yield Change(Kind.SUCCESS), self._after_success(ways)
+        banned = sets.get(names.SET_BANNED)
         if banned is not None and banned.present is False:
-            worse = world.with_member(names.SET_BANNED, address, present=True)
-            yield Change(Kind.BANNED, names.SET_BANNED), worse
-        for name in (names.SET_LEARNED, names.SET_GUESTS):
-            held = sets.get(name)
-            if held is not None and held.present:
+            yield Change(Kind.BANNED, names.SET_BANNED), self._after_ban()
+        for name in _MERITS:
+            if self._holds(name):
                 without = world.with_member(name, address, present=False)
-                yield Change(Kind.FORGOTTEN, name, seconds=held.left), without
+                yield Change(Kind.FORGOTTEN, name, seconds=self._left([name])), without
 
-    def _can_log_in(self) -> bool:
-        """Tell whether a login can reach the switch, sooner or later."""
+    def _holds(self, name: str) -> bool:
+        """Tell whether a dynamic set has the source, or at least one of its ports."""
+        held = self._source.sets.get(name)
+        return held is not None and bool(held.present or self._source.doors(name))
+
+    def _left(self, held: list[str]) -> float | None:
+        """Return when the last of them ends; None where one stays."""
+        ends = [
+            each.left
+            for name in held
+            for each in (self._source.doors(name).values() or (self._source.sets[name],))
+        ]
+        known = [left for left in ends if left is not None]
+        return max(known) if len(known) == len(ends) else None
+
+    def _after_success(self, ways: tuple[Transport, ...]) -> World:
+        """Do as the chain SIP_LEARN does: only datagrams' own ban ends with a login."""
+        address = self._source.address
+        better = self._source.world.with_member(names.SET_LEARNED, address, present=True)
+        if self._question.transport in ways and names.SET_REGISTERED in self._source.sets:
+            better = better.with_member(names.SET_REGISTERED, address, present=True)
+        if names.SET_BANNED in self._source.sets:
+            better = better.with_member(names.SET_BANNED, address, present=False)
+        return better
+
+    def _after_ban(self) -> World:
+        """Ban as streams do, whose ban is one for datagrams as well."""
+        address, world = self._source.address, self._source.world
+        for name in (names.SET_BANNED, names.SET_BANNED_TCP):
+            if name in self._source.sets:
+                world = world.with_member(name, address, present=True)
+        return world
+
+    def _ways_to_log_in(self) -> tuple[Transport, ...]:
+        """Return the transports over which a login can reach the switch, sooner or later."""
         limits = {reading.rule_id: Limit.WITHIN for reading in self._source.readings}
-        patient = self._source.world.with_limits(limits)
+        world = self._source.world.with_limits(limits)
+        patient = _without(world, [n for n in _WINDOWS if self._holds(n)], self._source.address)
         plain = (Transport.UDP, Transport.TCP)
         spoken = self._question.transport
+        found = []
         for transport in (spoken,) if spoken in plain else plain:
             asked = asking(self._question, transport, REGISTER, self._ruleset)
             if asked is not None and _arrive(asked, patient) is not Effect.DROPPED:
-                return True
-        return False
+                found.append(transport)
+        return tuple(found)
 
     def _of_static_sets(self, ends: tuple[Outcome, ...]) -> Iterator[tuple[Change, World]]:
         """Turn the source's place round in every set of the policy that was asked about it."""
@@ -253,6 +295,12 @@ class _Explainer:
             effect = None if asked is None else _arrive(asked, self._source.world)
             self._arrivals[transport, method] = effect
         return self._arrivals[transport, method]
+
+
+def _without(world: World, held: list[str], address: IpAddress) -> World:
+    for name in held:
+        world = world.with_member(name, address, present=False)
+    return world
 
 
 def _ends(message: Message, world: World) -> tuple[Outcome, ...]:

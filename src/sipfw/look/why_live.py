@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sipfw.backends.connections import tcp_connections
-from sipfw.backends.limit_state import NftLimits, XtLimits
+from sipfw.backends.limit_windows import limit_state
 from sipfw.backends.live_marks import marks
 from sipfw.backends.runner import SubprocessRunner
-from sipfw.backends.source_sets import IpsetSets, NftSets, RecentSets
+from sipfw.backends.source_sets import source_sets
 from sipfw.deploy.feed_sets import has_lists
 from sipfw.deploy.generations import Damaged, read_generation, read_ruleset
 from sipfw.deploy.in_force import HINT, NOTHING
@@ -65,13 +65,9 @@ class LiveKernel:
             if transport is not Transport.UDP
             for item in sip_ports(firewall.ruleset, transport)
         }
-        self.sets: SourceSets
-        self.limits: LimitState
-        if firewall.backend == "nftables":
-            self.sets, self.limits = NftSets(), NftLimits()
-        else:
-            self.limits = XtLimits(proc_net)
-            self.sets = IpsetSets(self._runner) if firewall.ipset else RecentSets(proc_net)
+        backend, ipset = firewall.backend or "", firewall.ipset
+        self.limits: LimitState = limit_state(backend, self._runner, ipset=ipset, proc_net=proc_net)
+        self.sets: SourceSets = source_sets(backend, self._runner, ipset=ipset, proc_net=proc_net)
 
     def connections(self, network: IPv4Network | IPv6Network) -> int | None:
         """Return how many SIP connections a network holds; None if nobody tells."""

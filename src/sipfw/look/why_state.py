@@ -10,12 +10,21 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from sipfw.backends.limit_state import Bucket, Standing, Table, prefix
-from sipfw.backends.source_sets import Door, Held
-from sipfw.ruleset.match import ConnectionsAbove, RateAbove, SeenAtLeast
-from sipfw.ruleset.model import AddressSet, Endpoint, Ruleset
+from sipfw.backends.limit_state import Bucket, Standing, Table
+from sipfw.backends.source_sets import Held
+from sipfw.ruleset.match import (
+    ConnectionsAbove,
+    CountAbove,
+    Direction,
+    L4Proto,
+    RateAbove,
+    SeenAtLeast,
+    VolumeAbove,
+)
+from sipfw.ruleset.model import AddressSet, Endpoint, Ruleset, SetKind
 from sipfw.ruleset.rule import Family
-from sipfw.walk.state import Elements, Limit, LiveState
+from sipfw.ruleset.source import Door, key_address, source_of
+from sipfw.walk.state import Elements, Key, Limit, LiveState, Volume
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
@@ -25,7 +34,8 @@ if TYPE_CHECKING:
     from sipfw.walk.evaluate import Misses
     from sipfw.walk.packet import IpAddress
 
-SourceMatch: TypeAlias = RateAbove | SeenAtLeast | ConnectionsAbove
+Counted: TypeAlias = CountAbove | VolumeAbove
+SourceMatch: TypeAlias = RateAbove | SeenAtLeast | ConnectionsAbove | Counted
 
 _KNOWN = {
     Standing.UNKNOWN: Limit.UNKNOWN,
@@ -39,7 +49,8 @@ class Reading:
     """Where the source stands against the limit of one rule.
 
     `buckets` are its own; `full` says that the kernel takes no more of them. `connections` is how
-    many are open, where the limit is about them.
+    many are open, where the limit is about them. `entry` is that of a limit on what a set counts,
+    and `volume` its bytes, against which each packet is held.
     """
 
     rule_id: str
@@ -48,6 +59,13 @@ class Reading:
     buckets: tuple[Bucket, ...] = ()
     full: bool = False
     connections: int | None = None
+    entry: Held | None = None
+    volume: Volume | None = None
+
+    @property
+    def known(self) -> Limit | Volume:
+        """Return what a walk needs to know."""
+        return self.standing if self.volume is None else self.volume
 
 
 class Kernel(Protocol):
@@ -94,6 +112,16 @@ class Untouched:
         """Return that nobody uses them up."""
         return {rule.id: Limit.WITHIN for chain in ruleset.chains for rule in chain.rules}
 
+    @property
+    def first_counts(self) -> int:
+        """Return what it will be."""
+        return 1
+
+    def doors(self, item: AddressSet, source: IpAddress) -> Mapping[Door, Held] | None:
+        """Return none."""
+        del item, source
+        return {}
+
     def held(self, item: AddressSet, source: IpAddress, door: Door | None = None) -> Held:
         """Look into a set: the policy's members are in, nobody has been learned."""
         ports = {(each.proto, each.port) for each in item.endpoints if source in each.network}
@@ -119,7 +147,7 @@ class World:
 
     ruleset: Ruleset
     elements: Mapping[str, Elements]
-    limits: Mapping[str, Limit]
+    limits: Mapping[str, Limit | Volume]
     common: Mapping[str, Limit]
     misses: Misses = field(default_factory=dict)
 
@@ -129,9 +157,10 @@ class World:
         return LiveState(self.elements, self.limits, self.common)
 
     def with_member(self, name: str, source: IpAddress, *, present: bool) -> World:
-        """Put the source into a set, or take it out."""
-        if self.ruleset.set(name).dynamic:
-            members: Elements = {source: None} if present else {}
+        """Put the source into a set, or take it out: of a set of endpoints with all its ports."""
+        item = self.ruleset.set(name)
+        if item.dynamic:
+            members: Elements = {key_address(source, item.prefix): None} if present else {}
             return replace(self, elements={**self.elements, name: members})
         networks = (ip_network(source),) if present else ()
         sets = tuple(
@@ -145,14 +174,14 @@ class World:
         return replace(self, limits=_Overlay(limits, self.limits))
 
 
-class _Overlay(Mapping[str, Limit]):
+class _Overlay(Mapping[str, Limit | Volume]):
     """Some limits, and those below them: read only where nothing lies above."""
 
-    def __init__(self, above: Mapping[str, Limit], below: Mapping[str, Limit]) -> None:
+    def __init__(self, above: Mapping[str, Limit], below: Mapping[str, Limit | Volume]) -> None:
         self._above = above
         self._below = below
 
-    def __getitem__(self, rule_id: str) -> Limit:
+    def __getitem__(self, rule_id: str) -> Limit | Volume:
         return self._above[rule_id] if rule_id in self._above else self._below[rule_id]
 
     def __iter__(self) -> Iterator[str]:
@@ -177,15 +206,15 @@ class Source:
             for rule in chain.rules
             for match in rule.matches
             if isinstance(match, RateAbove | SeenAtLeast | ConnectionsAbove)
+            or (isinstance(match, CountAbove | VolumeAbove) and match.direction is Direction.SOURCE)
         }
         self._readings: dict[str, Reading] = {}
-        self.sets = {
-            item.name: kernel.sets.held(item, address) for item in ruleset.sets if item.dynamic
-        }
-        elements: dict[str, Elements] = {
-            name: {address: None if held.left is None else round(held.left)} if held.present else {}
+        self._doors_of: dict[str, Mapping[Door, Held] | None] = {}
+        self.sets = {item.name: self._held(item) for item in ruleset.sets if item.dynamic}
+        elements = {
+            name: found
             for name, held in self.sets.items()
-            if held.present is not None
+            if (found := self._elements(ruleset.set(name), held)) is not None
         }
         limits = _Limits(self, self._rules)
         self.world = World(self._narrowed(ruleset), elements, limits, kernel.common(ruleset))
@@ -195,16 +224,59 @@ class Source:
         """Return the limits that were asked, in the order of the rules."""
         return tuple(self._readings[name] for name in self._rules if name in self._readings)
 
+    def doors(self, name: str) -> Mapping[Door, Held]:
+        """Return the ports of this address that a set of endpoints holds, as far as was asked."""
+        return self._doors_of.get(name) or {}
+
     def reading(self, rule_id: str) -> Reading:
         """Read the limit of a rule; KeyError if it has none."""
         if rule_id not in self._readings:
             self._readings[rule_id] = self._read(rule_id, self._rules[rule_id])
         return self._readings[rule_id]
 
+    def _held(self, item: AddressSet) -> Held:
+        """Look into a dynamic set; of endpoints only some ports may be in, which is unknown."""
+        if item.kind is not SetKind.ENDPOINT:
+            return self._kernel.sets.held(item, self.address)
+        try:
+            doors = self._doors_of[item.name] = self._ports_in(item)
+        except LookupError:
+            return self._kernel.sets.held(item, self.address)
+        if doors is None:
+            return Held(None)
+        if not doors:
+            return Held(present=False)
+        return Held(None) if self._port is None else next(iter(doors.values()))
+
+    def _ports_in(self, item: AddressSet) -> Mapping[Door, Held] | None:
+        sets, port = self._kernel.sets, self._port
+        if port is None:
+            return sets.doors(item, self.address)
+        found = {proto: sets.held(item, self.address, Door(proto, port)) for proto in L4Proto}
+        if any(held.present is None for held in found.values()):
+            return None
+        return {Door(proto, port): held for proto, held in found.items() if held.present}
+
+    def _elements(self, item: AddressSet, held: Held) -> Elements | None:
+        """Return what a walk finds in a dynamic set; None where it is not known."""
+        if item.name in self._doors_of:
+            doors = self._doors_of[item.name]
+            if doors is None:
+                return None
+            found: dict[Key, int | None] = {}
+            for door, each in doors.items():
+                found[self.address, door] = None if each.left is None else round(each.left)
+            return found
+        if held.present is None:
+            return None
+        left = None if held.left is None else round(held.left)
+        return {key_address(self.address, item.prefix): left} if held.present else {}
+
     def _read(self, rule_id: str, limit: SourceMatch) -> Reading:
+        if isinstance(limit, CountAbove | VolumeAbove):
+            return self._read_entry(rule_id, limit)
         if isinstance(limit, ConnectionsAbove):
-            bits = limit.prefix.ip if self.address.version == 4 else limit.prefix.ip6
-            held = self._kernel.connections(ip_network((self.address, bits), strict=False))
+            held = self._kernel.connections(source_of(self.address, limit.prefix))
             # This one comes on top. Whether the kernel's own list is as long, nobody can tell.
             fits = held is not None and held + 1 <= limit.count
             standing = Limit.WITHIN if fits else Limit.UNKNOWN
@@ -214,6 +286,29 @@ class Source:
             return Reading(rule_id, limit, Limit.UNKNOWN)
         standing = self._standing(limit, table)
         return Reading(rule_id, limit, standing, table.buckets, full=table.full)
+
+    def _read_entry(self, rule_id: str, limit: Counted) -> Reading:
+        """Say what an entry has counted. The packet that looks is counted before it is judged."""
+        entry, first = self._entry(limit.set), self._kernel.sets.first_counts
+        if isinstance(limit, CountAbove):
+            return Reading(rule_id, limit, _count_standing(limit, entry), entry=entry)
+        volume = None
+        if entry.present is False or not first:
+            volume = Volume(0, first)
+        elif entry.bytes is not None:
+            volume = Volume(entry.bytes)
+        if volume is None:
+            return Reading(rule_id, limit, Limit.UNKNOWN, entry=entry)
+        standing = Limit.EXCEEDED if volume.counted > limit.size else Limit.WITHIN
+        return Reading(rule_id, limit, standing, entry=entry, volume=volume)
+
+    def _entry(self, name: str) -> Held:
+        """Return the entry that a packet of this source looks at: by TCP, where it has a port."""
+        if self._port is None or name not in self._doors_of:
+            return self.sets[name]
+        doors = self._doors_of[name]
+        absent = Held(present=False)
+        return Held(None) if doors is None else doors.get(Door(L4Proto.TCP, self._port), absent)
 
     def _standing(self, limit: RateAbove | SeenAtLeast, table: Table) -> Limit:
         fresh = Limit.EXCEEDED if table.full else Limit.WITHIN
@@ -252,15 +347,24 @@ class Source:
                 yield Endpoint(ip_network(self.address), proto, port)
 
 
-class _Limits(Mapping[str, Limit]):
+def _count_standing(limit: CountAbove, entry: Held) -> Limit:
+    """Compare as the kernel does: the packet that makes an entry is one, and so is each look."""
+    if entry.present is False:
+        return Limit.WITHIN if limit.count else Limit.EXCEEDED
+    if entry.packets is None:
+        return Limit.UNKNOWN
+    return Limit.EXCEEDED if entry.packets > limit.count else Limit.WITHIN
+
+
+class _Limits(Mapping[str, Limit | Volume]):
     """The standings of a source by rule id, read on demand."""
 
     def __init__(self, source: Source, rules: Mapping[str, SourceMatch]) -> None:
         self._source = source
         self._rules = rules
 
-    def __getitem__(self, rule_id: str) -> Limit:
-        return self._source.reading(rule_id).standing
+    def __getitem__(self, rule_id: str) -> Limit | Volume:
+        return self._source.reading(rule_id).known
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rules)
@@ -269,11 +373,9 @@ class _Limits(Mapping[str, Limit]):
         return len(self._rules)
 
 
-def network_of(reading: Reading, source: IpAddress) -> IPv4Network | IPv6Network:
+def network_of(reading: Reading, source: Source) -> IPv4Network | IPv6Network:
     """Return what counts as one source to a limit."""
     limit = reading.limit
-    if isinstance(limit, ConnectionsAbove):
-        bits = limit.prefix.ip if source.version == 4 else limit.prefix.ip6
-    else:
-        bits = prefix(limit, Family.IP if source.version == 4 else Family.IP6)
-    return ip_network((source, bits), strict=False)
+    if isinstance(limit, CountAbove | VolumeAbove):
+        return source_of(source.address, source.world.ruleset.set(limit.set).prefix)
+    return source_of(source.address, limit.prefix)

@@ -26,11 +26,12 @@ _CONDITIONS = frozenset({"-i", "--dport", "--dports"})
 _STATES = frozenset({"RELATED", "ESTABLISHED"})
 
 
-def ways_past(jump: LiveJump, lead: str | None = None) -> Iterator[str]:
+def ways_past(jump: LiveJump, lead: str | None = None, *, of_open: bool = False) -> Iterator[str]:
     """Yield the rules before a jump that let packets past it, with the inner rule that does.
 
     The lines are those of iptables-save, or the JSON of nft, which starts with a bracket. With
-    `lead`, a rule of ours behind the jump, only what may take packets that it is for.
+    `lead`, a rule of ours behind the jump, only what may take packets that it is for; `of_open`
+    says that these are packets of connections that stand.
     """
     chains = {chain.name: chain for chain in jump.led}
     for line in jump.before:
@@ -39,11 +40,11 @@ def ways_past(jump: LiveJump, lead: str | None = None) -> Iterator[str]:
                 yield line
             continue
         rule = _Words(line)
-        if jump.table == "filter" and rule.is_of_old_connections:
+        if jump.table == "filter" and rule.is_of_old_connections and not of_open:
             continue
         if lead is not None and not _may_concern(rule, lead):
             continue
-        inner = _way(rule, jump.table, chains, lead)
+        inner = _way(rule, _Inside(jump.table, chains, lead, of_open=of_open))
         if inner is not None:
             yield line if inner == line else f"{line} and there {inner}"
 
@@ -119,17 +120,17 @@ class _Words:
         return next((value for word, value in pairwise(self._words) if word == option), None)
 
 
-def _way(rule: _Words, table: str, chains: Mapping[str, LiveChain], lead: str | None) -> str | None:
+def _way(rule: _Words, inside: _Inside) -> str | None:
     """Return the rule that lets packets past, itself or in a chain that it leads to."""
     if rule.is_of_loopback:
         return None
     # The end of a built-in chain is its policy: a return there passes us by as well.
     if rule.target in _ENDS or rule.target == "RETURN":
         return rule.line
-    chain = chains.get(rule.target)
+    chain = inside.chains.get(rule.target)
     if chain is None:
         return None
-    inner = _Inside(table, chains, lead).way(chain)
+    inner = inside.way(chain)
     if inner is not None:
         return inner
     return rule.line if rule.goes and not _is_wall(chain) else None
@@ -138,10 +139,13 @@ def _way(rule: _Words, table: str, chains: Mapping[str, LiveChain], lead: str | 
 class _Inside:
     """Looks for a way past in a chain and those that it leads to, each once."""
 
-    def __init__(self, table: str, chains: Mapping[str, LiveChain], lead: str | None) -> None:
+    def __init__(
+        self, table: str, chains: Mapping[str, LiveChain], lead: str | None, *, of_open: bool
+    ) -> None:
         self._filters = table == "filter"
-        self._chains = chains
+        self.chains = chains
         self._lead = lead
+        self._of_open = of_open
         self._seen: set[str] = set()
 
     def way(self, chain: LiveChain) -> str | None:
@@ -155,8 +159,8 @@ class _Inside:
                 continue
             if rule.target in _ENDS:
                 return rule.line
-            if rule.target in self._chains:
-                inner = self.way(self._chains[rule.target])
+            if rule.target in self.chains:
+                inner = self.way(self.chains[rule.target])
                 if inner is not None:
                     return inner
             if rule.drops_all:
@@ -168,7 +172,8 @@ class _Inside:
         if self._lead is not None and not _may_concern(rule, self._lead):
             return True
         narrow = rule.is_narrow and self._lead is None
-        return self._filters and (narrow or rule.is_of_old_connections)
+        old = rule.is_of_old_connections and not self._of_open
+        return self._filters and (narrow or old)
 
 
 def _is_wall(chain: LiveChain) -> bool:

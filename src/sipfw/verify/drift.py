@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.lower.naming import base_id
 from sipfw.lower.xtables import Family
+from sipfw.ruleset.model import Layer
 from sipfw.verify.bypass import ways_past
 from sipfw.verify.order import kept_in_order
 
@@ -57,9 +58,9 @@ _NAMES = {Family.IP: "IPv4", Family.IP6: "IPv6"}
 # The kernel may grow hashsize by itself, and newer ipset prints two fields of its own.
 _SET_OPTIONS = frozenset({"family", "maxelem", "timeout", "netmask", "bitmask", "counters"})
 
-# The rules that drop what holds too many connections, and the one that leads there.
-_CONNECTIONS = "connlimit."
+# The rule that leads to where connections are counted, and those to where streams are judged.
 _COUNTED = "connect.tcp"
+_STREAMS = frozenset({"stream.tcp", "stream.encrypted"})
 # What an older record does not hold.
 _OLD_LINE = "-p tcp"
 
@@ -246,24 +247,28 @@ def _ways(wanted: ExpectedJump, found: LiveJump, expectation: Expectation) -> It
     if wanted.table != "filter" or _shuts(expectation, wanted.family):
         yield from ways_past(found)
     if wanted.table == "filter":
-        # Other SIP is judged in table raw, but connections are counted here.
+        # Datagrams are judged in table raw, but connections are counted here, and what is said on
+        # those that stand is judged here.
         for rule in _in_filter(expectation, wanted.family):
             if base_id(rule.id) == _COUNTED:
                 yield from ways_past(found, rule.line or _OLD_LINE)
+            if base_id(rule.id) in _STREAMS:
+                yield from ways_past(found, rule.line or _OLD_LINE, of_open=True)
 
 
-def _in_filter(expectation: Expectation, family: Family) -> Iterator[ExpectedRule]:
+def _in_filter(
+    expectation: Expectation, family: Family, layer: str | None = None
+) -> Iterator[ExpectedRule]:
     for chain in expectation.chains:
-        if (chain.family, chain.table) == (family, "filter"):
+        fits = layer is None or chain.layer == layer
+        if fits and (chain.family, chain.table) == (family, "filter"):
             yield from chain.rules
 
 
 def _shuts(expectation: Expectation, family: Family) -> bool:
     """Tell whether our part of table filter drops the rest; an older record does not say."""
-    return any(
-        rule.action in {"drop", ""} and _CONNECTIONS not in rule.id
-        for rule in _in_filter(expectation, family)
-    )
+    host = _in_filter(expectation, family, Layer.HOST)
+    return any(rule.action in {"drop", ""} for rule in host)
 
 
 def _policies(expectation: Expectation, live: Live) -> Iterator[Drift]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never
 
+from sipfw.lower.ipset import windows
 from sipfw.lower.naming import base_id, set_name, split_comment
 from sipfw.lower.xtables import Family, XPlan, XRule
 from sipfw.ruleset.rule import (
@@ -18,6 +19,7 @@ from sipfw.ruleset.rule import (
     Log,
     NoTrack,
     Record,
+    Reset,
     Return,
     UpdateSet,
 )
@@ -171,7 +173,7 @@ def _rule(lowered: XRule, rules: dict[str, Rule]) -> ExpectedRule:
 def action_word(action: Action) -> str:
     """Name an action in one word: `drop`, `pass`, `go`, `return`, `set` or `note`."""
     match action:
-        case Drop():
+        case Drop() | Reset():
             return "drop"
         case Accept() | Done():
             return "pass"
@@ -188,7 +190,8 @@ def action_word(action: Action) -> str:
 
 
 def _sets(ruleset: Ruleset, plan: XPlan) -> Iterable[ExpectedSet]:
-    named = {set_name(item.name, family): item for item in ruleset.sets for family in Family}
+    known_sets = [*ruleset.sets, *windows(ruleset)]
+    named = {set_name(item.name, family): item for item in known_sets for family in Family}
     for item in plan.sets:
         known = named[item.name]
         yield ExpectedSet(
