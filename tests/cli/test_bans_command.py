@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +14,7 @@ from sipfw.deploy import trust as trusted
 from sipfw.deploy.bans import Ban, Bans
 from sipfw.deploy.manual_file import Kept
 from sipfw.deploy.trust import Guest
+from sipfw.ruleset.match import L4Proto
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
 ONE = ip_address("198.51.100.66")
 BANS = (
     Ban(ONE, "manual", 7199, "toll fraud", "anna"),
-    Ban(ip_address("198.51.100.67"), "replies", 60, "the switch refused its logins", "sipfw"),
+    Ban(
+        ip_address("198.51.100.67"),
+        "replies",
+        60,
+        "the switch refused its logins",
+        "sipfw",
+        (L4Proto.UDP,),
+    ),
     Ban(ip_address("198.51.100.68"), "automatic", None, "one or the other", "sipfw"),
 )
 MOMENT = r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"
@@ -39,9 +47,10 @@ def banned(monkeypatch: pytest.MonkeyPatch) -> list[Ban]:
 def test_a_ban_by_hand_is_called_so(sipfw: Sipfw, banned: list[Ban]) -> None:
     head, *lines = sipfw("bans").stdout.splitlines()
     assert len(lines) == len(banned)
-    assert head.split() == ["address", "left", "until", "cause", "why", "by"]
+    assert head.split() == ["address", "left", "until", "over", "cause", "why", "by"]
     cells = [re.split(r"\s{2,}", line) for line in lines]
-    assert [row[3] for row in cells] == ["by hand", "replies", "by packets"]
+    assert [row[3] for row in cells] == ["UDP, TCP", "UDP", "UDP, TCP"]
+    assert [row[4] for row in cells] == ["by hand", "replies", "by packets"]
     assert [row[1] for row in cells] == ["1 h 59 min", "1 min", "-"]
     assert re.fullmatch(MOMENT, cells[0][2])
     assert cells[2][2] == "-"
@@ -52,7 +61,16 @@ def test_programs_find_both_words_and_utc(sipfw: Sipfw) -> None:
     found = json.loads(sipfw("bans", "--json").stdout)["bans"]
     assert [item["layer"] for item in found] == ["manual", "replies", "automatic"]
     assert [item["cause"] for item in found] == ["by hand", "replies", "by packets"]
+    assert [item["transports"] for item in found] == [["udp", "tcp"], ["udp"], ["udp", "tcp"]]
     assert found[0]["until"].endswith("Z")
+
+
+def test_in_ipv6_a_ban_is_shown_as_its_prefix(sipfw: Sipfw, banned: list[Ban]) -> None:
+    prefix = ip_network("2001:db8::/64")
+    banned[:] = [Ban(prefix.network_address, "manual", 60, "", "anna", network=prefix)]
+    assert sipfw("bans").stdout.splitlines()[1].startswith("2001:db8::/64 ")
+    (found,) = json.loads(sipfw("bans", "--json").stdout)["bans"]
+    assert (found["address"], found["source"]) == ("2001:db8::", "2001:db8::/64")
 
 
 def test_how_many_were_exported(sipfw: Sipfw, banned: list[Ban], tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ POLICY: Mapping[str, Any] = {
         {"name": "a", "signalling": ["203.0.113.10", "2001:db8:5::/64"]},
         {"name": "b", "signalling": ["198.51.100.128/25"], "tier": "small"},
     ],
+    "tiers": {"enforce": True},
     "scanners": {"user_agents": {"add": ["EvilDialer"]}},
     # Not for a network namespace to set.
     "conntrack": {"max": None},
@@ -98,7 +99,8 @@ def tampered_host(
 def assert_named(found: tuple[Drift, ...], expected: list[Named]) -> None:
     """Compare all of it: one difference too many is a false alarm."""
     said = sorted((item.kind.value, item.what, item.where) for item in found)
-    assert said == sorted((item.kind, item.what, item.where) for item in expected)
+    wanted = sorted((item.kind, item.what, item.where) for item in expected)
+    assert said == wanted, (said, wanted)
     for item in expected:
         assert any(
             (each.kind.value, each.what, each.where) == (item.kind, item.what, item.where)

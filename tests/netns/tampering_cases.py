@@ -84,10 +84,10 @@ def two_rules_swapped(hand: Hand) -> list[Named]:
 
 @shared
 def a_rule_moved_to_the_end(hand: Hand) -> list[Named]:
-    spot = hand.spot("banned.tcp")
+    spot = hand.spot("banned.registered")
     hand.delete(spot)
     hand.append("SIP_BANNED", spot.text)
-    return [rule(hand, "moved", "SIP_BANNED banned.tcp", "bans")]
+    return [rule(hand, "moved", "SIP_BANNED banned.registered", "learning")]
 
 
 @shared
@@ -111,8 +111,9 @@ def a_widened_network_of_a_peer(hand: Hand) -> list[Named]:
 
 @shared
 def an_edited_verdict(hand: Hand) -> list[Named]:
-    edit(hand, "banned.tcp", hand.verdict("drop"), hand.verdict("accept"))
-    return [rule(hand, "changed", "SIP_BANNED banned.tcp", "bans", hand.verdict("accept")[-6:])]
+    edit(hand, "guesses.shut", hand.verdict("drop"), hand.verdict("accept"))
+    place = "SIP_GUESSES guesses.shut"
+    return [rule(hand, "changed", place, "bans", hand.verdict("accept")[-6:])]
 
 
 @shared
@@ -156,8 +157,8 @@ def more_connections(hand: Hand) -> list[Named]:
 
 @shared
 def a_lookup_in_another_set(hand: Hand) -> list[Named]:
-    edit(hand, "identity.banned", "banned4", "pending4")
-    return [rule(hand, "changed", "SIP_SOURCES identity.banned", "bans", "pending4")]
+    edit(hand, "identity.banned", "banned4", "asked4")
+    return [rule(hand, "changed", "SIP_SOURCES identity.banned", "bans", "asked4")]
 
 
 @shared
@@ -236,9 +237,10 @@ def a_deleted_chain(hand: Hand) -> list[Named]:
 @shared
 def a_renamed_chain(hand: Hand) -> list[Named]:
     hand.rename_chain("SIP_GUESSES", "SIP_GUESSED")
-    lead = "SIP_BANNED_text" if hand.is_nft else "SIP_BANNED"
+    text = "_text" if hand.is_nft else ""
     return [
-        rule(hand, "changed", f"{lead} banned.login", "bans", "SIP_GUESSED"),
+        rule(hand, "changed", f"SIP_PROBATION{text} banned.login", "bans", "SIP_GUESSED"),
+        rule(hand, "changed", f"SIP_PORT_LOGIN{text} port.login", "bans", "SIP_GUESSED"),
         Named("missing", "chain", hand.place("SIP_GUESSES"), "bans"),
         Named("extra", "chain", hand.place("SIP_GUESSED")),
     ]
@@ -247,7 +249,7 @@ def a_renamed_chain(hand: Hand) -> list[Named]:
 @shared
 def a_removed_signature(hand: Hand) -> list[Named]:
     hand.delete(hand.spot("scanner.ua.user-evildialer"))
-    chain = "SIP_SIGNATURES_text" if hand.is_nft else "SIP_SIGNATURES"
+    chain = "SIP_TEXTS_text" if hand.is_nft else "SIP_TEXTS"
     return [rule(hand, "missing", f"{chain} scanner.ua.user-evildialer", "scanners.user_agents")]
 
 

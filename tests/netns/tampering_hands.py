@@ -23,7 +23,16 @@ Family: TypeAlias = Literal["ip", "ip6"]
 NAMES: dict[Family, str] = {"ip": "IPv4", "ip6": "IPv6"}
 COMMANDS: dict[Family, str] = {"ip": "iptables", "ip6": "ip6tables"}
 SUFFIX: dict[Family, str] = {"ip": "4", "ip6": "6"}
-IN_FILTER = frozenset({"INPUT", "SIPFW_INPUT", "SIP_CONNECTIONS", "SIP_HOST"})
+STREAMS = tuple(
+    f"SIP_STREAM{end}"
+    for end in (
+        *("", "_DATA", "_TEXTS", "_TOOL", "_HEARD", "_BANNED", "_REGISTERED", "_NOTES"),
+        *("_REGISTER", "_PIPELINED", "_REQUEST", "_LOGIN", "_ENCRYPTED"),
+    )
+)
+IN_FILTER = frozenset(
+    {"INPUT", "SIPFW_INPUT", "SIP_CONNECTIONS", "SIP_COMPLETED", "SIP_HOST", *STREAMS}
+)
 HOOKS = {"PREROUTING": "raw_prerouting", "OUTPUT": "raw_output", "INPUT": "filter_input"}
 
 

@@ -135,7 +135,7 @@ def a_ban_expires(hand: Hand) -> None:
 
 @everywhere
 def somebody_is_learned(hand: Hand) -> None:
-    hand.elements("add", "learned6", "2001:db8:66::1", "2001:db8:66::2")
+    hand.elements("add", "learned6", "2001:db8:66::", "2001:db8:67::")
 
 
 @everywhere
@@ -199,18 +199,13 @@ def a_set_grows(hand: IptablesHand) -> None:
 
 @iptables
 def recent_sources_are_kept(hand: IptablesHand) -> None:
-    hand.host.run("tee", "/proc/net/xt_recent/sipfw-recent4", text=f"+{STRANGER}\n")
+    hand.elements("add", "recent4", f"{STRANGER} packets 5 bytes 500")
 
 
 @iptables
 def loopback_is_accepted_before_us(hand: IptablesHand) -> None:
     hand.load("raw", "-I PREROUTING -i lo -j ACCEPT")
     hand.load("filter", "-I INPUT -i lo -j ACCEPT")
-
-
-@iptables
-def open_connections_are_accepted_before_us(hand: IptablesHand) -> None:
-    hand.load("filter", "-I INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
 
 
 @iptables

@@ -126,23 +126,32 @@ def our_jump_in_another_hook(hand: IptablesHand) -> list[Named]:
 
 
 @iptables
+def open_connections_accepted_before_us(hand: IptablesHand) -> list[Named]:
+    """What is said on them is judged behind our jump, and nowhere else."""
+    hand.load("filter", "-I INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+    detail = "a rule before it lets packets pass: -A INPUT -m conntrack --ctstate RELATED"
+    return [Named("moved", "jump", hand.place("INPUT"), detail=detail)]
+
+
+@iptables
 def a_changed_signature(hand: IptablesHand) -> list[Named]:
     edit(hand, "scanner.ua.user-evildialer", "EvilDialer", "NiceDialer")
-    place = "SIP_SIGNATURES scanner.ua.user-evildialer"
+    place = "SIP_TEXTS scanner.ua.user-evildialer"
     return [rule(hand, "changed", place, "scanners.user_agents", "NiceDialer")]
 
 
 @iptables
 def a_search_that_ends_early(hand: IptablesHand) -> list[Named]:
     edit(hand, "scanner.ua.user-evildialer", "--from 28", "--from 28 --to 29")
-    place = "SIP_SIGNATURES scanner.ua.user-evildialer"
+    place = "SIP_TEXTS scanner.ua.user-evildialer"
     return [rule(hand, "changed", place, "scanners.user_agents", "--to 29")]
 
 
 @iptables
-def fewer_hits_remembered(hand: IptablesHand) -> list[Named]:
-    edit(hand, "recent.exceeded", "--seconds 60", "--seconds 1")
-    return [rule(hand, "changed", "SIP_RECENT recent.exceeded", "limits.recent", "--seconds 1 ")]
+def more_hits_allowed(hand: IptablesHand) -> list[Named]:
+    edit(hand, "recent.exceeded", "--packets-gt 20", "--packets-gt 99")
+    place = "SIP_RECENT recent.exceeded"
+    return [rule(hand, "changed", place, "limits.recent", "--packets-gt 99")]
 
 
 @iptables
@@ -192,9 +201,10 @@ def an_exception_in_a_set_of_networks(hand: IptablesHand) -> list[Named]:
 @iptables
 def everything_flushed(hand: IptablesHand) -> list[Named]:
     hand.host.tool("iptables-restore", text="*filter\nCOMMIT\n")
+    streams = "DATA TEXTS TOOL HEARD BANNED REGISTERED NOTES REGISTER PIPELINED REQUEST LOGIN"
+    chains = ["SIPFW_INPUT", "SIP_CONNECTIONS", "SIP_COMPLETED", "SIP_HOST", "SIP_STREAM"]
+    chains += [f"SIP_STREAM_{name}" for name in streams.split()]
     return [
-        Named("missing", "chain", hand.place("SIPFW_INPUT"), ": "),
-        Named("missing", "chain", hand.place("SIP_CONNECTIONS"), ": "),
-        Named("missing", "chain", hand.place("SIP_HOST"), ": "),
+        *(Named("missing", "chain", hand.place(name), ": ") for name in chains),
         Named("missing", "jump", hand.place("INPUT"), detail="no packet reaches sipfw here"),
     ]

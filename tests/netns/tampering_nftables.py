@@ -115,8 +115,8 @@ def a_strange_chain(hand: NftHand) -> list[Named]:
 
 @nftables
 def a_namesake_of_our_searches(hand: NftHand) -> list[Named]:
-    hand.nft("add chain inet sipfw SIP_SIGNATURES4_text_00000000\n")
-    return [Named("extra", "chain", "IPv4 sipfw SIP_SIGNATURES_text")]
+    hand.nft("add chain inet sipfw SIP_TEXTS4_text_00000000\n")
+    return [Named("extra", "chain", "IPv4 sipfw SIP_TEXTS_text")]
 
 
 @nftables
@@ -152,7 +152,7 @@ def search(hand: NftHand, old: bytes, new: bytes) -> list[Named]:
         fill_chain(chain, rules)
 
     hand.inside.submit(refill).result()
-    place = "SIP_SIGNATURES_text scanner.ua.user-evildialer"
+    place = "SIP_TEXTS_text scanner.ua.user-evildialer"
     detail = f"searches {repr(new)[1:]} from byte 28, not {repr(old)[1:]} from byte 28"
     return [rule(hand, "changed", place, "scanners.user_agents", detail)]
 
@@ -170,12 +170,12 @@ def a_set_too_many(hand: NftHand) -> list[Named]:
 
 @nftables
 def a_deleted_set(hand: NftHand) -> list[Named]:
-    hand.flush("SIP_FAILURE")
-    hand.nft("delete set inet sipfw trusted-tiers-nets4\n")
-    ids = ("trusted", "trusted-tiers", "learned", "count", "ban")
+    hand.flush("SIP_REPEATED")
+    hand.nft("delete set inet sipfw tried4\n")
+    ids = ("again", "first", "drop")
     return [
-        *(rule(hand, "missing", f"SIP_FAILURE failure.{name}", ": ") for name in ids),
-        Named("missing", "set", "trusted-tiers-nets4", "trusted_peers"),
+        *(rule(hand, "missing", f"SIP_REPEATED repeated.{name}", ": ") for name in ids),
+        Named("missing", "set", "tried4", "learning"),
     ]
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,7 +35,9 @@ signalling: {udp: [5060], tcp: [5060], tls: [5061]}
 limits: {per_source: {rate: 20/second, burst: 30}}
 """
 ATTACKER = "198.51.100.66"
-ATTACKER6 = "2001:db8:66::42"
+# No address of the switch lies in its /64, which would save it from a ban.
+ATTACKER6 = "2001:db8:67::42"
+PREFIX = "2001:db8:67::/64"
 FLOOD = 200
 
 
@@ -76,15 +79,28 @@ class Guarded:
     def book(self) -> Path:
         return self.root / "var/lib/sipfw/bans.json"
 
-    def put(self, name: str, address: str) -> None:
-        """Put an address into a dynamic set, as if the packet path had done it."""
+    def put(self, name: str, address: str, *door: str) -> None:
+        """Put a source or an endpoint into a dynamic set, as if the packet path had done it."""
         number = "6" if ":" in address else "4"
         if self.backend == "nftables":
+            # The packet path masks the address; nft does not.
+            key = " . ".join((address if door else first_of(address), *door))
             place = ["nft", "add", "element", "inet", "sipfw", f"{name}{number}"]
-            self.lab.switch.run([*place, f"{{ {address} timeout 600s }}"])
+            self.lab.switch.run([*place, f"{{ {key} timeout 600s }}"])
         else:
-            place = ["ipset", "add", f"sipfw-{name}{number}", address]
+            key = f"{address},{':'.join(door)}" if door else address
+            place = ["ipset", "add", f"sipfw-{name}{number}", key]
             self.lab.switch.run([*place, "timeout", "600"])
+
+    def holds(self, name: str, address: str, *door: str) -> bool:
+        number = "6" if ":" in address else "4"
+        if self.backend == "nftables":
+            key = " . ".join((address if door else first_of(address), *door))
+            argv = ["nft", "get", "element", "inet", "sipfw", f"{name}{number}", f"{{ {key} }}"]
+        else:
+            key = f"{address},{':'.join(door)}" if door else address
+            argv = ["ipset", "test", f"sipfw-{name}{number}", key]
+        return self.lab.switch.run(argv, check=False).returncode == 0
 
     def listed(self) -> dict[str, dict[str, Any]]:
         bans = json.loads(self.must("bans", "--json").stdout)
@@ -102,6 +118,12 @@ class Guarded:
     def counted(self, rule_id: str) -> int:
         report = json.loads(self.run("verify", "--json").stdout)
         return sum(_packets(report, rule_id))
+
+
+def first_of(address: str) -> str:
+    """Return the address by which the rules keep a source: in IPv6 the first of its /64."""
+    whole = ip_network((address, 64 if ":" in address else 32), strict=False)
+    return str(whole.network_address)
 
 
 def _packets(node: Any, rule_id: str) -> Iterator[int]:
@@ -133,6 +155,8 @@ def shared_lab() -> Iterator[Lab]:
         pytest.skip(reason)
     with Lab(hosts=("carrier", "attacker")) as built:
         built.attacker.add_address("198.51.100.67")
+        built.attacker.add_address(ATTACKER6)
+        built.switch.run(["ip", "route", "add", PREFIX, "dev", "attacker"])
         yield built
 
 
@@ -189,7 +213,7 @@ def test_a_ban_by_hand_is_a_wall_for_every_transport_and_method(guarded: Guarded
     sink = lab.switch.udp_sink(5060)
     lab.switch.tcp_sink(5060)
     lab.switch.tcp_sink(5061)
-    attacker6 = lab.attacker.address6
+    attacker6 = ATTACKER6
     guarded.put("learned", ATTACKER)
     guarded.put("learned", attacker6)
     assert arrives(lab, sink, "OPTIONS")
@@ -201,7 +225,8 @@ def test_a_ban_by_hand_is_a_wall_for_every_transport_and_method(guarded: Guarded
     assert "generation 2" in said
     # Whatever the switch answers late, it does not end a ban by hand.
     guarded.put("learned", ATTACKER)
-    guarded.put("pending", ATTACKER)
+    guarded.put("pending", ATTACKER, "udp", "5060")
+    guarded.put("registered", ATTACKER, "udp", "5060")
     for method in ("REGISTER", "OPTIONS", "INVITE", "ACK"):
         assert not arrives(lab, sink, method)
         assert not arrives(lab, sink, method, attacker6)
@@ -210,18 +235,93 @@ def test_a_ban_by_hand_is_a_wall_for_every_transport_and_method(guarded: Guarded
     assert arrives(lab, sink, source="198.51.100.67")
     assert guarded.counted("blocked.drop") >= 8
     listed = guarded.listed()
-    assert set(listed) == {ATTACKER, attacker6}
+    assert set(listed) == {ATTACKER, first_of(attacker6)}
     assert (listed[ATTACKER]["layer"], listed[ATTACKER]["reason"]) == ("manual", "toll fraud")
     assert 7000 < listed[ATTACKER]["left"] <= 7200
     guarded.must("diff", "--policy", str(guarded.folder / "policy.yaml"))
     guarded.must("verify")
     said = guarded.must("unban", ATTACKER, attacker6, "198.51.100.99").stderr
     assert f"free again: {ATTACKER}\n" in said
+    assert f"free again: {first_of(attacker6)}/64\n" in said
     assert "not banned: 198.51.100.99\n" in said
     assert arrives(lab, sink)
     assert arrives(lab, sink, source=attacker6)
     assert connects(lab, 5060)
     assert not guarded.book.exists()
+
+
+def test_in_ipv6_a_ban_is_about_the_whole_prefix(guarded: Guarded) -> None:
+    lab = guarded.lab
+    sink = lab.switch.udp_sink(5060)
+    source, prefix, other = ATTACKER6, PREFIX, "2001:db8:67::abcd"
+    said = guarded.must("ban", other, "--for", "1h").stderr
+    assert f"banned: {prefix} for 1 h, until " in said
+    assert not arrives(lab, sink, source=source)
+    assert "blocked.drop" in guarded.must("why", source).stdout
+    assert f"the {prefix} ban ends" in guarded.must("why", source).stdout
+    assert guarded.must("bans").stdout.splitlines()[1].startswith(f"{prefix} ")
+    assert {item["source"] for item in guarded.listed().values()} == {prefix}
+    # The same prefix once more is the same ban, whoever of it is named.
+    guarded.must("ban", source, "--for", "2h")
+    assert len(guarded.listed()) == 1
+    assert (
+        "is not one source: here that is a /64"
+        in guarded.must("ban", "2001:db8::/48", code=4).stderr
+    )
+    assert f"free again: {prefix}" in guarded.must("unban", prefix).stderr
+    assert arrives(lab, sink, source=source)
+    assert not guarded.book.exists()
+
+
+def test_an_older_file_of_single_addresses_is_still_read(guarded: Guarded) -> None:
+    lab = guarded.lab
+    sink = lab.switch.udp_sink(5060)
+    source = ATTACKER6
+    now = int(time.time())
+    plain = {"since": now, "until": now + 600, "reason": "old", "who": "uid 0"}
+    book = {"format": 1, "entries": [{"address": source, **plain}]}
+    guarded.book.write_text(json.dumps(book))
+    guarded.apply()
+    assert not arrives(lab, sink, source=source)
+    assert guarded.listed()[first_of(source)]["reason"] == "old"
+    guarded.must("unban", f"{first_of(source)}77")
+    assert arrives(lab, sink, source=source)
+    assert not guarded.book.exists()
+
+
+def test_the_prefix_of_this_host_cannot_be_banned(legacy: Guarded) -> None:
+    said = legacy.must("ban", legacy.lab.attacker.address6, code=4).stderr
+    assert "2001:db8:66::/64 cannot be banned: 2001:db8:66::1 in it is this host's own" in said
+
+
+def test_who_shares_a_prefix_with_a_friend_cannot_be_banned(guarded: Guarded) -> None:
+    session = "2001:db8:77::5 50022 2001:db8:1::1 22"
+    said = guarded.must("ban", "2001:db8:77::6", code=4, env={"SSH_CONNECTION": session}).stderr
+    assert "2001:db8:77::/64 cannot be banned: 2001:db8:77::5 in it is logged in by ssh" in said
+    guarded.must("trust", "2001:db8:78::5", "--for", "1h")
+    said = guarded.must("ban", "2001:db8:78::6", code=4).stderr
+    assert "2001:db8:78::5 in 2001:db8:78::/64 is trusted for a time; end that first" in said
+
+
+def test_an_unban_opens_shut_ports_and_bans_over_tcp(guarded: Guarded) -> None:
+    for name in ("banned", "banned-tcp", "failures", "failures-learned", "barred"):
+        guarded.put(name, ATTACKER)
+    for door in (("udp", "5060"), ("tcp", "49152")):
+        guarded.put("shut", ATTACKER, *door)
+        guarded.put("shut", "198.51.100.67", *door)
+    listed = guarded.listed()
+    assert set(listed) == {ATTACKER}
+    assert listed[ATTACKER]["transports"] == ["udp", "tcp"]
+    assert "UDP, TCP" in guarded.must("bans").stdout
+    guarded.must("unban", ATTACKER)
+    assert guarded.listed() == {}
+    for name in ("banned", "banned-tcp", "failures", "failures-learned", "barred"):
+        assert not guarded.holds(name, ATTACKER)
+    for door in (("udp", "5060"), ("tcp", "49152")):
+        assert not guarded.holds("shut", ATTACKER, *door)
+        assert guarded.holds("shut", "198.51.100.67", *door)
+    assert "free again: 198.51.100.67" in guarded.must("unban", "198.51.100.67").stderr
+    assert "not banned: 198.51.100.67" in guarded.must("unban", "198.51.100.67").stderr
 
 
 def test_a_banned_phone_is_no_longer_learned(guarded: Guarded) -> None:
@@ -418,7 +518,8 @@ def test_export_and_import_round_trip_with_injection_strings(guarded: Guarded) -
         assert arrives(guarded.lab, sink)
         guarded.must("ban", "--import", str(file))
         after = guarded.listed()
-        assert {a: item["reason"] for a, item in after.items()} == {ATTACKER: NASTY, ATTACKER6: ""}
+        reasons = {a: item["reason"] for a, item in after.items()}
+        assert reasons == {ATTACKER: NASTY, first_of(ATTACKER6): ""}
         assert all(before[a]["left"] - 60 < item["left"] for a, item in after.items())
         assert all(item["left"] <= before[a]["left"] for a, item in after.items())
         assert not arrives(guarded.lab, sink)
@@ -440,7 +541,7 @@ def test_an_export_takes_the_place_of_no_device(legacy: Guarded) -> None:
 
 def test_more_than_the_set_takes_is_refused(guarded: Guarded) -> None:
     guarded.apply("--set", "bans.size=2")
-    guarded.must("ban", ATTACKER, "2001:db8:66::2")
+    guarded.must("ban", ATTACKER, ATTACKER6)
     said = guarded.must("ban", "198.51.100.67", "198.51.100.68", code=4).stderr
     assert "3 bans by hand in IPv4 are more than the set takes (2)" in said
     guarded.must("ban", "198.51.100.67")

@@ -28,7 +28,8 @@ POLICY = {
 }
 # What a REGISTER of a stranger may meet, before and after his ban.
 PASSES = ("rate.accept", "banned.probation")
-DROPS = ("rate.hashlimit", "recent.exceeded", "ban.drop", "banned.trickle")
+DROPS = ("rate.hashlimit", "recent.exceeded", "ban.drop", "banned.port", "banned.trickle")
+WRONG = ("Authorization", 'Digest response="wrong"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,10 @@ def family(request: pytest.FixtureRequest) -> Family:
     return chosen
 
 
-def message(method: str, target: str, agent: str | None = None) -> bytes:
-    return sip.request(method, source=target, destination=target, user_agent=agent)
+def message(method: str, target: str, agent: str | None = None, *headers: tuple[str, str]) -> bytes:
+    return sip.request(
+        method, source=target, destination=target, user_agent=agent, extra_headers=list(headers)
+    )
 
 
 # Rule -> who sends what.
@@ -254,7 +257,7 @@ def test_failures_ban(place: Place, family: Family) -> None:
     source, target = place.stranger(family, 60), place.target(family)
     guesser = place.lab.attacker.udp_socket(5060, source=source)
     for _ in range(5):
-        guesser.send(target, 5060, message("REGISTER", target))
+        guesser.send(target, 5060, message("REGISTER", target, None, WRONG))
         assert guesser.replies(timeout=2.0)
     assert place.host.kernel.contains("banned", source)
     guesser.send(target, 5060, message("INVITE", target))

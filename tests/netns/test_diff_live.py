@@ -97,9 +97,17 @@ def test_before_and_after_an_apply(host: Host, backend: str) -> None:
 def test_a_policy_change_names_its_rules_and_their_lines(host: Host, backend: str) -> None:
     host.must("apply", *words(host, backend))
     data = diff(host, backend, SECOND.replace("77", "88"))
-    mine = {("add", family, "scanner.ua.user-evildialer") for family in ("ip", "ip6")}
+    mine = {
+        ("add", family, f"{place}.ua.user-evildialer")
+        for family in ("ip", "ip6")
+        for place in ("scanner", "stream")
+    }
     # nftables leads into a chain of its own for the searches, whose name says their digest.
-    lead = {("change", family, "text.sip-signatures") for family in ("ip", "ip6")}
+    lead = {
+        ("change", family, f"text.{chain}")
+        for family in ("ip", "ip6")
+        for chain in ("sip-texts", "sip-stream-texts")
+    }
     assert changed(data) == (mine | lead if backend == "nftables" else mine)
     origins = {item["origin"] for item in data["rules"] if item["action"] == "add"}
     assert [origin.rpartition("/")[2] for origin in origins] == [

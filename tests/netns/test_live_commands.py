@@ -227,7 +227,7 @@ def test_verify_changes_nothing_and_creates_no_table(host: Host) -> None:
 
 TAMPERING = {
     "rule deleted": (
-        "iptables-legacy -t raw -D SIP_SCANNER_BLOCK 2",
+        "iptables-legacy -t raw -D SIP_SCANNER_BLOCK 3",
         ("missing", "rule", "scanner.options-udp"),
     ),
     "rule inserted": (
@@ -265,7 +265,7 @@ TAMPERING = {
         ("extra", "set element", "198.51.100.99"),
     ),
     "peer taken out": (
-        "ipset del sipfw-trusted-tiers4 203.0.113.10",
+        "ipset del sipfw-trusted4 203.0.113.10",
         ("missing", "set element", "203.0.113.10"),
     ),
     "foreign set of ours": ("ipset create sipfw-mine hash:ip", ("extra", "set", "sipfw-mine")),
@@ -327,7 +327,7 @@ def test_unresolvable_peer_applies_with_the_rest(host: Host) -> None:
     text = POLICY.replace("203.0.113.10,", "203.0.113.10, sip.carrier.invalid,")
     done = host.must("apply", "--policy", host.policy(text), code=6)
     assert "sip.carrier.invalid" in done.stderr
-    assert "add sipfw-trusted-tiers4 203.0.113.10" in host.sets()
+    assert "add sipfw-trusted4 203.0.113.10" in host.sets()
 
 
 def test_five_thousand_peers_go_live(host: Host) -> None:

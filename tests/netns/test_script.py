@@ -82,8 +82,8 @@ def test_status_notices_what_was_changed(host: Host) -> None:
         before = host.listing(counters=True)
         assert expected in host.must(text, "status", status=1)
         assert host.listing(counters=True) == before
-    host.ok("ipset", "add", "sipfw-trusted-tiers4", "192.0.2.200")
-    named = "set sipfw-trusted-tiers4: 2 elements instead of 1"
+    host.ok("ipset", "add", "sipfw-trusted4", "192.0.2.200")
+    named = "set sipfw-trusted4: "
     assert named in host.must(text, "status", status=1)
     host.must(text, "apply", "--adopt")
     assert host.must(text, "status") == ""
@@ -101,7 +101,12 @@ def test_status_shows_what_stands_before_the_jump(legacy: Host) -> None:
 
 def test_learned_sources_survive_a_reload_and_a_resize(host: Host) -> None:
     host.must(script())
-    for line in ("sipfw-banned4 192.0.2.66 timeout 3000", "sipfw-learned6 2001:db8::5"):
+    for line in (
+        "sipfw-banned4 192.0.2.66 timeout 3000",
+        "sipfw-learned6 2001:db8::5",
+        "sipfw-shut4 192.0.2.66,udp:5060 timeout 0",
+        "sipfw-recent4 192.0.2.66 timeout 0 packets 5 bytes 900",
+    ):
         host.ok("ipset", "add", *line.split())
     host.must(script())
     shorter = script("default", "bans.duration=10m")
@@ -109,7 +114,13 @@ def test_learned_sources_survive_a_reload_and_a_resize(host: Host) -> None:
     saved = host.ok("ipset", "save", "sipfw-banned4").splitlines()
     assert "timeout 600" in saved[0]
     assert int(saved[1].removeprefix("add sipfw-banned4 192.0.2.66 timeout ")) <= 600
-    assert "2001:db8::5" in host.ok("ipset", "save", "sipfw-learned6")
+    # A source is a prefix in IPv6, an endpoint has a port, and a window its count.
+    for name, element in (
+        ("learned6", "2001:db8:: timeout "),
+        ("shut4", "192.0.2.66,udp:5060 timeout 0"),
+        ("recent4", "192.0.2.66 timeout 0 packets 5 bytes 900"),
+    ):
+        assert f"add sipfw-{name} {element}" in host.ok("ipset", "save", f"sipfw-{name}")
     assert "-n " not in host.ok("ipset", "save").replace("sipfw-n", "")
     assert host.must(shorter, "status") == ""
 

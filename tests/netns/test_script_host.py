@@ -25,15 +25,16 @@ def unloadable_v6() -> str:
     """Return a script whose IPv6 part has a hit count that no kernel takes, after a good one."""
     rules = ruleset()
     plan = lower(rules)
+    lists = [chain for table in lower(rules, ipset=False).tables for chain in table.chains]
+    recent = next(r for c in lists for r in c.rules if "--hitcount" in _options(r))
     tables = []
     for table in plan.tables:
         chains = table.chains
         if table.family is Family.IP6 and table.name == "raw":
-            recent = next(r for c in chains for r in c.rules if "--rcheck" in _options(r))
             bad = replace(
                 recent, comment="sipfw:bad#00000000", matches=tuple(map(_harder, recent.matches))
             )
-            chains = (*chains, XChain("SIP_ZZZ", (bad,)))
+            chains = (*chains, XChain("SIP_ZZZ", (recent, bad)))
         tables.append(replace(table, chains=chains))
     return script_text(XPlan(plan.sets, tuple(tables)), rules.sysctls)
 

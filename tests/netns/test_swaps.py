@@ -61,10 +61,14 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "rate": {"limits": {"aggregate": "900/second", "hashlimit": {"rate": "7/second"}}},
     "signature": {"scanners": {"user_agents": {"add": ["EvilDialer"]}}},
     "ban": {"bans": {"duration": "2h"}},
+    "phones": {"learning": {"registered_ttl": "2h"}},
 }
 SIP_ONLY = ("identity.", "trusted.", "banned.", "scanner.", "methods.", "unknown.")
-LEARNED = {"ip": "192.0.2.33", "ip6": "2001:db8:2::33"}
-BANNED = {"ip": "192.0.2.100", "ip6": "2001:db8:2::64"}
+# In IPv6 a source is a /64, kept by its first address; an endpoint is one port of one address.
+LEARNED = {"ip": "192.0.2.33", "ip6": "2001:db8:3::"}
+BANNED = {"ip": "192.0.2.100", "ip6": "2001:db8:2::"}
+PHONE = {"ip": "192.0.2.34", "ip6": "2001:db8:3::34"}
+DOOR = ("udp", "5060")
 SECONDS_LEFT = 900
 
 
@@ -105,13 +109,14 @@ class Bench:
             for name, count in self.kernel.counts(ir.Family(family)).items()
         }
 
-    def put(self, name: str, address: str) -> None:
-        """Put an address into a dynamic set as if most of its time were over."""
+    def put(self, name: str, address: str, *door: str) -> None:
+        """Put a source or an endpoint into a dynamic set as if most of its time were over."""
         place = set_place(self.target, name, address)
+        key = " . ".join((address, *door))
         words = (
-            ["nft", "add", "element", *place, f"{{ {address} expires {SECONDS_LEFT}s }}"]
+            ["nft", "add", "element", *place, f"{{ {key} expires {SECONDS_LEFT}s }}"]
             if self.target.name == "nftables"
-            else ["ipset", "add", *place, address, "timeout", str(SECONDS_LEFT)]
+            else ["ipset", "add", *place, listed(address, *door), "timeout", str(SECONDS_LEFT)]
         )
         self.lab.switch.run(words)
 
@@ -136,10 +141,17 @@ class Bench:
         return dict(element(each) for each in found.get("elem", ()))
 
 
+def listed(address: str, *door: str) -> str:
+    """Write a key as ipset does."""
+    return f"{address},{':'.join(door)}" if door else address
+
+
 def element(item: Any) -> tuple[str, int]:
     fields = item.get("elem", {"val": item}) if isinstance(item, dict) else {"val": item}
     value = fields["val"]
-    if isinstance(value, dict):
+    if isinstance(value, dict) and "concat" in value:
+        value = listed(*map(str, value["concat"]))
+    elif isinstance(value, dict):
         value = "{addr}/{len}".format(**value["prefix"])
     return value, fields.get("expires", -1)
 
@@ -250,15 +262,18 @@ def fill(bench: Bench) -> None:
     for family in FAMILIES:
         bench.put("learned", LEARNED[family])
         bench.put("banned", BANNED[family])
+        bench.put("registered", PHONE[family], *DOOR)
 
 
 def assert_dynamic_sets_stand(bench: Bench, longest: int = SECONDS_LEFT) -> None:
     for family in FAMILIES:
-        for name, addresses in (("learned", LEARNED), ("banned", BANNED)):
+        phone = listed(PHONE[family], *DOOR)
+        kept = {"learned": LEARNED[family], "banned": BANNED[family], "registered": phone}
+        for name, key in kept.items():
             members = bench.members(name, family)
-            assert list(members) == [addresses[family]]
+            assert list(members) == [key]
             most = longest if name == "banned" else SECONDS_LEFT
-            assert most - 60 <= members[addresses[family]] <= most
+            assert most - 60 <= members[key] <= most
 
 
 def assert_static_sets_hold(bench: Bench, policy: Mapping[str, Any]) -> None:
@@ -269,7 +284,10 @@ def assert_static_sets_hold(bench: Bench, policy: Mapping[str, Any]) -> None:
 def assert_counters_stand(bench: Bench, before: Counts) -> None:
     after = bench.counts()
     # Only what the changes are about may be gone or new.
-    assert {name for _, name in set(before) ^ set(after)} <= {"scanner.ua.user-evildialer"}
+    assert {name for _, name in set(before) ^ set(after)} <= {
+        "scanner.ua.user-evildialer",
+        "stream.ua.user-evildialer",
+    }
     for key in set(before) & set(after):
         # Other rules count neighbour discovery as well, which nobody can stop.
         if key[1].startswith(SIP_ONLY):

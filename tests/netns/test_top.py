@@ -80,7 +80,7 @@ def test_a_scanner_that_leaves_no_trace_is_seen(switch: Switch) -> None:
 
 def test_a_banned_source(switch: Switch) -> None:
     switch.host.kernel.add("banned", "198.51.100.66")
-    switch.host.kernel.add("banned", "2001:db8:66::1234")
+    switch.host.kernel.add("banned", "2001:db8:66::")
     try:
         with switch.sending("attacker", b"INVITE sip:1@198.51.100.1 SIP/2.0\r\n\r\n"):
             rows = switch.rows("--seconds", "2")
@@ -88,11 +88,11 @@ def test_a_banned_source(switch: Switch) -> None:
         assert row["rule"] == "banned.drop"
         assert row["packets"] >= 5
         assert 3500 < row["left_seconds"] <= 3600
-        silent = rows["2001:db8:66::1234", "banned"]
+        silent = rows["2001:db8:66::/64", "banned"]
         assert silent["packets"] is None
         assert silent["first"] is not None
     finally:
-        for address in ("198.51.100.66", "2001:db8:66::1234"):
+        for address in ("198.51.100.66", "2001:db8:66::"):
             switch.host.kernel.remove("banned", address)
 
 
@@ -109,8 +109,10 @@ def test_a_source_above_its_limit(switch: Switch) -> None:
     finally:
         switch.host.apply(POLICY)
     if switch.host.backend == "iptables-legacy":
+        # A bucket that was just refilled is not exceeded, and the look takes one moment.
         with switch.sending("office", REGISTER):
-            assert "rate-limit" in {layer for _, layer in switch.rows("--seconds", "1")}
+            looks = (switch.rows("--seconds", "1") for _ in range(4))
+            assert any("rate-limit" in {layer for _, layer in rows} for rows in looks)
 
 
 def test_a_page_for_people(switch: Switch) -> None:

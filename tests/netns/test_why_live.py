@@ -65,11 +65,24 @@ class Host:
         self.sipfw("apply", "--policy", str(policy), *BACKENDS[backend])
 
     def ban(self, backend: str) -> None:
+        """Ban as streams do, whose ban is one for datagrams as well."""
+        for name in ("banned", "banned-tcp"):
+            words = {
+                "nftables": f"nft add element inet sipfw {name}4 {{ {BANNED} timeout 90s }}",
+                "setless": f"echo +{BANNED} > /proc/net/xt_recent/sipfw-{name}4",
+            }
+            done = self.run("sh", "-c", words.get(backend, f"ipset add sipfw-{name}4 {BANNED}"))
+            assert done.returncode == 0, done.stderr
+
+    def put(self, backend: str, name: str, number: str, *key: str) -> None:
+        """Put an endpoint or a source into a set, as the packet path would."""
         words = {
-            "nftables": f"nft add element inet sipfw banned4 {{ {BANNED} timeout 90s }}",
-            "setless": f"echo +{BANNED} > /proc/net/xt_recent/sipfw-banned4",
+            "nftables": f"nft add element inet sipfw {name}{number} {{ {' . '.join(key)} }}",
+            "setless": f"echo +{key[0]} > /proc/net/xt_recent/sipfw-{name}{number}",
         }
-        done = self.run("sh", "-c", words.get(backend, f"ipset add sipfw-banned4 {BANNED}"))
+        end = f",{':'.join(key[1:])}" if key[1:] else ""
+        ours = words.get(backend, f"ipset add sipfw-{name}{number} {key[0]}{end}")
+        done = self.run("sh", "-c", ours)
         assert done.returncode == 0, done.stderr
 
     def everything(self) -> list[str]:
@@ -100,12 +113,47 @@ def test_asking_changes_nothing(host: Host, backend: str) -> None:
     host.sipfw("why", "192.0.2.5", "--to-port", "22", "--transport", "tcp")
     assert host.everything() == before
     assert "INVITE over udp to port 5060: dropped" in shown
-    assert "banned.drop: banned source, not a REGISTER" in shown
+    assert "banned.drop: banned source  [banned]" in shown
     assert "its ban ends, in " in shown
     assert asked["format"] == 1
     assert asked["answers"][0]["verdict"] == "dropped"
     assert asked["sets"]["banned"]["present"] is True
+    assert asked["sets"]["banned-tcp"]["present"] is True
     assert asked["sets"]["learned"]["present"] is False
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_source_is_a_prefix_and_an_endpoint_has_a_port(host: Host, backend: str) -> None:
+    host.apply(backend)
+    host.put(backend, "banned", "6", "2001:db8:66::")
+    host.put(backend, "shut", "4", "198.51.100.5", "udp", "5060")
+    other = host.sipfw("why", "2001:db8:66::77", "--port", "5060").stdout
+    assert "INVITE over udp to port 5060: dropped" in other
+    assert "source 2001:db8:66::/64 is in banned" in other
+    assert "the 2001:db8:66::/64 ban ends" in other
+    login = "REGISTER with a password over udp to port 5060"
+    assert f"{login}: dropped" in host.sipfw("why", "198.51.100.5", "--port", "5060").stdout
+    neighbour = host.sipfw("why", "198.51.100.5", "--port", "5062").stdout
+    unknown = host.sipfw("why", "198.51.100.5").stdout
+    if backend == "setless":
+        assert f"{login}: dropped" in neighbour
+        assert f"{login}: dropped" in unknown
+    else:
+        assert f"{login}: dropped" not in neighbour
+        assert f"{login}: passed, unless" in unknown
+        assert "it comes from a port that is in shut: then dropped by login.shut" in unknown
+        assert "(--port tells)" in unknown
+        assert "shut: udp port 5060" in unknown
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_reset_is_called_so(host: Host, backend: str) -> None:
+    host.apply(backend)
+    words = ("why", "198.51.100.5", "--transport", "tcp", "--method", "OPTIONS")
+    assert "OPTIONS over tcp to port 5060: reset (TCP)" in host.sipfw(*words).stdout
+    answers = json.loads(host.sipfw(*words, "--json").stdout)["answers"]
+    assert answers[1]["verdict"] == "reset"
+    assert answers[1]["outcomes"][0]["reset"] is True
 
 
 @pytest.mark.parametrize("backend", ["legacy", "nftables"])

@@ -42,6 +42,7 @@ _ABOUT_ADDRESSES = {
 
 # What a tool or a phone really sends cannot be written otherwise.
 _SENT_SO = {
+    "13.3.1.1": "a section of RFC 3261",
     "1.1.1.1": "SIPVicious, From, To and Contact",
     "192.168.1.45": "Mr.SIP, SDP origin",
     "108.86.0.45": "a Yealink firmware version",

@@ -28,6 +28,7 @@ POLICY = """\
 profile: wholesale
 admin: {networks: [192.0.2.0/28]}
 trusted_peers: [{name: a, signalling: [203.0.113.10], tier: large}]
+tiers: {enforce: true}
 """
 APPLIED = 1_795_517_156.0
 

@@ -16,6 +16,7 @@ from sipfw.deploy.manual_file import (
     Book,
     Kept,
     by_hand,
+    by_source,
     checked_reason,
     forget_by_hand,
     read_page,
@@ -23,6 +24,7 @@ from sipfw.deploy.manual_file import (
 )
 from sipfw.deploy.manual_kernel import room_for
 from sipfw.deploy.privilege import who
+from sipfw.ruleset.match import ONE_ADDRESS, PrefixLengths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,3 +182,20 @@ def test_a_set_that_is_too_small_takes_those_that_last_longest() -> None:
     entries = [kept(ip_address(f"198.51.100.{n}"), seconds=n) for n in range(1, 6)]
     chosen = room_for([*entries, kept(OTHER, seconds=1)], 2)
     assert [str(item.address) for item in chosen] == ["198.51.100.5", "198.51.100.4", str(OTHER)]
+
+
+def test_a_file_of_single_addresses_is_read_as_one_of_sources(layout: Layout) -> None:
+    """As versions before `limits.ipv6_prefix` wrote it; of one prefix the longest ban counts."""
+    texts = ["2001:db8::66", "2001:db8::67", "2001:db8:0:1::66", "198.51.100.66"]
+    ends = {text: NOW + 100 + number for number, text in enumerate(texts)}
+    items = [entry(address=text, until=until) for text, until in ends.items()]
+    raw(layout, {"format": 1, "entries": items})
+    page = read_page(layout, Book.BANS, now=NOW)
+    found = by_source(page, PrefixLengths(32, 64)).entries
+    assert {str(address): item.until - NOW for address, item in found.items()} == {
+        "2001:db8::": 101,
+        "2001:db8:0:1::": 102,
+        "198.51.100.66": 103,
+    }
+    assert all(item.address == address for address, item in found.items())
+    assert by_source(page, ONE_ADDRESS) == page

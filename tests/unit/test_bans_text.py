@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sipfw.deploy.bans import Ban, Wish
-from sipfw.deploy.manual_addresses import Owners, parse_address
+from sipfw.deploy.manual_addresses import Owners, parse_address, parse_source
 from sipfw.deploy.manual_text import MOST_BANS, as_json, as_text, read_list
 from sipfw.errors import Exit
 from sipfw.policy.types import parse_network
@@ -114,6 +114,33 @@ def test_an_address_is_one_address() -> None:
     assert parse_address("198.51.100.1/32") == ip_address("198.51.100.1")
     with pytest.raises(ValueError, match="block list"):
         parse_address("2001:db8::/64")
+
+
+def test_a_prefix_of_ipv6_may_be_a_source() -> None:
+    assert parse_source("2001:db8::/64") == ip_network("2001:db8::/64")
+    assert parse_source("2001:db8::5/128") == ip_address("2001:db8::5")
+    assert parse_source("198.51.100.1") == ip_address("198.51.100.1")
+    for text, said in (("198.51.100.0/24", "block list"), ("2001:db8::1/64", "host bits")):
+        with pytest.raises(ValueError, match=said):
+            parse_source(text)
+
+
+def test_an_exported_prefix_is_read_by_its_first_address() -> None:
+    prefix = ip_network("2001:db8:5::/64")
+    bans = [Ban(prefix.network_address, "manual", 60, "", "anna", network=prefix)]
+    for text in (as_text(bans, NOW), json.dumps(as_json(bans, NOW))):
+        (wish,) = read_list(text, "", NOW).wishes
+        assert wish.address == prefix.network_address
+
+
+def test_owners_inside_a_prefix_are_found() -> None:
+    networks = [("2001:db8::10", "one"), ("2001:db8:1::/48", "wide"), ("198.51.100.7", "four")]
+    owners = Owners([(parse_network(text), whose) for text, whose in networks])
+    assert owners.inside(ip_network("2001:db8::/64")) == (ip_network("2001:db8::10"), "one")
+    assert owners.inside(ip_network("2001:db8:0:1::/64")) is None
+    assert owners.inside(ip_network("2001:db8:1::/64")) is None
+    assert owners.of(ip_address("2001:db8:1::")) == "wide"
+    assert owners.inside(ip_network("198.51.100.7")) is None
 
 
 def test_owners_are_found_by_the_narrowest_network() -> None:

@@ -11,7 +11,13 @@ from sipfw.verify.bypass import ways_past
 HOOKS = {"raw": "PREROUTING", "filter": "INPUT"}
 
 
-def found(before: str, *inside: str, table: str = "raw", lead: str | None = None) -> list[str]:
+def found(
+    before: str,
+    *inside: str,
+    table: str = "raw",
+    lead: str | None = None,
+    of_open: bool = False,
+) -> list[str]:
     """Return what is named; a line inside says its chain, as `-A CHAIN ...`."""
     chains: dict[str, list[LiveRule]] = {}
     for line in inside:
@@ -19,7 +25,7 @@ def found(before: str, *inside: str, table: str = "raw", lead: str | None = None
     led = tuple(LiveChain(Family.IP, table, name, tuple(rules)) for name, rules in chains.items())
     ours = LiveRule("hook", "00000000", 0, 0, "ours")
     jump = LiveJump(Family.IP, table, HOOKS[table], ours, (f"-A {HOOKS[table]} {before}",), led)
-    return list(ways_past(jump, lead))
+    return list(ways_past(jump, lead, of_open=of_open))
 
 
 def test_a_chain_that_accepts_is_named_with_the_rule_that_does() -> None:
@@ -104,6 +110,17 @@ def test_open_connections_are_accepted_by_our_host_part_too(condition: str, *, n
 )
 def test_other_targets_and_free_texts(line: str, *, named: bool) -> None:
     assert bool(found(line)) is named
+
+
+def test_open_connections_pass_by_where_streams_are_judged() -> None:
+    stream = "-A SIPFW_INPUT -p tcp -m conntrack --ctorigdstport 5060 -g SIP_STREAM"
+    line = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    inside = f"-A THEIRS {line}"
+    assert found(line, table="filter", lead=stream, of_open=True) == [f"-A INPUT {line}"]
+    assert found("-j THEIRS", inside, table="filter", lead=stream, of_open=True) == [
+        f"-A INPUT -j THEIRS and there {inside}"
+    ]
+    assert found("-p udp -j ACCEPT", table="filter", lead=stream, of_open=True) == []
 
 
 LEADS = (

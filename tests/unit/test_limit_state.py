@@ -10,12 +10,16 @@ import pytest
 
 from sipfw.backends import limit_state, nft_elements
 from sipfw.backends.limit_state import MOST, NftLimits, Standing, XtLimits, source_limits
+from sipfw.backends.limit_windows import IpsetLimits
+from sipfw.backends.limit_windows import limit_state as limits_of
+from sipfw.backends.runner import Completed, SubprocessRunner
 from sipfw.errors import BackendError
 from sipfw.ruleset.match import Match, PrefixLengths, Rate, RateAbove, SeenAtLeast, TimeUnit
 from sipfw.ruleset.model import Chain, Layer, Priority, Ruleset
 from sipfw.ruleset.rule import Drop, Family, Origin, Rule
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 ONE = PrefixLengths(32, 128)
@@ -189,3 +193,71 @@ def test_a_ruleset_names_each_limit_once() -> None:
     rules = tuple(Rule(name, (limit,), Drop(), "", origin) for name, limit in asked.items())
     chain = Chain("C", Layer.RATE, "", rules, Priority.RAW)
     assert source_limits(Ruleset((chain,), (), ())) == (PORT, RECENT)
+
+
+class Listing(SubprocessRunner):
+    """An `ipset` that prints this, and nothing of other sets."""
+
+    def __init__(self, name: str, *lines: str) -> None:
+        self._name = name
+        self._text = "".join(f"add {name} {line}\n" for line in lines)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str = "",
+        timeout: float = 30.0,
+        env: Mapping[str, str] | None = None,
+    ) -> Completed:
+        assert timeout > 0
+        assert env is None
+        assert [*argv[:2], stdin] == ["ipset", "save", ""]
+        if argv[2] == self._name:
+            return Completed(0, f"create {self._name} hash:ip family inet\n{self._text}", "")
+        return Completed(1, "", "ipset v7.17: The set with the given name does not exist\n")
+
+
+@pytest.mark.parametrize(
+    ("packets", "standing", "left"),
+    [(1, Standing.WITHIN, 2), (2, Standing.WITHIN, 1), (3, Standing.EXCEEDED, 0)],
+)
+def test_a_window_is_read_from_its_set(
+    tmp_path: Path, packets: int, standing: Standing, left: int
+) -> None:
+    """The packet that makes the entry is one; the look of the next one adds itself."""
+    line = f"192.0.2.2 timeout 41 packets {packets} bytes 900"
+    limits = IpsetLimits(Listing("sipfw-recent4", line), tmp_path)
+    table = limits.ask(RECENT, ip_address("192.0.2.2"))
+    assert table is not None
+    (bucket,) = table.buckets
+    assert (bucket.standing, bucket.left, bucket.expires) == (standing, left, 41)
+    assert limits.ask(RECENT, ip_address("2001:db8::2")) is None
+    other = limits.ask(RECENT, ip_address("192.0.2.3"))
+    assert other is not None
+    assert other.buckets == ()
+    assert [each.family for each in limits.read([RECENT, PORT])] == [Family.IP]
+
+
+def test_a_window_may_be_about_a_prefix(tmp_path: Path) -> None:
+    window = SeenAtLeast("recent", 3, 60, prefix=PrefixLengths(32, 64))
+    listing = Listing("sipfw-recent6", "2001:db8:: timeout 41 packets 3 bytes 900")
+    limits = IpsetLimits(listing, tmp_path)
+    table = limits.ask(window, ip_address("2001:db8::77"))
+    assert table is not None
+    assert [str(bucket.network) for bucket in table.buckets] == ["2001:db8::/64"]
+
+
+def test_a_listing_that_is_none_is_no_traceback(tmp_path: Path) -> None:
+    limits = IpsetLimits(Listing("sipfw-recent4", "192.0.2.2 timeout 41"), tmp_path)
+    with pytest.raises(BackendError, match="cannot read its listing"):
+        limits.ask(RECENT, ip_address("192.0.2.2"))
+
+
+def test_windows_are_lists_only_without_ipset(tmp_path: Path) -> None:
+    runner = SubprocessRunner()
+    kinds = [limits_of(name, runner, ipset=ipset, proc_net=tmp_path) for name, ipset in BACKENDS]
+    assert [type(kind) for kind in kinds] == [IpsetLimits, XtLimits, NftLimits]
+
+
+BACKENDS = [("iptables", True), ("iptables", False), ("nftables", True)]

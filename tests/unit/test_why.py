@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sipfw.backends.limit_state import Bucket, Standing, Table
-from sipfw.backends.source_sets import Door, Held
+from sipfw.backends.source_sets import Held
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.look.why import Case, Effect, Kind, explain
 from sipfw.look.why_packets import Question, Transport
 from sipfw.look.why_state import Source, Untouched
 from sipfw.policy.load import Request, load
+from sipfw.ruleset.match import L4Proto
+from sipfw.ruleset.model import SetKind
 from sipfw.ruleset.rule import Family
+from sipfw.ruleset.source import Door
 from sipfw.walk.state import Limit
+from sipfw.walk.trace import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from ipaddress import IPv4Network, IPv6Network
     from pathlib import Path
 
@@ -35,6 +40,7 @@ class Kernel(Untouched):
     """A kernel with these sets, buckets and connections; it notes what it was asked."""
 
     members: dict[str, Held] = field(default_factory=dict)
+    ports: dict[str, dict[Door, Held] | None] = field(default_factory=dict)
     buckets: dict[str, list[Bucket]] = field(default_factory=dict)
     full: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
@@ -45,7 +51,19 @@ class Kernel(Untouched):
         self.asked.append(item.name)
         if item.name in self.members:
             return self.members[item.name]
+        if door is not None and item.kind is SetKind.ENDPOINT:
+            known = self.ports.get(item.name, {})
+            return Held(None) if known is None else known.get(door, Held(present=False))
         return super().held(item, source, door)
+
+    def doors(self, item: AddressSet, source: IpAddress) -> Mapping[Door, Held] | None:
+        assert item.kind is SetKind.ENDPOINT
+        assert source == STRANGER or not self.ports
+        return self.ports.get(item.name, {})
+
+    @property
+    def first_counts(self) -> int:
+        return 2
 
     def ask(
         self, limit: RateAbove | SeenAtLeast, source: IpAddress, port: int | None = None
@@ -188,7 +206,7 @@ def test_only_what_a_packet_may_meet_is_read(ruleset: Ruleset) -> None:
 
 
 def test_a_refused_connection_is_the_whole_answer(ruleset: Ruleset) -> None:
-    kernel = Kernel(members={"banned": Held(present=True)})
+    kernel = Kernel(members={"banned-tcp": Held(present=True)})
     source = Source(ruleset, STRANGER, None, kernel)
     asked = Question(STRANGER, transport=Transport.TCP)
     (found,) = explain(asked, source).cases
@@ -228,3 +246,103 @@ def test_a_learned_source_that_is_forgotten_is_a_stranger_again(ruleset: Ruleset
         600.0,
         Effect.DROPPED,
     )
+
+
+UDP, TCP = Door(L4Proto.UDP, 5060), Door(L4Proto.TCP, 5060)
+LOGIN = "REGISTER with a password"
+
+
+def test_a_banned_source_goes_on_from_the_port_that_has_logged_in(ruleset: Ruleset) -> None:
+    kernel = Kernel(
+        members={"banned": Held(present=True, left=60.0)},
+        ports={"registered": {UDP: Held(present=True, left=600.0)}},
+    )
+    own = case(Question(STRANGER, 5060, method="INVITE"), ruleset, kernel, "INVITE")
+    assert own.effect is Effect.PASSES
+    assert kinds(own)[Kind.FORGOTTEN] is Effect.DROPPED
+    assert case(Question(STRANGER, 5062), ruleset, kernel, "INVITE").effect is Effect.DROPPED
+
+
+def test_without_a_port_its_endpoints_are_not_guessed(ruleset: Ruleset) -> None:
+    kernel = Kernel(
+        members={"banned": Held(present=True, left=60.0)},
+        ports={"registered": {UDP: Held(present=True, left=600.0)}},
+    )
+    found = case(Question(STRANGER), ruleset, kernel, "INVITE")
+    assert found.effect is Effect.DEPENDS
+    passing = next(end for end in found.outcomes if not end.trace.dropped)
+    assert [item.unless for item in passing.when] == ["it comes from a port that is in registered"]
+
+
+def test_endpoints_that_cannot_be_listed_are_unknown(ruleset: Ruleset) -> None:
+    kernel = Kernel(members={"banned": Held(present=True)}, ports={"registered": None})
+    assert case(Question(STRANGER), ruleset, kernel, "INVITE").effect is Effect.DEPENDS
+
+
+@pytest.mark.parametrize("name", ["shut", "barred"])
+def test_what_refuses_logins_for_a_while_ends_by_itself(ruleset: Ruleset, name: str) -> None:
+    held = Held(present=True, left=40.0)
+    kernel = Kernel(members={"barred": held} if name == "barred" else {})
+    if name == "shut":
+        kernel.ports["shut"] = {UDP: held}
+    found = case(Question(STRANGER, 5060), ruleset, kernel, LOGIN)
+    assert found.effect is Effect.DROPPED
+    ends = next(change for change in found.changes if change.kind is Kind.WINDOW_ENDS)
+    assert (ends.name, ends.seconds) == (name, 40.0)
+    assert case(Question(STRANGER, 5060), ruleset, kernel, "REGISTER").effect is Effect.DEPENDS
+
+
+def test_a_ban_over_tcp_ends_with_no_login(ruleset: Ruleset) -> None:
+    """A login over UDP frees from the ban of datagrams only, as the chain SIP_LEARN says."""
+    banned = Held(present=True, left=60.0)
+    kernel = Kernel(members={"banned": banned, "banned-tcp": banned})
+    asked = Question(STRANGER, 5060, transport=Transport.TCP)
+    found = case(asked, ruleset, kernel, "a connection")
+    assert found.effect is Effect.DROPPED
+    ends = next(change for change in found.changes if change.kind is Kind.BAN_ENDS)
+    assert (ends.name, ends.seconds) == ("banned and banned-tcp", 60.0)
+    assert Kind.SUCCESS not in kinds(found)
+    over_udp = case(Question(STRANGER, 5060), ruleset, kernel, "INVITE")
+    assert kinds(over_udp)[Kind.SUCCESS] is Effect.PASSES
+
+
+def test_a_ban_over_udp_touches_no_stream(ruleset: Ruleset) -> None:
+    kernel = Kernel(members={"banned": Held(present=True)})
+    asked = Question(STRANGER, 5060, transport=Transport.TCP)
+    assert case(asked, ruleset, kernel, "a connection").effect is not Effect.DROPPED
+    assert case(asked, ruleset, kernel, "REGISTER").effect is Effect.PASSES
+
+
+def test_a_segment_that_is_not_let_in_is_reset(ruleset: Ruleset) -> None:
+    asked = Question(STRANGER, 5060, transport=Transport.TCP)
+    found = case(asked, ruleset, Kernel(), "OPTIONS")
+    assert found.effect is Effect.DROPPED
+    assert found.outcomes[0].trace.verdict is Verdict.RESET
+
+
+@pytest.mark.parametrize(
+    ("held", "effect"),
+    [
+        (Held(present=False), Effect.PASSES),
+        (Held(present=True, bytes=48_000), Effect.PASSES),
+        (Held(present=True, bytes=49_000), Effect.DROPPED),
+        (Held(present=True, bytes=48_920), Effect.DEPENDS),
+        (Held(present=True), Effect.DEPENDS),
+    ],
+)
+def test_a_stream_is_held_against_what_it_has_said(
+    ruleset: Ruleset, held: Held, effect: Effect
+) -> None:
+    """The segment is counted with its headers: 20 for IPv4 and 20 to 60 for TCP."""
+    kernel = Kernel(ports={"streams": {TCP: held}} if held.present else {})
+    asked = Question(STRANGER, 5060, transport=Transport.TCP, payload=b"REGISTER " + b"x" * 160)
+    assert case(asked, ruleset, kernel, "the file's 169 bytes").effect is effect
+
+
+def test_in_ipv6_a_source_is_a_prefix(ruleset: Ruleset) -> None:
+    source = ip_address("2001:db8::5")
+    kernel = Kernel(members={"banned": Held(present=True, left=60.0)})
+    found = case(Question(source, 5060), ruleset, kernel, "INVITE")
+    assert found.effect is Effect.DROPPED
+    reasons = [step.why for step in found.outcomes[0].trace.steps if step.matched]
+    assert "source 2001:db8::/64 is in banned for another 1 min" in reasons
