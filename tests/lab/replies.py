@@ -8,7 +8,8 @@ A behaviour is one of
 - ``{"mode": "registrar", "good": ["substring"], "users": ["1000"], "refuse": 403,
   "others": {...}}``: REGISTER without Authorization is challenged, one whose Authorization
   contains a good substring is accepted, any other is refused.  With ``users``, other names get
-  404.  ``others`` is a mapping by method for everything that is not REGISTER.
+  404.  ``others`` is a mapping by method for everything that is not REGISTER; methods named in
+  ``challenge`` need good credentials like it.
 
 Knows SIP and no sockets.
 """
@@ -69,13 +70,18 @@ def _registrar(spec: Mapping[str, Any]) -> Behaviour:
     users = spec.get("users")
     refuse = int(spec.get("refuse", 403))
     others = _by_method(spec.get("others", {"*": 200}))
+    challenged = {"REGISTER", *spec.get("challenge", ())}
 
     def answer(data: bytes, own: str) -> list[bytes]:
         message = sip.parse(data)
-        if message is None or message.method != "REGISTER":
+        if message is None or message.method not in challenged:
             return others(data, own)
         credentials = message.header("authorization")
-        if users is not None and _address_user(message) not in users:
+        if (
+            users is not None
+            and message.method == "REGISTER"
+            and _address_user(message) not in users
+        ):
             status = 404
         elif credentials is None:
             status = 401

@@ -52,6 +52,8 @@ class Case:
     ports: Sequence[int] = (5060,)
     members: tuple[str, ...] = ()
     then_in: tuple[str, ...] = ()
+    # Rests on sets of ports, which xt_recent has not.
+    by_port: bool = False
 
     def __str__(self) -> str:
         return self.name

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from functools import cache
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -119,7 +119,10 @@ class Iptables:
         return {rule_id: Count(packets[rule_id], volume[rule_id]) for rule_id in packets}
 
     def contains(self, name: str, address: str) -> bool:
-        return self._ipset("test", name, address) == 0
+        listed = self._node.run(["ipset", "save", set_name(name, family_of(address))]).stdout
+        return key_of(name, address) in {
+            line.split()[2].split(",")[0] for line in listed.splitlines() if line.startswith("add")
+        }
 
     def add(self, name: str, address: str) -> None:
         assert self._ipset("add", name, address) == 0, f"cannot add {address} to {name}"
@@ -129,8 +132,8 @@ class Iptables:
 
     def _ipset(self, command: str, name: str, address: str) -> int:
         kernel_name = set_name(name, family_of(address))
-        argv = ["ipset", *(() if command == "test" else ("-exist",)), command]
-        return self._node.run([*argv, kernel_name, address], check=False).returncode
+        argv = ["ipset", "-exist", command, kernel_name, address]
+        return self._node.run(argv, check=False).returncode
 
     def _tool(self, family: Family, verb: str, *options: str, text: str | None = None) -> str:
         tool = "iptables" if family is Family.IP else "ip6tables"
@@ -145,13 +148,13 @@ class SetlessIptables(Iptables):
 
     def contains(self, name: str, address: str) -> bool:
         listed = self._node.run(["cat", self._list(name, address)]).stdout.split()
-        return f"src={ip_address(address).exploded}" in listed
+        return f"src={ip_address(key_of(name, address)).exploded}" in listed
 
     def add(self, name: str, address: str) -> None:
-        self._node.run(["tee", self._list(name, address)], f"+{address}\n")
+        self._node.run(["tee", self._list(name, address)], f"+{key_of(name, address)}\n")
 
     def remove(self, name: str, address: str) -> None:
-        self._node.run(["tee", self._list(name, address)], f"-{address}\n")
+        self._node.run(["tee", self._list(name, address)], f"-{key_of(name, address)}\n")
 
     def _list(self, name: str, address: str) -> str:
         return f"/proc/net/xt_recent/{set_name(name, family_of(address))}"
@@ -186,7 +189,11 @@ class Nftables:
         return {rule_id: Count(packets[rule_id], volume[rule_id]) for rule_id in packets}
 
     def contains(self, name: str, address: str) -> bool:
-        return self._element("get", name, address) == 0
+        listed = self._node.run(
+            ["nft", "-j", "list", "set", "inet", "sipfw", self._set(name, address)]
+        )
+        (item,) = [each["set"] for each in json.loads(listed.stdout)["nftables"] if "set" in each]
+        return key_of(name, address) in {_address_in(each) for each in item.get("elem", [])}
 
     def add(self, name: str, address: str) -> None:
         assert self._element("add", name, address) == 0, f"cannot add {address} to {name}"
@@ -195,9 +202,17 @@ class Nftables:
         self._element("delete", name, address)
 
     def _element(self, verb: str, name: str, address: str) -> int:
-        suffix = "4" if family_of(address) is Family.IP else "6"
-        place = ["nft", verb, "element", "inet", "sipfw", f"{name}{suffix}"]
-        return self._node.run([*place, f"{{ {address} }}"], check=False).returncode
+        place = ["nft", verb, "element", "inet", "sipfw", self._set(name, address)]
+        return self._node.run([*place, f"{{ {key_of(name, address)} }}"], check=False).returncode
+
+    def _set(self, name: str, address: str) -> str:
+        return f"{name}{'4' if family_of(address) is Family.IP else '6'}"
+
+
+def _address_in(element: Any) -> str:
+    """Return the address of an element of a listing, with or without a time, port and counter."""
+    key = element["elem"]["val"] if isinstance(element, dict) and "elem" in element else element
+    return str(key["concat"][0] if isinstance(key, dict) else key)
 
 
 class Firewall:
@@ -245,6 +260,20 @@ class Firewall:
         """Return the number of tracked connections of the namespace."""
         shown = self._node.run(["sysctl", "-n", "net.netfilter.nf_conntrack_count"]).stdout
         return int(shown)
+
+
+# Sets whose elements are whole addresses in IPv6 too: those of endpoints, and of trust by hand.
+WHOLE = {
+    *("registered", "pending", "ringing", "dialling", "logins", "challenged", "unanswered"),
+    *("wrong", "refused-calls", "shut", "tried", "streams", "opened", "outward", "guests"),
+}
+
+
+def key_of(name: str, address: str) -> str:
+    """Return what a set holds of an address: in IPv6 a source is a /64."""
+    if name in WHOLE or family_of(address) is Family.IP:
+        return address
+    return str(ip_network((address, 64), strict=False).network_address)
 
 
 def family_of(address: str) -> Family:

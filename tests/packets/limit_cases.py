@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from packets.cases import Case, limited, request
+from packets.cases import Case, limited, raw, request
+
+METHODS = ("register", "invite")
 
 LOGIN = request("REGISTER", extra_headers=[("Authorization", "Digest nonce=0")])
 
@@ -51,17 +53,38 @@ LIMIT_CASES = [
         (request("REGISTER"),),
         delivered=(20, 24),
         rule="banned.trickle",
-        counted=(36, 40),
+        counted=(16, 20),
+        repeat=40,
+        ports=range(6000, 6040),
+        members=("banned",),
+        by_port=True,
+    ),
+    Case(
+        "beyond-it-a-port-that-repeats-itself",
+        (request("REGISTER"),),
+        delivered=(40, 44),
+        rule="repeated.first",
+        counted=(16, 20),
         repeat=60,
         ports=range(6000, 6020),
+        members=("banned",),
+        by_port=True,
+    ),
+    Case(
+        "a-banned-source-has-four-registers-a-port",
+        (request("REGISTER"),),
+        delivered=(4, 6),
+        rule="port.drop",
+        counted=(14, 16),
+        repeat=20,
         members=("banned",),
     ),
     Case(
         "a-banned-source-has-fewer-logins",
         (LOGIN,),
         delivered=2,
-        rule="guesses.source",
-        counted=(16, 17),
+        rule="guesses.port",
+        counted=(2, 4),
         repeat=20,
         members=("banned",),
     ),
@@ -79,8 +102,8 @@ LIMIT_CASES = [
         "a-blank-before-the-colon-hides-no-login",
         (request("REGISTER", extra_headers=[("authorization ", "Digest nonce=0")]),),
         delivered=2,
-        rule="guesses.source",
-        counted=(16, 17),
+        rule="guesses.port",
+        counted=(2, 4),
         repeat=20,
         members=("banned",),
     ),
@@ -131,5 +154,29 @@ LIMIT_CASES = [
         policy={"learning": {"rate": "10/second", "burst": 30}},
         repeat=100,
         members=("learned",),
+    ),
+    *(
+        Case(
+            f"{method}-is-limited-by-{limit}",
+            (raw(f"{method} sip:a@b SIP/2.0\r\n\r\n".encode()),),
+            delivered=5,
+            rule=rule,
+            counted=25,
+            policy=limited(**policy),
+            repeat=30,
+        )
+        for limit, policy, rules in (
+            (
+                "the-window",
+                {"recent": {"hits": 5, "seconds": 60}},
+                ("recent.exceeded", "recent.exceeded"),
+            ),
+            (
+                "its-method",
+                {"methods": {name: {"rate": "1/minute", "burst": 5} for name in METHODS}},
+                ("rate.method-register", "rate.method-invite"),
+            ),
+        )
+        for method, rule in zip(("REGIster", "INVIte"), rules, strict=True)
     ),
 ]

@@ -54,8 +54,8 @@ SCANNER_CASES = [
             )
         ),
         13,
-        "rate.accept",
-        13,
+        "rate.bare",
+        11,
     ),
 ]  # fmt: skip
 
@@ -124,10 +124,18 @@ SIGNATURE_CASES += [
         members=("learned",),
     ),
     Case(
+        "scanner-name-of-a-learned-phone-that-logs-in",
+        (request("REGISTER", "friendly-scanner", extra_headers=[("Authorization", "Digest x=1")]),),
+        0,
+        "scanner.ua.friendly-scanner",
+        1,
+        members=("learned",),
+    ),
+    Case(
         "contained-text-over-tcp",
         (request("REGISTER", "friendly-scanner"),),
         0,
-        "scanner.ua.friendly-scanner",
+        "stream.ua.friendly-scanner",
         (1, 9),
         transport="tcp",
     ),
@@ -202,7 +210,7 @@ LEGITIMATE_CASES = [
         f"legitimate-{path.stem}",
         (raw(path.read_bytes()),),
         3,
-        "rate.accept",
+        "login.accept" if "digest" in path.stem else "rate.accept",
         3,
         policy={"scanners": {"block_options": "options" not in path.stem}},
         repeat=3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.netns
 
 TLS_PORT = 5061
+WS_PORT = 8088
 
 
 def refused(lab: Lab, role: str, family: Family, port: int = 5060) -> bool:
@@ -143,21 +145,36 @@ def test_learned_sources_hold_as_many_as_they_like(
     firewall.add("learned", lab.attacker.address(family))
     lab.switch.tcp_sink(5060)
     assert not any(refused(lab, "attacker", family) for _ in range(25))
-    assert firewall.counted("learned.accept", family) >= 25
+    assert firewall.counted("streams.learned", family) >= 25
     assert firewall.counted("connlimit.per-source", family) == 0
 
 
 @pytest.mark.parametrize("port", [5060, TLS_PORT])
-def test_opening_connections_is_limited(
-    port: int, lab: Lab, firewall: Firewall, family: Family
+@pytest.mark.parametrize("where", ["per_connection", "per_source"])
+def test_what_strangers_say_on_connections_is_measured(
+    where: str, port: int, lab: Lab, firewall: Firewall, family: Family
 ) -> None:
-    firewall.load({"switch": "asterisk", **limited(recent={"hits": 5, "seconds": 60})})
+    volumes = {"per_connection": None, "per_source": None, where: 20_000}
+    firewall.load({"switch": "asterisk", "limits": {"stream": volumes}})
     sink = lab.switch.tcp_sink(port)
-    outcome = [refused(lab, "attacker", family, port) for _ in range(7)]
-    assert outcome == [False] * 5 + [True] * 2
+    target = lab.switch.address_for(lab.attacker, family)
+    connection = lab.attacker.tcp_connect(target, port)
+    for _ in range(10):
+        connection.send(bytes(1000))
     sink.settle()
-    assert sink.connections() == 5
-    assert firewall.counted("recent.exceeded", family) == 2
+    assert sum(len(each.payload) for each in sink.arrivals()) == 10_000
+    with contextlib.suppress(ConnectionError):
+        for _ in range(40):
+            connection.send(bytes(1000))
+    sink.settle()
+    assert sum(len(each.payload) for each in sink.arrivals()) < 21_000
+    prefix = "stream" if port == 5060 else "stream-encrypted"
+    rule = f"{prefix}.{where.removeprefix('per_')}"
+    assert firewall.counted(rule, family) >= 1
+    # A reset, not a silence: the other end knows at once.
+    with contextlib.suppress(ConnectionResetError):
+        connection.received(timeout=1.0)
+        assert connection.ended
 
 
 def test_ciphertext_is_not_searched(lab: Lab, firewall: Firewall, family: Family) -> None:
@@ -170,18 +187,28 @@ def test_ciphertext_is_not_searched(lab: Lab, firewall: Firewall, family: Family
     )
     connection.send(payload)
     assert sink.wait(1)[0].payload == payload
-    assert firewall.counted("encrypted.accept", family) >= 2
+    assert firewall.counted("stream-encrypted.pass", family) >= 1
     assert firewall.counted("scanner.ua.friendly-scanner", family) == 0
+    assert firewall.counted("stream.ua.friendly-scanner", family) == 0
 
 
 def test_a_banned_source_opens_no_connection(lab: Lab, firewall: Firewall, family: Family) -> None:
     firewall.load({"switch": "asterisk"})
-    firewall.add("banned", lab.attacker.address(family))
+    firewall.add("banned-tcp", lab.attacker.address(family))
     for port in (5060, TLS_PORT):
         lab.switch.tcp_sink(port)
         assert refused(lab, "attacker", family, port)
-    assert firewall.counted("banned.tcp", family) == 1
-    assert firewall.counted("encrypted.banned", family) == 1
+    assert firewall.counted("streams.drop", family) == 2
+
+
+def test_a_ban_that_datagrams_wrote_touches_no_connection(
+    lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    firewall.load({"switch": "asterisk"})
+    firewall.add("banned", lab.attacker.address(family))
+    for port in (5060, TLS_PORT):
+        lab.switch.tcp_sink(port)
+        assert not refused(lab, "attacker", family, port)
 
 
 def test_a_clean_start_opens_no_hole(lab: Lab, firewall: Firewall, family: Family) -> None:
@@ -194,7 +221,7 @@ def test_a_clean_start_opens_no_hole(lab: Lab, firewall: Firewall, family: Famil
     sink.wait(1)
     connection.send(clean.replace(b"Max-Forwards: 70", b"User-Agent: friendly-scanner"))
     assert sink.settle(quiet=0.3) == 1
-    assert firewall.counted("scanner.ua.friendly-scanner", family) >= 1
+    assert firewall.counted("stream.ua.friendly-scanner", family) >= 1
 
 
 @pytest.fixture
@@ -217,3 +244,38 @@ def test_redirected_connections_count(
     sink.settle()
     assert sink.connections() == 3
     assert firewall.counted("connlimit.per-source", family) == 2
+
+
+def test_refusals_over_websocket_end_the_connection(
+    lab: Lab, firewall: Firewall, family: Family
+) -> None:
+    """A client's frames are masked, so a challenge counts as well: six times as many."""
+    firewall.load({"signalling": {"ws": [WS_PORT]}, "learning": {"failures": 2}})
+    sink = lab.switch.tcp_sink(WS_PORT, {"REGISTER": 401})
+    target, own = lab.switch.address_for(lab.attacker, family), lab.attacker.address(family)
+    connection = lab.attacker.tcp_connect(target, WS_PORT)
+    register = sip.request("REGISTER", source=own, destination=target, transport="TCP")
+    answered = 0
+    with contextlib.suppress(ConnectionError):
+        for _ in range(20):
+            connection.send(register)
+            answered += connection.received(timeout=0.5).startswith(b"SIP/2.0 401")
+    assert answered == 6 * 2
+    assert sink.settle() == 6 * 2
+    assert firewall.counted("stream-encrypted.shut", family) >= 1
+    # A new connection is a new one.
+    assert not refused(lab, "attacker", family, WS_PORT)
+
+
+def test_the_prefix_of_a_source_is_the_policys(lab: Lab, firewall: Firewall) -> None:
+    policy = limited(per_source={"rate": "1/minute", "burst": 5})
+    limits = {**policy["limits"], "ipv6_prefix": 48}
+    firewall.load({"limits": limits, "bans": {"probation": False}})
+    sink = lab.switch.udp_sink(5060)
+    target = lab.switch.address_for(lab.attacker, "ip6")
+    payload = sip.request("REGISTER", source=target, destination=target)
+    sources = [f"2001:db8:66:{number:x}::1" for number in range(2, 22)]
+    lab.attacker.spoof_udp(sources, target, 5060, 5060, payload)
+    assert sink.settle() == 5
+    lab.attacker.spoof_udp(["2001:db8:67::1"], target, 5060, 5060, payload)
+    assert sink.settle() == 6

@@ -140,7 +140,7 @@ def test_the_cap_of_a_peer_is_asked_once_for_each_call(
     lab: Lab, firewall: Firewall, family: Family, reader: NflogReader, sink: Sink
 ) -> None:
     """The bucket must give a token for a call, not one for the call and one for its log."""
-    tiers = {"small": {"calls_per_second": 5, "concurrent": 5, "longest_call": 60}}
+    tiers = {"small": {"calls_per_second": 5, "concurrent": 5, "longest_call": 60}, "enforce": True}
     firewall.load({**trusting(tier="small"), "tiers": tiers, **logging("trusted")})
     send(lab, lab.carrier, family, "INVITE", 30)
     delivered = sink.settle()
