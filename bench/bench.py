@@ -2,6 +2,7 @@
 
     python bench/bench.py            everything, about ten minutes
     python bench/bench.py --quick    a smoke test of the benchmark; its numbers mean little
+    python bench/bench.py --only packets --against ../other-checkout    two versions in one run
 
 Needs root, iptables-legacy, ipset and conntrack. Everything happens in network namespaces that
 the benchmark makes and removes; the host's own firewall is never touched. Tables go to stdout.

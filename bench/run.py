@@ -15,7 +15,7 @@ import asking
 import growth
 import loading
 from measure import Cell, Theatre, measure
-from setups import DROP_ALL, GUIDE, setups
+from setups import DROP_ALL, GUIDE, against, setups
 from tables import nanoseconds, outcomes, ratios, table
 
 from lab import namespaces
@@ -55,13 +55,16 @@ def main(argv: Sequence[str]) -> int:
         effort = Effort(options.rounds, effort.packets, effort.sizes)
     with tempfile.TemporaryDirectory(prefix="sipfw-bench-") as folder:
         for name in options.only or _PARTS:
-            _PARTS[name](effort, Path(folder))
+            _PARTS[name](effort, Path(folder), options.against)
     return 0
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.py", description="What sipfw costs.")
     parser.add_argument("--quick", action="store_true", help="a smoke test in half a minute")
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="measure another checkout's rules beside"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds per cell")
     parser.add_argument(
         "--only", action="append", choices=[*_PARTS], help="measure this part only; repeatable"
@@ -69,8 +72,10 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _packets(effort: Effort, folder: Path) -> None:
+def _packets(effort: Effort, folder: Path, other: Path | None) -> None:
     columns, rows = setups(), packet_classes()
+    if other is not None:
+        columns = (*columns, *against(other.resolve()))
     with closing(Theatre(columns, folder)) as theatre:
         cells = measure(
             theatre.stages,
@@ -90,7 +95,7 @@ def _packets(effort: Effort, folder: Path) -> None:
     _print(outcomes(cells, titles, names))
 
 
-def _growth(effort: Effort, folder: Path) -> None:
+def _growth(effort: Effort, folder: Path, _other: Path | None) -> None:
     found = growth.measure_growth(effort.sizes, effort.rounds, effort.packets, folder, _complain)
     _print("CPU ns per packet by entries in the trusted and in the banned set (best round)")
     rows = [[name, *map(_cell, cells)] for name, cells in found.items()]
@@ -101,7 +106,7 @@ def _cell(cell: Cell) -> str:
     return f"{cell.typical:.0f} ({min(cell.cpu_ns):.0f})"
 
 
-def _loading(effort: Effort, folder: Path) -> None:
+def _loading(effort: Effort, folder: Path, _other: Path | None) -> None:
     _print("seconds to load and verify, iptables backend")
     _print(
         table(
@@ -116,7 +121,7 @@ def _seconds(size: int, folder: Path) -> list[str]:
     return [f"{seconds:.2f}" for seconds in loading.measure_loading(size, folder)]
 
 
-def _looks(effort: Effort, folder: Path) -> None:
+def _looks(effort: Effort, folder: Path, _other: Path | None) -> None:
     found = asking.measure_asking(_RULES, _MEMBERS, effort.rounds, folder, _complain)
     _print(
         f"seconds a look takes, {_RULES:,} rules, {_MEMBERS:,} banned and learned "
@@ -126,7 +131,7 @@ def _looks(effort: Effort, folder: Path) -> None:
     _print(table(["look", *asking.BACKENDS], rows))
 
 
-_PARTS: dict[str, Callable[[Effort, Path], None]] = {
+_PARTS: dict[str, Callable[[Effort, Path, Path | None], None]] = {
     "packets": _packets,
     "growth": _growth,
     "loading": _loading,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import tempfile
 from dataclasses import dataclass
 from functools import partial
@@ -105,6 +107,60 @@ def load_nftables(stage: Stage, text: str = POLICY, bans: int = 0) -> None:
         NftablesBackend().apply(lower_nft(compiled(text)))
     banned = ", ".join((BANNED, *addresses("198.19.64.0", bans)))
     stage.run(["nft", "-f", "-"], f"add element inet sipfw banned4 {{ {banned} }}\n")
+
+
+# What another checkout does with the same policy, in its own words: it prints what iptables and
+# ipset read, or loads its table itself.
+_OTHER_IPTABLES = """
+import sys, json, tempfile
+from pathlib import Path
+from sipfw.compiler.pipeline import compile_policy
+from sipfw.lower.iptables import lower
+from sipfw.policy.load import Request, load
+from sipfw.render.restore import ipset_text, restore_text
+from sipfw.ruleset.rule import Family
+file = Path(tempfile.mkdtemp(), "policy.yaml")
+file.write_text(sys.stdin.read())
+plan = lower(compile_policy(load(Request(file=file))))
+print(json.dumps([ipset_text(plan), *(restore_text(plan, family) for family in Family)]))
+"""
+_OTHER_NFTABLES = """
+import sys, tempfile
+from pathlib import Path
+from sipfw.backends.nftables import NftablesBackend
+from sipfw.compiler.pipeline import compile_policy
+from sipfw.lower.nftables import lower
+from sipfw.policy.load import Request, load
+file = Path(tempfile.mkdtemp(), "policy.yaml")
+file.write_text(sys.stdin.read())
+NftablesBackend().apply(lower(compile_policy(load(Request(file=file)))))
+"""
+
+
+def _other_iptables(stage: Stage, checkout: Path) -> None:
+    printed = stage.run(_python(checkout, _OTHER_IPTABLES), POLICY)
+    sets, *tables = json.loads(printed)
+    stage.run(["ipset", "restore", "-exist"], sets)
+    for text, program in zip(tables, ("iptables", "ip6tables"), strict=True):
+        stage.run([f"{program}-legacy-restore", "--noflush"], text)
+    ban(stage, iter([BANNED]))
+
+
+def _other_nftables(stage: Stage, checkout: Path) -> None:
+    stage.run(_python(checkout, _OTHER_NFTABLES), POLICY)
+    stage.run(["nft", "-f", "-"], f"add element inet sipfw banned4 {{ {BANNED} }}\n")
+
+
+def _python(checkout: Path, code: str) -> list[str]:
+    return ["env", f"PYTHONPATH={checkout / 'src'}", sys.executable, "-c", code]
+
+
+def against(checkout: Path) -> tuple[Setup, ...]:
+    """Return the columns of another checkout, to be measured beside this one's."""
+    return (
+        Setup("other iptables", partial(_other_iptables, checkout=checkout)),
+        Setup("other nftables", partial(_other_nftables, checkout=checkout)),
+    )
 
 
 def setups() -> tuple[Setup, ...]:
