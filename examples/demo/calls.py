@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from office import Office, work
 from scene import SIP_PORT, DemoError, Scene, tool
 
 from lab import sip
@@ -36,19 +37,22 @@ class Traffic:
     completed: int
     voice_sent: int
     voice_arrived: int
+    office: Office
 
     @property
     def unharmed(self) -> bool:
-        """Return whether every call and every voice packet got through."""
-        return self.completed == self.calls and self.voice_arrived == self.voice_sent
+        """Return whether every call, every voice packet and every request got through."""
+        calls = self.completed == self.calls and self.voice_arrived == self.voice_sent
+        return calls and self.office.answered == self.office.asked
 
 
 def alongside(scene: Scene, other: Callable[[], None]) -> Traffic:
     """Make all calls while `other` runs."""
     voice = scene.lab.switch.udp_sink(sip.MEDIA_PORT, keep=0)
     silence = threading.Event()
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
         calling = pool.submit(_call, scene)
+        working = pool.submit(work, scene)
         talking = pool.submit(_talk, scene, silence)
         try:
             other()
@@ -57,9 +61,10 @@ def alongside(scene: Scene, other: Callable[[], None]) -> Traffic:
             raise
         completed = calling.result()
         talking.result()
+        office = working.result()
     arrived = voice.settle()
     voice.close()
-    return Traffic(CALLS, completed, VOICE_PACKETS, arrived)
+    return Traffic(CALLS, completed, VOICE_PACKETS, arrived, office)
 
 
 def _call(scene: Scene) -> int:

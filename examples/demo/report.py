@@ -54,6 +54,7 @@ def traffic(result: Traffic) -> None:
     """Print what became of the carrier's calls."""
     line(f"{'carrier calls':<24}{result.completed:4} of {result.calls:4} completed meanwhile")
     line(f"{'voice packets':<24}{result.voice_arrived:4} of {result.voice_sent:4} arrived")
+    line(f"{'office phones':<24}{result.office.answered:4} of {result.office.asked:4} answered")
 
 
 def comparison(
@@ -73,6 +74,10 @@ def comparison(
     past = _numbers(first_calls.voice_arrived, first_calls.voice_sent, "packets arrived before,")
     now = _numbers(second_calls.voice_arrived, second_calls.voice_sent, "after")
     line(f"{'its voice:':<24}{past} {now}")
+    first, second = before.traffic.office, after.traffic.office
+    past = _numbers(first.answered, first.asked, "requests answered before,")
+    now = _numbers(second.answered, second.asked, "after")
+    line(f"{'phones and lamp keys:':<24}{past} {now}")
 
 
 def _numbers(part: int, whole: int, words: str) -> str:

@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 SIP_PORT = 5060
 SWITCH_ADDRESSES = 20
 ACCOUNTS = ("1000", "1001")
+RIGHT = 'Digest username="1000", response="right"'
+WRONG_NUMBER = "404404"
 
-# A switch with two accounts, whose passwords nobody here guesses.
+# A switch with two accounts, whose passwords no attack here guesses.
 SWITCH_BEHAVIOUR = {
     "mode": "registrar",
-    "good": ["no guess contains this"],
+    "good": ['response="right"'],
+    "challenge": ["SUBSCRIBE"],
     "users": list(ACCOUNTS),
     "refuse": 401,
-    "others": {"INVITE": [100, 180, 200], "*": 200},
+    "others": {"INVITE": [100, 180, 200], "MESSAGE": 404, "NOTIFY": 405, "*": 200},
 }
 
 

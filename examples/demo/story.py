@@ -26,8 +26,8 @@ INTERRUPTED = 130
 WAIT = 4
 PATIENCE = 20
 SUCCESS = (
-    "every call completed, no scanner got through, the password guesser stayed in its limit, and "
-    "a mistake undid itself."
+    "every call completed and every phone was answered, no scanner got through, the password "
+    "guesser stayed in its limit, and a mistake undid itself."
 )
 
 
@@ -43,7 +43,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         for name in ("sipp", "svmap", "svwar", "svcrack"):
             tool(name)
-        with Lab() as lab, tempfile.TemporaryDirectory(prefix="sipfw-demo-") as scratch:
+        with (
+            Lab(hosts=("carrier", "attacker", "office")) as lab,
+            tempfile.TemporaryDirectory(prefix="sipfw-demo-") as scratch,
+        ):
             return _tell(lab, Path(scratch), with_sipfw=not options.without_sipfw)
     except (DemoError, LabError) as failure:
         print(f"demo: {failure}", file=sys.stderr)
@@ -162,4 +165,5 @@ def _harmed_calls(result: report.Round) -> list[str]:
         return []
     completed = f"{traffic.completed} of {traffic.calls} calls completed"
     heard = f"{traffic.voice_arrived} of {traffic.voice_sent} voice packets arrived"
-    return [f"carrier: {completed}, {heard}"]
+    office = f"{traffic.office.answered} of {traffic.office.asked} requests answered"
+    return [f"carrier: {completed}, {heard}; office: {office}"]
