@@ -10,7 +10,7 @@ NETNS_JOBS ?= $(shell echo $$(( 2 * $(JOBS) )))
 # What the tool needs, what building python-iptables needs, and what the proof needs.
 PACKAGES := python3-venv python3-dev gcc libc6-dev \
 	iptables ipset nftables iproute2 kmod procps util-linux conntrack \
-	sipsak sip-tester sipvicious nmap kamailio kamailio-tls-modules shellcheck dash
+	sipsak sip-tester sipvicious nmap kamailio kamailio-tls-modules openssl shellcheck dash
 # Tests look at the report in a browser; the demo does without its 300 MB.
 TEST_PACKAGES := $(PACKAGES) chromium
 
