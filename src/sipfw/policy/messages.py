@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from sipfw.diagnostics import Diagnostic
 from sipfw.policy.model import Policy
-from sipfw.policy.types import shown
+from sipfw.policy.quantities import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,10 @@ from pydantic import Field
 
 from sipfw.policy.feed import Feed
 from sipfw.policy.logging import Logging
+from sipfw.policy.names import Names
 from sipfw.policy.section import Flag, Section, StrictInt
 from sipfw.policy.types import (
+    AdminAddress,
     Burst,
     CallRate,
     Count,
@@ -27,7 +29,9 @@ from sipfw.policy.types import (
     Port,
     PortRangeField,
     RateField,
+    SetSize,
     SignatureText,
+    TableSize,
 )
 from sipfw.ruleset.match import PortRange, Rate, TimeUnit
 
@@ -63,15 +67,17 @@ class MediaFrom(StrEnum):
 
     ANYWHERE = "anywhere"
     PEERS = "peers"
+    EXPECTED = "expected"
 
 
 class Admin(Section):
     """Who may manage the host."""
 
-    networks: tuple[NetworkField, ...] = Field(
+    networks: tuple[AdminAddress, ...] = Field(
         (),
-        description="Networks that may reach ssh and the web interface. Without any, sipfw guards "
-        "only the SIP ports and leaves the rest of the host alone.",
+        description="Networks that may reach ssh and the web interface, or host names of lines "
+        "whose address changes. Without any, sipfw guards only the SIP ports and leaves the rest "
+        "of the host alone.",
     )
     ssh_port: Port = Field(22, description="TCP port of sshd.")
     web_ports: tuple[Port, ...] = Field(
@@ -107,8 +113,13 @@ class Media(Section):
     )
     sources: MediaFrom = Field(
         MediaFrom.ANYWHERE,
-        description="`anywhere`, or `peers`: only the media and signalling networks of trusted "
-        "peers and learned sources. Takes effect with the host part.",
+        description="`anywhere`; `peers`: only the media and signalling networks of trusted "
+        "peers and learned sources; `expected`: also whom the switch itself sends RTP.",
+    )
+    expected_for: Duration = Field(
+        60,
+        description="With `media.sources: expected`, how long a source is expected after the "
+        "switch has last sent it RTP or RTCP, 10s to 1h.",
     )
     notrack: Flag = Field(
         default=False,
@@ -122,10 +133,11 @@ class Peer(Section):
     name: Identifier = Field(description="Lower-case name, unique; shown beside counters.")
     signalling: tuple[PeerAddress, ...] = Field(
         min_length=1,
-        description="Addresses, networks or host names that send SIP.",
+        description="Addresses, networks or host names that send SIP. A name is followed by "
+        "NAPTR and SRV (RFC 3263), with a port (sip.carrier.example:5060) by its addresses only.",
     )
     media: tuple[NetworkField, ...] = Field(
-        (), description="Networks that send RTP, used with `media.sources: peers`."
+        (), description="Networks that send RTP, used with `media.sources: peers` and `expected`."
     )
     transports: tuple[Transport, ...] = Field(
         (), description="Trust only these transports; all when empty."
@@ -248,7 +260,9 @@ class Limits(Section):
     methods: Methods = Methods()
     aggregate: RateField | None = Field(
         Rate(1000, TimeUnit.SECOND),
-        description="All unknown sources together, before the costly tests; burst is one second's.",
+        description="All unknown sources together, before the costly tests; burst is one "
+        "second's. Above it a first packet of a source and port is noted and dropped, and its "
+        "repetition comes in.",
     )
     ipv6_prefix: Annotated[StrictInt, Field(ge=32, le=128)] = Field(
         64,
@@ -262,7 +276,7 @@ class Bans(Section):
 
     enabled: Flag = True
     duration: Duration = Field(3600, description="Length of a ban.")
-    size: Count = Field(65536, description="Addresses a ban set holds.")
+    size: SetSize = Field(65536, description="Addresses a ban set holds.")
     probation: Flag = Field(
         default=True,
         description="Let a banned source try a trickle of REGISTERs, so that a framed customer "
@@ -275,6 +289,11 @@ class Learning(Section):
 
     enabled: Flag = True
     registered_ttl: Duration = Field(3600, description="How long a success is remembered.")
+    remembered_ttl: Duration = Field(
+        1_814_400,
+        description="How long a source that has logged in stays exempt from `limits.aggregate`, "
+        "the cap on all unknown sources together, and from nothing else.",
+    )
     failures: Annotated[StrictInt, Field(ge=1, le=255)] = Field(
         10,
         description="Refused logins in the window that shut one address and port, and ban a source "
@@ -296,7 +315,9 @@ class Learning(Section):
 class Conntrack(Section):
     """Connection tracking sysctls; unset ones are left as they are."""
 
-    max: Count | None = Field(None, description="nf_conntrack_max, entries.")
+    max: TableSize | None = Field(
+        None, description="nf_conntrack_max, entries; each takes 320 bytes."
+    )
     udp_timeout: Duration | None = Field(None, description="Unanswered UDP, seconds.")
     udp_timeout_stream: Duration | None = Field(None, description="Answered UDP, seconds.")
     tcp_timeout_established: Duration | None = Field(None, description="Idle TCP, seconds.")
@@ -361,6 +382,7 @@ class Policy(Section):
     limits: Limits = Limits()
     bans: Bans = Bans()
     learning: Learning = Learning()
+    names: Names = Names()
     feeds: tuple[Feed, ...] = Field((), description="Block lists that others keep.")
     conntrack: Conntrack = Conntrack()
     host: Host = Host()

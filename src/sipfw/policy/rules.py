@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 
 from sipfw.diagnostics import Severity
 from sipfw.policy.feed import MOST_FEEDS, SHORTEST_REFRESH, Feed, FeedFormat
+from sipfw.policy.finding import Finding
 from sipfw.policy.logging import LoggedLayer
-from sipfw.policy.model import Bucket, Peer, Policy, Transport, UnknownSources
+from sipfw.policy.media_rules import media_sources
+from sipfw.policy.model import Bucket, MediaFrom, Peer, Policy, Transport, UnknownSources
+from sipfw.policy.names import names_faults
+from sipfw.policy.peer_coverage import peer_coverage, too_wide
 from sipfw.policy.signatures import select, shipped_signatures
 from sipfw.policy.types import Hostname, Network
 from sipfw.ruleset.match import PortRange, Rate
@@ -20,9 +24,6 @@ if TYPE_CHECKING:
 
     from sipfw.policy.yaml_tree import Path
 
-# A network wider than this holds a noticeable part of the Internet.
-_WIDEST_PEER = {4: 8, 6: 16}
-
 # "This network" and the reserved class with the broadcast address (RFC 6890, 2.2.2).
 _NEVER_A_SOURCE = frozenset({0, *range(240, 256)})
 
@@ -31,31 +32,21 @@ _NEVER_A_SOURCE = frozenset({0, *range(240, 256)})
 _LONGEST_REFILL = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A fault at a path of the policy; the caller knows which file and line that is.
-
-    `related` is the other value of a clash: where `path` is built in, it is the one to name.
-    """
-
-    path: Path
-    message: str
-    severity: Severity = Severity.ERROR
-    related: Path = ()
-
-
 def findings(policy: Policy) -> list[Finding]:
     """Return everything that is wrong or worth a warning, in policy order."""
     checks = (
         _peer_names,
         _peer_networks,
+        peer_coverage,
         _peer_overlaps,
         _port_conflicts,
         _media_ports,
+        media_sources,
         _behind,
         _buckets,
         _recent,
         _signatures,
+        _names,
         _feeds,
         _wide_admin,
         _unheard_peers,
@@ -112,12 +103,8 @@ def _peer_networks(policy: Policy) -> Iterator[Finding]:
                 yield Finding(("trusted_peers", index, "signalling", place), message)
 
 
-def _too_wide(network: Network) -> bool:
-    return network.prefixlen < _WIDEST_PEER[network.version]
-
-
 def _unfit(network: Network, peer: Peer) -> str | None:
-    if _too_wide(network):
+    if too_wide(network):
         return (
             None
             if peer.allow_any
@@ -148,7 +135,7 @@ def _peer_overlaps(policy: Policy) -> Iterator[Finding]:
         for index, peer in enumerate(policy.trusted_peers)
         for place, network in enumerate(peer.signalling)
         # A peer that may be anybody overlaps everybody, and that is what allow_any is for.
-        if not isinstance(network, Hostname) and not _too_wide(network)
+        if not isinstance(network, Hostname) and not too_wide(network)
     ]
     for version in (4, 6):
         yield from _overlapping(policy, [c for c in claims if c.network.version == version])
@@ -164,7 +151,7 @@ def _overlapping(policy: Policy, claims: list[_Claim]) -> Iterator[Finding]:
             enclosing.pop()
         for wider in enclosing:
             mine, theirs = (policy.trusted_peers[c.peer_index] for c in (claim, wider))
-            if _told_apart(mine, theirs, same=claim.peer_index == wider.peer_index):
+            if told_apart(mine, theirs, same=claim.peer_index == wider.peer_index):
                 continue
             later, earlier = sorted(
                 (claim, wider), key=lambda c: (c.peer_index, c.place), reverse=True
@@ -178,7 +165,7 @@ def _overlapping(policy: Policy, claims: list[_Claim]) -> Iterator[Finding]:
         enclosing.append(claim)
 
 
-def _told_apart(one: Peer, other: Peer, *, same: bool) -> bool:
+def told_apart(one: Peer, other: Peer, *, same: bool) -> bool:
     """Two customers behind one address are fine when port or transport tells them apart."""
     if same:
         return False
@@ -291,6 +278,13 @@ def _signatures(policy: Policy) -> Iterator[Finding]:
         yield Finding(path, note.message, note.severity)
 
 
+def _names(policy: Policy) -> Iterator[Finding]:
+    entries = [entry for peer in policy.trusted_peers for entry in peer.signalling]
+    used = (e.name for e in (*policy.admin.networks, *entries) if isinstance(e, Hostname))
+    for path, message in names_faults(policy.names, used):
+        yield Finding(("names", *path), message)
+
+
 def _feeds(policy: Policy) -> Iterator[Finding]:
     names: set[str] = set()
     for index, feed in enumerate(policy.feeds):
@@ -316,7 +310,7 @@ def _feed_faults(feed: Feed) -> Iterator[tuple[str, str]]:
 
 def _wide_admin(policy: Policy) -> Iterator[Finding]:
     for index, network in enumerate(policy.admin.networks):
-        if _too_wide(network):
+        if not isinstance(network, Hostname) and too_wide(network):
             message = f"'{network}' lets a large part of the Internet reach ssh; name your own"
             yield Finding(("admin", "networks", index), message, Severity.WARNING)
 
@@ -340,6 +334,10 @@ def _logging(policy: Policy) -> Iterator[Finding]:
         )
         index = policy.logging.layers.index(LoggedLayer.HOST)
         yield Finding(("logging", "layers", index), message, Severity.WARNING)
+    if LoggedLayer.MEDIA in policy.logging.layers and policy.media.sources is MediaFrom.ANYWHERE:
+        message = "'media' drops nothing here; it needs media.sources: expected, or peers"
+        index = policy.logging.layers.index(LoggedLayer.MEDIA)
+        yield Finding(("logging", "layers", index), message, Severity.WARNING)
 
 
 def _missing_parts(policy: Policy) -> Iterator[Finding]:
@@ -351,4 +349,4 @@ def _missing_parts(policy: Policy) -> Iterator[Finding]:
         yield Finding(("admin", "networks"), message, Severity.WARNING)
 
 
-__all__ = ["Finding", "apply_blockers", "findings", "setless_blockers"]
+__all__ = ["Finding", "apply_blockers", "findings", "setless_blockers", "told_apart"]

@@ -13,57 +13,64 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
+from sipfw.policy.quantities import (
+    MAX_BURST,
+    MAX_CALLS,
+    MAX_CONNTRACK,
+    MAX_SET,
+    parse_burst,
+    parse_calls,
+    parse_count,
+    parse_duration,
+    parse_rate,
+    parse_set_size,
+    parse_table_size,
+    shown,
+)
 from sipfw.policy.signatures import check_text
-from sipfw.ruleset.match import PortRange, Rate, TimeUnit
+from sipfw.ruleset.match import PortRange, Rate
 
 Network = IPv4Network | IPv6Network
-
-# hashlimit revision 1 (kernel 3.10, CentOS 7) takes no faster rate and no larger burst.
-MAX_RATE_PER_SECOND = 10_000
-MAX_BURST = 10_000
 
 # Eight groups of four digits, seven colons, a prefix length.
 _LONGEST_NETWORK = 43
 
-# A tier's burst is twice its rate, and hashlimit's burst ends at MAX_BURST.
-MAX_CALLS = MAX_BURST // 2
-
-# ipset refuses a larger timeout: UINT_MAX / MSEC_PER_SEC, linux/netfilter/ipset/ip_set_timeout.h.
-MAX_DURATION = 4_294_967
+# What a lookup that follows no SRV has behind its name; no host name holds a blank.
+ADDRESSES_ONLY = " A/AAAA"
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOSTNAME = re.compile(rf"^(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+\.?\Z")
+_HOST_AND_PORT = re.compile(r"^([A-Za-z0-9_.-]{1,254}):([0-9]{1,7})\Z")
 _LOOKS_NUMERIC = re.compile(r":|^[0-9.]+(?:/|$)")
 _IDENTIFIER = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
 # IFNAMSIZ is 16 with the final NUL (linux/if.h).
 _LONGEST_INTERFACE = 15
 _INTERFACE = re.compile(rf"^[A-Za-z0-9][A-Za-z0-9_.@-]{{0,{_LONGEST_INTERFACE - 1}}}\Z")
-_RATE = re.compile(r"^([0-9]{1,12}) */ *(s|sec|second|m|min|minute|h|hour)\Z")
 _PORT_RANGE = re.compile(r"^([0-9]{1,7}) ?- ?([0-9]{1,7})\Z")
-_DURATION = re.compile(r"^([0-9]{1,12})(s|m|h|d)?\Z")
-_DURATION_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_RATE_UNITS = {"s": TimeUnit.SECOND, "m": TimeUnit.MINUTE, "h": TimeUnit.HOUR}
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Hostname:
-    """A peer named by DNS; resolved when the ruleset is made, never in the packet path."""
+    """A peer named by DNS; resolved when the ruleset is made, never in the packet path.
+
+    With a port only the name's own addresses count, no NAPTR and no SRV (RFC 3263, 4.1 and 4.2).
+    """
 
     name: str
+    port: int | None = None
 
     def __str__(self) -> str:
-        return self.name
+        return self.name if self.port is None else f"{self.name}:{self.port}"
 
+    @property
+    def key(self) -> str:
+        """Say what is asked of DNS for a SIP peer; answers are kept by it."""
+        return self.name if self.port is None else self.host_key
 
-# How YAML writes what Python calls otherwise.
-_YAML_WORDS = {"None": "null", "True": "true", "False": "false"}
-
-
-def shown(value: object) -> str:
-    """Quote an operator's value for a message, shortened and with control characters visible."""
-    text = value if isinstance(value, str) else _YAML_WORDS.get(repr(value), repr(value))
-    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return f"'{text[:60]}…'" if len(text) > 60 else f"'{text}'"
+    @property
+    def host_key(self) -> str:
+        """Say the same where the name is that of a host, as an administrator's is."""
+        return f"{self.name}{ADDRESSES_ONLY}"
 
 
 def parse_identifier(value: object, *, longest: int = 31) -> str:
@@ -140,16 +147,46 @@ def _nearest_address(value: str) -> str:
 
 
 def parse_peer_address(value: object) -> Network | Hostname:
-    """Accept an address, a network, or a fully qualified host name."""
-    if isinstance(value, str) and not _LOOKS_NUMERIC.search(value):
-        # A name whose last label is a number is an address with a slip (RFC 3696, 2).
-        if _HOSTNAME.match(value) and not value.rstrip(".").rpartition(".")[2].isdigit():
-            return Hostname(value.rstrip(".").lower())
-        raise ValueError(
-            f"{shown(value)} is neither an address nor a host name; "
-            "write 192.0.2.10, 192.0.2.0/24 or sip.carrier.example"
-        )
+    """Accept an address, a network, or a fully qualified host name, which may have a port."""
+    if isinstance(value, str):
+        with_port = _HOST_AND_PORT.match(value)
+        if with_port and is_host_name(with_port[1]):
+            return Hostname(_plain(with_port[1]), parse_port(int(with_port[2])))
+        if not _LOOKS_NUMERIC.search(value):
+            if is_host_name(value):
+                return Hostname(_plain(value))
+            raise ValueError(
+                f"{shown(value)} is neither an address nor a host name; "
+                "write 192.0.2.10, 192.0.2.0/24 or sip.carrier.example"
+            )
     return parse_network(value)
+
+
+def parse_admin_address(value: object) -> Network | Hostname:
+    """Accept an address, a network, or the host name of an administrator's line."""
+    if isinstance(value, str):
+        host, colon, _ = value.partition(":")
+        if is_host_name(host) and not _LOOKS_NUMERIC.search(host):
+            if colon:
+                raise ValueError(f"{shown(value)} has a port; write {_plain(host)}")
+            return Hostname(_plain(host))
+    return parse_network(value)
+
+
+def parse_host_name(value: object) -> str:
+    """Accept a fully qualified host name; gives it in lower case."""
+    if isinstance(value, str) and is_host_name(value):
+        return _plain(value)
+    raise ValueError(f"{shown(value)} is not a host name; write one like pbx.office.example")
+
+
+def is_host_name(text: str) -> bool:
+    """Tell a fully qualified host name; one whose last label is a number is none (RFC 3696, 2)."""
+    return bool(_HOSTNAME.match(text)) and not text.rstrip(".").rpartition(".")[2].isdigit()
+
+
+def _plain(name: str) -> str:
+    return name.rstrip(".").lower()
 
 
 def parse_port(value: object) -> int:
@@ -171,59 +208,6 @@ def parse_port_range(value: object) -> PortRange:
         return PortRange(low, high)
     port = parse_port(value)
     return PortRange(port, port)
-
-
-def parse_rate(value: object) -> Rate:
-    """Accept `10/second`, `60/minute`, `100/hour`."""
-    found = _RATE.match(value) if isinstance(value, str) else None
-    if found is None:
-        raise ValueError(f"{shown(value)} is not a rate; write it like 10/second or 60/minute")
-    rate = Rate(int(found[1]), _RATE_UNITS[found[2][0]])
-    if rate.amount == 0:
-        raise ValueError(f"{shown(value)} would block everything; write at least 1/hour")
-    if rate.amount > MAX_RATE_PER_SECOND * rate.unit.seconds:
-        raise ValueError(
-            f"{shown(value)} is faster than the kernel's hashlimit counts; "
-            f"write at most {MAX_RATE_PER_SECOND}/second"
-        )
-    return rate
-
-
-def parse_duration(value: object) -> int:
-    """Accept seconds as a number, or `30s`, `10m`, `1h`, `7d`; gives seconds."""
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    found = _DURATION.match(text) if isinstance(text, str) else None
-    if found is None:
-        raise ValueError(f"{shown(value)} is not a duration; write it like 3600s, 60m, 1h or 7d")
-    seconds = int(found[1]) * _DURATION_SECONDS[found[2] or "s"]
-    if not 1 <= seconds <= MAX_DURATION:
-        raise ValueError(f"{shown(value)} is out of range; write 1s to 49d")
-    return seconds
-
-
-def parse_count(value: object) -> int:
-    """Accept a whole number of at least 1."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        if value > 0x7FFFFFFF:
-            raise ValueError(f"{shown(value)} is too large; write at most {0x7FFFFFFF}")
-        return value
-    raise ValueError(f"{shown(value)} is not a limit; write a whole number of at least 1")
-
-
-def parse_burst(value: object) -> int:
-    """Accept a bucket size in packets."""
-    if parse_count(value) > MAX_BURST:
-        raise ValueError(f"{shown(value)} is more than the kernel takes; write at most {MAX_BURST}")
-    return parse_count(value)
-
-
-def parse_calls(value: object) -> int:
-    """Accept new calls per second of one peer."""
-    if parse_count(value) > MAX_CALLS:
-        raise ValueError(
-            f"{shown(value)} is more than the kernel counts; write at most {MAX_CALLS}"
-        )
-    return parse_count(value)
 
 
 def parse_text(value: object) -> str:
@@ -263,6 +247,17 @@ PeerAddress = Annotated[
     _AS_TEXT,
     _text_schema("address, CIDR network or host name", "203.0.113.10", "sip.carrier.example"),
 ]
+AdminAddress = Annotated[
+    IPv4Network | IPv6Network | Hostname,
+    BeforeValidator(parse_admin_address),
+    _AS_TEXT,
+    _text_schema("address, CIDR network or host name", "192.0.2.0/28", "office.example"),
+]
+HostnameText = Annotated[
+    str,
+    BeforeValidator(parse_host_name),
+    _text_schema("fully qualified host name", "pbx.office.example"),
+]
 Port = Annotated[
     int,
     BeforeValidator(parse_port),
@@ -293,6 +288,16 @@ Burst = Annotated[
     BeforeValidator(parse_burst),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_BURST}),
 ]
+SetSize = Annotated[
+    int,
+    BeforeValidator(parse_set_size),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_SET}),
+]
+TableSize = Annotated[
+    int,
+    BeforeValidator(parse_table_size),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_CONNTRACK}),
+]
 CallRate = Annotated[
     int,
     BeforeValidator(parse_calls),
@@ -305,11 +310,14 @@ SignatureText = Annotated[
 ]
 
 __all__ = [
+    "ADDRESSES_ONLY",
+    "AdminAddress",
     "Burst",
     "CallRate",
     "Count",
     "Duration",
     "Hostname",
+    "HostnameText",
     "Identifier",
     "InterfaceName",
     "Network",
@@ -318,6 +326,8 @@ __all__ = [
     "Port",
     "PortRangeField",
     "RateField",
+    "SetSize",
     "SignatureText",
+    "TableSize",
     "shown",
 ]
