@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sipfw.compiler import names
 from sipfw.ruleset.match import Direction, InSet
 from sipfw.ruleset.model import AddressSet, Chain, Layer, Priority, Ruleset, SetKind
-from sipfw.ruleset.rule import Accept, Done, Drop, Goto, Origin, Reset, Return, Rule
+from sipfw.ruleset.rule import Done, Drop, Goto, Origin, Reset, Return, Rule
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
@@ -34,6 +34,8 @@ _PEERS = frozenset(
 )
 # A listing shows the layers in this order, and the wall is the first of the banned one.
 _BEFORE_BANNED = frozenset({Layer.ENTRY, Layer.TRUSTED, Layer.LEARNED})
+
+_JUDGES_MEDIA = {names.MEDIA: "media", names.MEDIA_BEHIND: "media-behind"}
 
 MOST_GUESTS = 1024
 
@@ -59,13 +61,13 @@ def with_by_hand(ruleset: Ruleset, context: Context, wanted: ByHand) -> Ruleset:
     """
     present = {item.name for item in ruleset.sets}
     if wanted.guests and names.SET_GUESTS not in present:
-        ruleset = _with_guests(ruleset, context)
+        ruleset = _with_guests(ruleset)
     if wanted.blocked and names.SET_BLOCKED not in present:
         ruleset = _with_wall(ruleset, context)
     return ruleset
 
 
-def _with_guests(ruleset: Ruleset, context: Context) -> Ruleset:
+def _with_guests(ruleset: Ruleset) -> Ruleset:
     rules = {
         names.TRUSTED: _guest("trusted.guest"),
         names.ENCRYPTED: _guest("encrypted.guest"),
@@ -73,7 +75,7 @@ def _with_guests(ruleset: Ruleset, context: Context) -> Ruleset:
             _guest("connections.guest"), action=Return(), summary="trusted for a time by hand"
         ),
         **{
-            chain: replace(_guest(rule_id), action=_passed(context))
+            chain: _guest(rule_id)
             for chain, rule_id in (
                 (names.STREAM, "stream.guest"),
                 (names.STREAM_ENCRYPTED, "stream-encrypted.guest"),
@@ -120,9 +122,20 @@ def _with_media(chain: Chain) -> Chain:
     for rule in chain.rules:
         if _asks(rule, {names.SET_MEDIA}):
             guests = tuple(_for_guests(match) for match in rule.matches)
-            found = replace(rule, id="host.media-guests", matches=guests, origin=_TRUST)
+            name = rule.id.replace("peers", "guests")
+            summary = "RTP of somebody who is trusted for a time"
+            found = replace(rule, id=name, matches=guests, summary=summary, origin=_TRUST)
             return _behind(chain, frozenset({names.SET_MEDIA}), found)
     return chain
+
+
+def _before_media(chain: Chain) -> Chain:
+    """Cut a banned source's call short; no peer is ever banned by hand, so none is asked for."""
+    prefix = _JUDGES_MEDIA.get(chain.name)
+    if prefix is None:
+        return chain
+    wall = replace(_to_wall(f"{prefix}.blocked"), action=Drop())
+    return replace(chain, rules=(wall, *chain.rules))
 
 
 def _for_guests(match: Match) -> Match:
@@ -139,7 +152,7 @@ def _with_wall(ruleset: Ruleset, context: Context) -> Ruleset:
     chains = [
         _behind(chain, _PEERS | {names.SET_GUESTS}, rules[chain.name])
         if chain.name in rules
-        else chain
+        else _before_media(chain)
         for chain in ruleset.chains
     ]
     if tuple(chains) == ruleset.chains:
@@ -155,8 +168,10 @@ def _with_wall(ruleset: Ruleset, context: Context) -> Ruleset:
         (drop,),
         Priority.RAW,
     )
-    place = next(n for n, item in enumerate([*chains, wall]) if item.layer not in _BEFORE_BANNED)
-    chains[place:place] = logged(context, [wall])
+    if any(_leads_to(chain, wall.name) for chain in chains):
+        listed = [*chains, wall]
+        place = next(n for n, item in enumerate(listed) if item.layer not in _BEFORE_BANNED)
+        chains[place:place] = logged(context, [wall])
     blocked = AddressSet(
         names.SET_BLOCKED,
         SetKind.HOST,
@@ -167,10 +182,6 @@ def _with_wall(ruleset: Ruleset, context: Context) -> Ruleset:
         prefix=context.source,
     )
     return replace(ruleset, chains=tuple(chains), sets=(*ruleset.sets, blocked))
-
-
-def _passed(context: Context) -> Accept | Done:
-    return Done() if context.policy.signalling.behind else Accept()
 
 
 def _end(context: Context) -> Drop | Reset:
@@ -186,6 +197,10 @@ def _behind(chain: Chain, sets: frozenset[str], rule: Rule) -> Chain:
     """Put a rule behind the last one that asks one of these sets."""
     place = max(number for number, item in enumerate(chain.rules, 1) if _asks(item, sets))
     return replace(chain, rules=(*chain.rules[:place], rule, *chain.rules[place:]))
+
+
+def _leads_to(chain: Chain, name: str) -> bool:
+    return any(rule.action == Goto(name) for rule in chain.rules)
 
 
 def _asks(rule: Rule, sets: frozenset[str] | set[str]) -> bool:

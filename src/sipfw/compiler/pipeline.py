@@ -10,6 +10,7 @@ from sipfw.compiler.layers.banned import banned_chains
 from sipfw.compiler.layers.entry import entry_chains
 from sipfw.compiler.layers.host import host_chains, stream_judgement
 from sipfw.compiler.layers.known import known_chains
+from sipfw.compiler.layers.lanes import crowd_chains
 from sipfw.compiler.layers.rates import rate_chains
 from sipfw.compiler.layers.replies import reply_chains
 from sipfw.compiler.layers.scanners import scanner_chains
@@ -43,6 +44,7 @@ def compile_policy(
         *known_chains(context),
         *banned_chains(context),
         *scanner_chains(context),
+        *crowd_chains(context),
         *rate_chains(context),
         *stream_judgement(context),
         *reply_chains(context),

@@ -33,6 +33,7 @@ _SETS = {
     names.SET_CALLERS,
     names.SET_ASKED_REGISTER,
     names.SET_LEARNED,
+    names.SET_FORMER,
     names.SET_REGISTERED,
     names.SET_PENDING,
     names.SET_RINGING,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sipfw.backends.limit_state import Standing, source_limits
@@ -35,6 +36,8 @@ _LOGINS = {
     names.SET_LEARNED_FAILURES: "the switch refuses its logins; a ban follows if that goes on",
     names.SET_FAILURES: "the switch refuses its requests; a ban follows if that goes on",
 }
+# Their buckets are a memory of first packets, and no limit of anybody.
+_MEMORIES = {names.CROWD, f"{names.CROWD}{names.TCP_ENDING}"}
 
 
 def from_sets(ruleset: Ruleset, members: Mapping[str, Sequence[Member]]) -> Iterator[Source]:
@@ -93,15 +96,16 @@ def _began(item: Member, timeout: int | None) -> float | None:
 
 def from_limits(firewall: Firewall) -> tuple[list[Source], list[str]]:
     """Return who is above a limit of its own, and what the kernel does not show."""
+    chains = [chain for chain in firewall.ruleset.chains if chain.name not in _MEMORIES]
     rules = [
         (match, chain, rule)
-        for chain in firewall.ruleset.chains
+        for chain in chains
         for rule in chain.rules
         for match in rule.matches
         if isinstance(match, RateAbove | SeenAtLeast)
     ]
     state = limit_state(firewall.backend, SubprocessRunner(), ipset=firewall.ipset)
-    tables = state.read(source_limits(firewall.ruleset))
+    tables = state.read(source_limits(replace(firewall.ruleset, chains=tuple(chains))))
     found: list[Source] = []
     for table in tables:
         chain, rule = next((c, r) for match, c, r in rules if match == table.limit)

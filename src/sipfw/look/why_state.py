@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from sipfw.backends.limit_state import Bucket, Standing, Table
 from sipfw.backends.source_sets import Held
+from sipfw.compiler import names
 from sipfw.ruleset.match import (
     ConnectionsAbove,
     CountAbove,
@@ -121,6 +122,11 @@ class Untouched:
         """Return none."""
         del item, source
         return {}
+
+    def vacant(self, item: AddressSet, family: Family) -> bool | None:
+        """Tell whether a set holds nothing at all."""
+        del family
+        return not item.networks and not item.endpoints
 
     def held(self, item: AddressSet, source: IpAddress, door: Door | None = None) -> Held:
         """Look into a set: the policy's members are in, nobody has been learned."""
@@ -238,6 +244,10 @@ class Source:
         """Look into a dynamic set; of endpoints only some ports may be in, which is unknown."""
         if item.kind is not SetKind.ENDPOINT:
             return self._kernel.sets.held(item, self.address)
+        if item.name == names.SET_RUSH:
+            # Asked about the switch's own end, which nobody has named.
+            family = Family.IP if self.address.version == 4 else Family.IP6
+            return Held(False if self._kernel.sets.vacant(item, family) else None)
         try:
             doors = self._doors_of[item.name] = self._ports_in(item)
         except LookupError:

@@ -46,9 +46,8 @@ if TYPE_CHECKING:
     from sipfw.walk.packet import IpAddress
     from sipfw.walk.state import Key
 
-_Limit: TypeAlias = (
-    RateAbove | RateWithin | SeenAtLeast | ConnectionsAbove | CountAbove | VolumeAbove
-)
+_Counted: TypeAlias = CountAbove | VolumeAbove
+_Limit: TypeAlias = RateAbove | RateWithin | SeenAtLeast | ConnectionsAbove | _Counted
 
 _ENDS = {Direction.SOURCE: "source", Direction.DESTINATION: "destination"}
 
@@ -182,9 +181,11 @@ def _address(match: Address, packet: Packet) -> Answer:
 
 def _in_set(match: InSet, scene: Scene) -> Answer:
     end, address = _ENDS[match.direction], scene.packet.address(match.direction)
-    if address is None:
-        return _nobody_knows(f"the {end} address", f"its {end} is in {match.set}")
     item = scene.ruleset.set(match.set)
+    if address is None and item.dynamic and scene.live.elements.get(item.name) == {}:
+        return Answer(holds=False, why=f"nothing is in {item.name}")
+    if address is None:
+        return _nobody_knows(f"the {end} address", f"its {end} is in {item.name}")
     if not item.dynamic:
         return _in_static(item, address, match.direction, scene.packet)
     found = _in_dynamic(item, address, match.direction, scene)
@@ -229,7 +230,7 @@ def element_key(item: AddressSet, address: IpAddress, direction: Direction, pack
     if item.kind is not SetKind.ENDPOINT:
         return key_address(address, item.prefix)
     port = packet.port(direction)
-    if port is None or packet.protocol is IpProto.ICMP:
+    if port is None or packet.protocol in {IpProto.ICMP, IpProto.OTHER}:
         return address
     return address, Door(L4Proto(packet.protocol.value), port)
 
@@ -237,7 +238,7 @@ def element_key(item: AddressSet, address: IpAddress, direction: Direction, pack
 def _interface(match: Interface, scene: Scene) -> Answer:
     incoming = match.direction is Direction.SOURCE
     verb = "came in through" if incoming else "leaves through"
-    if incoming == (scene.base.hook is Hook.OUTPUT):
+    if scene.base.hook is not Hook.FORWARD and incoming == (scene.base.hook is Hook.OUTPUT):
         return Answer(holds=False, why=f"no packet of this hook {verb} an interface")
     name = scene.packet.interface(match.direction)
     if name is None and match.name == _LOOPBACK and scene.packet.local is not None:

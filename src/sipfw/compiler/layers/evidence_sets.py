@@ -20,8 +20,17 @@ _ASKED = 300
 # A phone answers a challenge at once, and repeats a request after half a second.
 _CHALLENGED = 5
 _TRIED = 2
-# As many as can be learned.
+# As many as can be learned, and as many as can have been within weeks.
 _ALL = 65536
+_FORMER = 131_072
+# A port of the switch is in a rush until strangers have kept to their cap for so long.
+_RUSH = 5
+# One for each address and port of the switch.
+_OWN_PORTS = 1024
+# A phone repeats itself after one second, and after two more.
+_SEEN = 4
+_SEEN_TWICE = 131_072
+_SEEN_THRICE = 65_536
 # Streams are measured by the minute.
 _MINUTE = 60
 # What connections a source has completed tells for as long as one usually stays open.
@@ -36,13 +45,15 @@ def evidence_sets(context: Context) -> list[AddressSet]:
     if context.bans:
         found += _bans(context)
     if not context.denied:
-        found += _streams(context)
+        found += [*_crowd(context), *_streams(context)]
     return found
 
 
 def _learned(context: Context) -> list[AddressSet]:
-    ttl = context.policy.learning.registered_ttl
+    ttl, weeks = context.policy.learning.registered_ttl, context.policy.learning.remembered_ttl
+    former = "sources that have logged in within weeks"
     return [
+        _sources(context, names.SET_FORMER, former, weeks, size=_FORMER),
         _sources(context, names.SET_CALLERS, "sources whose call the switch has answered", ttl),
         _sources(context, names.SET_LEARNED, "sources that have logged in", ttl),
         _endpoints_of(context, names.SET_REGISTERED, "phones that have logged in", ttl),
@@ -107,6 +118,19 @@ def _faults(context: Context) -> list[AddressSet]:
     return [
         make(context, name, summary, window, size=size, counted=counting)
         for make, name, summary, size, counting in wanted
+    ]
+
+
+def _crowd(context: Context) -> list[AddressSet]:
+    wanted = [
+        (names.SET_RUSH, "ports of the switch that strangers rush", _RUSH, _OWN_PORTS),
+        (names.SET_TWICE, "newcomers seen twice in a rush", _SEEN, _SEEN_TWICE),
+        (names.SET_THRICE, "newcomers seen three times in a rush", _SEEN, _SEEN_THRICE),
+    ]
+    origin = context.origin("limits", "aggregate")
+    return [
+        replace(_endpoints_of(context, name, summary, timeout, size=size), origin=origin)
+        for name, summary, timeout, size in wanted
     ]
 
 

@@ -1,4 +1,8 @@
-"""Host layer: admits what the SIP layers have let through; with admin networks, guards the rest."""
+"""Host layer: with admin networks, drops what is neither SIP nor otherwise admitted.
+
+It opens nothing: what it lets through leaves our chains, and the host's other rules and policy
+still judge it (docs/decisions/0016).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ from ipaddress import IPv6Network
 from sipfw.compiler import names
 from sipfw.compiler.context import Context, join_ports
 from sipfw.compiler.layers.connections import connection_chains, connection_rules
+from sipfw.compiler.layers.media import media_admitted, media_chains, media_guard
 from sipfw.compiler.layers.streams import stream_chains, stream_rules
-from sipfw.policy.model import MediaFrom
 from sipfw.ruleset.match import (
     Address,
     ConntrackState,
@@ -17,13 +21,12 @@ from sipfw.ruleset.match import (
     InSet,
     Interface,
     L4Proto,
-    Match,
     PortRange,
     Ports,
     Protocol,
 )
 from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority
-from sipfw.ruleset.rule import Accept, Done, Drop, Family, Goto, Rule
+from sipfw.ruleset.rule import Done, Drop, Family, Goto, Rule
 
 # Echo, unreachable (path MTU), time exceeded, parameter problem.
 _ICMP = (8, 3, 11, 12)
@@ -59,21 +62,23 @@ def host_chains(context: Context) -> list[Chain]:
         Rule(
             f"host.sip-{match.proto}",
             (match,),
-            Accept(),
+            Done(),
             "SIP that the layers before have let through",
             context.origin("signalling"),
         )
         for match in context.signalling()
     ]
-    if not rules and not host_guarded(context):
+    guard = media_guard(context)
+    if not rules and not guard and not host_guarded(context):
         return []
     if not context.policy.signalling.behind:
-        # In front of the rule that accepts TCP; UDP has left before.
+        # In front of the rule where TCP leaves; UDP has left before.
         place = next((n for n, rule in enumerate(rules) if rule.id == "host.sip-tcp"), len(rules))
         rules[place:place] = [*connection_rules(context), *stream_rules(context)]
-    chains = []
+    rules[:0] = guard
+    chains = media_chains(context)
     if host_guarded(context):
-        rules[:0] = _media(context)
+        rules[:0] = media_admitted(context)
         rules.append(
             Rule(
                 "host.guard",
@@ -118,11 +123,11 @@ def _host(context: Context) -> Chain:
         Rule(
             "host.established",
             (ConntrackState((CtState.ESTABLISHED, CtState.RELATED)),),
-            Accept(),
+            Done(),
             "answers to what this host asked",
             context.origin("host"),
         ),
-        Rule("host.loopback", (Interface("lo"),), Accept(), "loopback", context.origin("host")),
+        Rule("host.loopback", (Interface("lo"),), Done(), "loopback", context.origin("host")),
         *_icmp(context),
         *_admin(context),
         *_open(context),
@@ -143,30 +148,13 @@ def _host(context: Context) -> Chain:
     )
 
 
-def _media(context: Context) -> list[Rule]:
-    """RTP first: it is most of a softswitch's packets."""
-    policy = context.policy
-    if not policy.media.ports:
-        return []
-    ports = Ports(L4Proto.UDP, join_ports(policy.media.ports))
-    sources: list[tuple[str, tuple[Match, ...]]] = [("host.media", (ports,))]
-    if policy.media.sources is MediaFrom.PEERS:
-        sources = [("host.media", (ports, InSet(names.SET_MEDIA)))]
-        if context.learning:
-            sources.append(("host.media-learned", (ports, InSet(names.SET_LEARNED))))
-    return [
-        Rule(rule_id, matches, Accept(), "RTP", context.origin("media"))
-        for rule_id, matches in sources
-    ]
-
-
 def _icmp(context: Context) -> list[Rule]:
     origin = context.origin("host")
     return [
-        Rule(f"host.icmp-{number}", (Icmp(number),), Accept(), "ICMP", origin, Family.IP)
+        Rule(f"host.icmp-{number}", (Icmp(number),), Done(), "ICMP", origin, Family.IP)
         for number in _ICMP
     ] + [
-        Rule(f"host.icmp6-{number}", (Icmp(number),), Accept(), "ICMPv6", origin, Family.IP6)
+        Rule(f"host.icmp6-{number}", (Icmp(number),), Done(), "ICMPv6", origin, Family.IP6)
         for number in _ICMP6
     ]
 
@@ -181,7 +169,7 @@ def _admin(context: Context) -> list[Rule]:
                 Ports(L4Proto.TCP, join_ports(PortRange(port, port) for port in ports)),
                 InSet(names.SET_ADMIN),
             ),
-            Accept(),
+            Done(),
             f"{name} from the admin networks",
             context.origin("admin", "networks"),
         )
@@ -196,7 +184,7 @@ def _open(context: Context) -> list[Rule]:
         Rule(
             f"host.open-{proto}",
             (Ports(proto, join_ports(ranges)),),
-            Accept(),
+            Done(),
             f"{proto.upper()} ports open to everybody",
             context.origin("host", f"{proto}_ports"),
         )
@@ -207,7 +195,7 @@ def _open(context: Context) -> list[Rule]:
         Rule(
             f"host.interface-{index}",
             (Interface(name),),
-            Accept(),
+            Done(),
             f"inner network on {name}",
             context.origin("host", "interfaces"),
         )
@@ -222,7 +210,7 @@ def _open(context: Context) -> list[Rule]:
                 Ports(L4Proto.UDP, (PortRange(546, 546),)),
                 Address(IPv6Network("fe80::/10")),
             ),
-            Accept(),
+            Done(),
             "DHCPv6 answers",
             context.origin("host"),
             Family.IP6,

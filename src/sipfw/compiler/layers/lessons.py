@@ -110,6 +110,7 @@ def _learn(context: Context) -> Chain:
         names.LEARN,
         "somebody has logged in: learn the source, and the phone by its port",
         learned,
+        write(context, "learn.former", names.SET_FORMER, "remembered for weeks"),
         write(context, "learn.registered", names.SET_REGISTERED, "phone registered"),
         *(
             rule(
@@ -149,5 +150,6 @@ def _renew_source(context: Context) -> Chain:
         names.RENEW_SOURCE,
         "every success renews a learned source",
         write(context, "renew.learned", names.SET_LEARNED, "source learned anew"),
+        write(context, "renew.former", names.SET_FORMER, "remembered for weeks"),
         rule(context, "renew.done", (), Done(), "renewed"),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
+from sipfw.compiler.layers.crowd import DATAGRAMS, stranger_rules
 from sipfw.compiler.layers.feeds import feed_rules
 from sipfw.compiler.layers.signatures import DIGITS, moved_rule, signature_chains
 from sipfw.ruleset.match import (
@@ -20,7 +21,6 @@ from sipfw.ruleset.match import (
     Protocol,
     Rate,
     RateAbove,
-    RateWithin,
     StartsWithOneOf,
     TimeUnit,
 )
@@ -61,6 +61,8 @@ def scanner_chains(context: Context) -> list[Chain]:
     if context.denied:
         return []
     chains = [_sources(context), *signature_chains(context)]
+    if context.learning:
+        chains.insert(0, _callers(context))
     scanners = context.policy.scanners
     if scanners.block_options or scanners.block_unknown_methods:
         chains.insert(0, _scanner_block(context))
@@ -78,9 +80,12 @@ def strangers_ways(context: Context) -> list[Rule]:
     rules = []
     if scanners.block_unknown_methods:
         origin = context.origin("scanners", "block_unknown_methods")
-        words = KNOWN_STARTS if scanners.block_options else (*KNOWN_STARTS, OPTIONS)
+        within = _WITHIN_CALLS if context.learning else ()
+        words = tuple(word for word in KNOWN_STARTS if word not in within)
+        words = words if scanners.block_options else (*words, OPTIONS)
         rules += [
             _to_sources((StartsWithOneOf(words),), "starts like a request", origin),
+            *_to_calls(context),
             *_to_answers(context),
             _to_block((Protocol(L4Proto.UDP),), origin),
         ]
@@ -90,6 +95,7 @@ def strangers_ways(context: Context) -> list[Rule]:
         if scanners.block_options:
             rules.append(_to_block((PayloadAt(L4Proto.UDP, OPTIONS),), origin))
         udp = (Protocol(L4Proto.UDP),)
+        rules += _to_calls(context)
         rules.append(_to_sources(udp, "every other datagram", origin))
     rules.append(
         Rule(
@@ -105,6 +111,21 @@ def strangers_ways(context: Context) -> list[Rule]:
 
 def _to_sources(matches: tuple[Match, ...], summary: str, origin: Origin) -> Rule:
     return Rule("scanner.request", matches, Goto(names.SOURCES), summary, origin)
+
+
+def _to_calls(context: Context) -> list[Rule]:
+    """Let a call go on while strangers exceed their cap; nothing else pays for the question."""
+    if not context.learning:
+        return []
+    origin = context.origin("learning")
+    words = StartsWithOneOf(_WITHIN_CALLS)
+    answered = "within a call that the switch has answered"
+    return [
+        Rule(
+            "scanner.call", (words, InSet(names.SET_CALLERS)), Goto(names.CALLERS), answered, origin
+        ),
+        Rule("scanner.others-call", (words,), Goto(names.SOURCES), "starts like one", origin),
+    ]
 
 
 def _to_answers(context: Context) -> list[Rule]:
@@ -262,12 +283,35 @@ def _learned(context: Context, rule_id: str) -> Rule:
 
 
 def _sources(context: Context) -> Chain:
+    return Chain(
+        names.SOURCES,
+        Layer.SCANNER,
+        "whose request it is: banned, learned, or one of the many",
+        (*_identity(context, "identity"), *stranger_rules(context, DATAGRAMS)),
+        Priority.RAW,
+    )
+
+
+def _callers(context: Context) -> Chain:
+    summary = "within a call that the switch has answered"
+    origin = context.origin("learning")
+    others = Rule("callers.others", (), Goto(names.SIGNATURES), summary, origin)
+    return Chain(
+        names.CALLERS,
+        Layer.SCANNER,
+        "callers, within their calls: under no cap for all strangers",
+        (*_identity(context, "callers"), others),
+        Priority.RAW,
+    )
+
+
+def _identity(context: Context, prefix: str) -> list[Rule]:
     """Banned before learned: who is both has guessed, and its registered phones go on."""
     rules = []
     if context.bans:
         rules.append(
             Rule(
-                "identity.banned",
+                f"{prefix}.banned",
                 (InSet(names.SET_BANNED),),
                 Goto(names.BANNED),
                 "source is banned",
@@ -275,64 +319,5 @@ def _sources(context: Context) -> Chain:
             )
         )
     if context.learning:
-        rules.append(_learned(context, "identity.learned"))
-    rules += feed_rules(context)
-    return Chain(
-        names.SOURCES,
-        Layer.SCANNER,
-        "whose request it is: banned, learned, or one of the many",
-        (*rules, *_aggregate(context)),
-        Priority.RAW,
-    )
-
-
-def _aggregate(context: Context) -> list[Rule]:
-    """A cap before the costly tests: a flood from a million spoofed addresses stops here."""
-    within = cap_on_strangers(context)
-    if within is None:
-        return [
-            Rule(
-                "scanner.uncapped",
-                (),
-                Goto(names.SIGNATURES),
-                "no cap on unknown sources together",
-                context.origin("limits", "aggregate"),
-            )
-        ]
-    origin = context.origin("limits", "aggregate")
-    rate = within.rate
-    return [
-        Rule(
-            "aggregate.within",
-            (within,),
-            Goto(names.SIGNATURES),
-            f"unknown sources together within {rate}",
-            origin,
-        ),
-        *_callers(context),
-        Rule("aggregate.above", (), Drop(), f"unknown sources together above {rate}", origin),
-    ]
-
-
-def _callers(context: Context) -> list[Rule]:
-    """Let a call go on while strangers exceed their cap; a flood pays one comparison for it."""
-    if not context.learning:
-        return []
-    return [
-        Rule(
-            "aggregate.caller",
-            (StartsWithOneOf(_WITHIN_CALLS), InSet(names.SET_CALLERS)),
-            Goto(names.SIGNATURES),
-            "within a call that the switch has answered",
-            context.origin("learning"),
-        )
-    ]
-
-
-def cap_on_strangers(context: Context) -> RateWithin | None:
-    """Return the limit of all unknown sources together, None where the policy has none."""
-    rate = context.policy.limits.aggregate
-    if rate is None:
-        return None
-    seconds = rate.unit.seconds
-    return RateWithin(rate, max(1, rate.amount if seconds == 1 else rate.amount // seconds))
+        rules.append(_learned(context, f"{prefix}.learned"))
+    return rules + feed_rules(context, "" if prefix == "identity" else f".{prefix}")

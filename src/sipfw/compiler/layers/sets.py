@@ -10,7 +10,8 @@ from sipfw.compiler import names
 from sipfw.compiler.layers.evidence_sets import evidence_sets
 from sipfw.compiler.layers.feeds import feed_sets
 from sipfw.compiler.layers.known import trusted_sets
-from sipfw.policy.model import MediaFrom, Peer, Transport
+from sipfw.compiler.layers.media import media_guarded, media_sets
+from sipfw.policy.model import Peer, Transport
 from sipfw.policy.types import Hostname
 from sipfw.ruleset.match import L4Proto
 from sipfw.ruleset.model import AddressSet, Endpoint, SetKind
@@ -32,6 +33,7 @@ def all_sets(context: Context) -> list[AddressSet]:
         *feed_sets(context),
         *_host(context),
         *evidence_sets(context),
+        *media_sets(context),
     ]
 
 
@@ -204,20 +206,21 @@ def _host(context: Context) -> list[AddressSet]:
                 SetKind.NETWORK,
                 "admin networks",
                 context.origin("admin", "networks"),
-                networks=collapsed(list(policy.admin.networks)),
+                networks=collapsed(context.admin_networks()),
+                resolved=any(isinstance(entry, Hostname) for entry in policy.admin.networks),
             )
         )
-        if policy.media.sources is MediaFrom.PEERS:
-            media = [network for peer in policy.trusted_peers for network in peer.media]
-            signalling = [n for peer in policy.trusted_peers for n in context.addresses(peer)]
-            found.append(
-                AddressSet(
-                    names.SET_MEDIA,
-                    SetKind.NETWORK,
-                    "networks that may send RTP",
-                    context.origin("media", "sources"),
-                    networks=collapsed([*media, *signalling]),
-                    resolved=bool(_named(context)),
-                )
+    if media_guarded(context):
+        media = [network for peer in policy.trusted_peers for network in peer.media]
+        signalling = [n for peer in policy.trusted_peers for n in context.addresses(peer)]
+        found.append(
+            AddressSet(
+                names.SET_MEDIA,
+                SetKind.NETWORK,
+                "networks that may send RTP",
+                context.origin("media", "sources"),
+                networks=collapsed([*media, *signalling]),
+                resolved=bool(_named(context)),
             )
+        )
     return found
