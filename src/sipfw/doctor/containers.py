@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sipfw.deploy.generations import Damaged, read_generation, read_ruleset
 from sipfw.deploy.openings import names_of_containers
 from sipfw.deploy.own_addresses import own_addresses
 from sipfw.deploy.proc_net import way_to, ways_out
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.doctor.findings import CannotTellError, Finding, State
 from sipfw.doctor.ports import listed
+from sipfw.doctor.record import applied_ruleset
 from sipfw.doctor.rules import published_ports, published_targets
 
 if TYPE_CHECKING:
@@ -43,23 +43,12 @@ def published(host: Host) -> Finding:
     if host.setting("net/ipv4/ip_forward") == 0:
         sentence = f"port {listed(ports)} is sent on to a container, but ip_forward is off"
         return Finding(name, State.WARNING, sentence, "sysctl -w net.ipv4.ip_forward=1")
-    ruleset = _applied(host)
+    ruleset = applied_ruleset(host)
     text = None if ruleset is None else _unnamed(host, ruleset)
     if text is not None:
         return Finding(name, State.PROBLEM, text)
     sentence = f"port {listed(ports)} is sent on to a container: guarded in raw like the host's own"
     return Finding(name, State.OK, sentence)
-
-
-def _applied(host: Host) -> Ruleset | None:
-    applied = host.applied
-    if applied is None or applied.generation is None:
-        return None
-    generation = read_generation(host.layout, applied.generation)
-    if isinstance(generation, Damaged):
-        return None
-    ruleset = read_ruleset(host.layout, generation)
-    return None if isinstance(ruleset, Damaged) else ruleset
 
 
 def _unnamed(host: Host, ruleset: Ruleset) -> str | None:

@@ -89,7 +89,7 @@ class _Words:
 
     @property
     def is_of_old_connections(self) -> bool:
-        """Tell whether it is for connections that are open, which our host part accepts too."""
+        """Tell whether it is for connections that are open, which our host part lets in too."""
         states = self._after("--ctstate") or self._after("--state")
         return states is not None and set(states.split(",")) <= _STATES and "!" not in self._words
 

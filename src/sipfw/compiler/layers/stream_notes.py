@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from sipfw.compiler import names
 from sipfw.compiler.layers.known import CREDENTIALS, UNCHALLENGED, answered_rule
 from sipfw.compiler.layers.scanners import KNOWN_STARTS
-from sipfw.compiler.layers.stream_writing import chain, passed, rule
+from sipfw.compiler.layers.stream_writing import chain, rule
 from sipfw.ruleset.match import L4Proto, PayloadAt, PayloadContains, StartsWithOneOf
-from sipfw.ruleset.rule import DeleteFromSet, Goto, UpdateSet
+from sipfw.ruleset.rule import DeleteFromSet, Done, Goto, UpdateSet
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
@@ -75,7 +75,7 @@ def note_chains(context: Context) -> list[Chain]:
                 UpdateSet(names.SET_BARE),
                 "request without credentials",
             ),
-            rule(context, "stream-request.pass", (), passed(context), "no login"),
+            rule(context, "stream-request.pass", (), Done(), "no login"),
         ),
         chain(
             context,
@@ -83,7 +83,7 @@ def note_chains(context: Context) -> list[Chain]:
             "logins over TCP: the switch's answer will be a judgement",
             *answered_rule(context, "stream-login", L4Proto.TCP),
             rule(context, "stream-login.noted", (), UpdateSet(names.SET_LOGINS), "login noted"),
-            rule(context, "stream-login.pass", (), passed(context), "to be judged"),
+            rule(context, "stream-login.pass", (), Done(), "to be judged"),
         ),
     ]
 

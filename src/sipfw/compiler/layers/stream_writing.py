@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sipfw.compiler.layers.connections import priority
 from sipfw.ruleset.match import InSet
 from sipfw.ruleset.model import Chain, Layer
-from sipfw.ruleset.rule import Accept, Done, Drop, Goto, Reset, Rule
+from sipfw.ruleset.rule import Drop, Goto, Reset, Rule
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
@@ -30,14 +30,6 @@ def rule(
 def ended(context: Context) -> Drop | Reset:
     """Return the end of a segment that is refused."""
     return Drop() if context.policy.signalling.behind else Reset()
-
-
-def passed(context: Context) -> Accept | Done:
-    """Return the end of a segment that is let through: that of the rule that accepts SIP.
-
-    Never a `Return`: nftables enters a search by a jump, and would come back behind it.
-    """
-    return Done() if context.policy.signalling.behind else Accept()
 
 
 def ask(context: Context, rule_id: str, name: str, following: str, summary: str) -> Rule:

@@ -4,6 +4,9 @@ Nothing here can be spoofed: a packet of state ESTABLISHED fits a connection tha
 is a reset, because a segment that is met with silence is repeated, and nothing behind it arrives.
 Where the switch is behind this host the place is mangle/PREROUTING, which knows no reset: there
 OPTIONS and stray answers pass and count by their volume, and a tool's text bans.
+
+What is let through is `Done`, never a `Return`: nftables enters a search by a jump, and would come
+back behind it.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from sipfw.compiler.layers.connections import completed_rule, opened_to, own_rul
 from sipfw.compiler.layers.known import CREDENTIALS, trusted_sets
 from sipfw.compiler.layers.signatures import anywhere, at_start
 from sipfw.compiler.layers.stream_notes import CHALLENGEABLE, note_chains
-from sipfw.compiler.layers.stream_writing import ask, chain, ended, passed, rule
+from sipfw.compiler.layers.stream_writing import ask, chain, ended, rule
 from sipfw.policy.model import Transport
 from sipfw.ruleset.match import (
     ConntrackState,
@@ -32,6 +35,7 @@ from sipfw.ruleset.match import (
 from sipfw.ruleset.rule import (
     AddOnce,
     DeleteFromSet,
+    Done,
     Goto,
     Reset,
     Rule,
@@ -114,7 +118,7 @@ def _peers(context: Context, place: str) -> list[Rule]:
     prefix = place.removeprefix("SIP_").lower().replace("_", "-")
     needed = trusted_sets(context)
     return [
-        rule(context, f"{prefix}.{name}", (InSet(name, hot=True),), passed(context), "trusted peer")
+        rule(context, f"{prefix}.{name}", (InSet(name, hot=True),), Done(), "trusted peer")
         for name in _PEERS[place]
         if name in needed
     ]
@@ -148,7 +152,7 @@ def _stream(context: Context) -> Chain:
         context,
         names.STREAM,
         "strangers' connections: how much, and what they say",
-        *own_rules(context, "stream", passed(context)),
+        *own_rules(context, "stream", Done()),
         *_peers(context, names.STREAM),
         *completed_rule(context, "stream"),
         *known,
@@ -172,7 +176,7 @@ def _to_data(context: Context, prefix: str) -> list[Rule]:
             Goto(names.STREAM_DATA),
             "says something",
         ),
-        rule(context, f"{prefix}.silent", (), passed(context), "says nothing"),
+        rule(context, f"{prefix}.silent", (), Done(), "says nothing"),
     ]
 
 
@@ -268,7 +272,7 @@ def _registered(context: Context) -> Chain:
             UpdateSet(names.SET_BARE),
             "request without credentials",
         ),
-        rule(context, "stream-registered.pass", (), passed(context), "registered phone"),
+        rule(context, "stream-registered.pass", (), Done(), "registered phone"),
     )
 
 
@@ -319,7 +323,7 @@ def _first_words(context: Context) -> list[Rule]:
 
 
 def _texts(context: Context) -> Chain:
-    after = Goto(names.STREAM_NOTES) if context.learning else passed(context)
+    after = Goto(names.STREAM_NOTES) if context.learning else Done()
     return chain(
         context,
         names.STREAM_TEXTS,
@@ -361,10 +365,10 @@ def _encrypted(context: Context) -> Chain:
         context,
         names.STREAM_ENCRYPTED,
         "strangers' connections over TLS and WebSocket: how much",
-        *own_rules(context, "stream-encrypted", passed(context)),
+        *own_rules(context, "stream-encrypted", Done()),
         *_peers(context, names.STREAM_ENCRYPTED),
         *completed_rule(context, "stream-encrypted"),
         *shut,
         *_volume(context, "stream-encrypted"),
-        rule(context, "stream-encrypted.pass", (), passed(context), "within its limits"),
+        rule(context, "stream-encrypted.pass", (), Done(), "within its limits"),
     )
