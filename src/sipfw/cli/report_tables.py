@@ -34,6 +34,7 @@ _MEANING = {
     Layer.SCANNER: "OPTIONS of strangers, garbage, texts of attack tools, block lists",
     Layer.RATE: "more than a stranger may send",
     Layer.REPLIES: "what the switch's answers teach",
+    Layer.MEDIA: "RTP, by whom the switch knows or speaks to",
     Layer.HOST: "the rest of the host",
 }
 

@@ -210,6 +210,10 @@ def _change_text(change: Change, source: Source) -> str:
             return "it becomes a trusted peer"
         case Kind.ADMIN:
             return "it lies in an admin network of the policy"
+        case Kind.SPOKEN:
+            return "the switch sends RTP to it"
+        case Kind.MEDIA:
+            return "it lies in a media network of a trusted peer"
         case Kind.LEAVES_SET:
             return f"it is no longer in {change.name}"
         case Kind.FORGOTTEN:

@@ -6,6 +6,7 @@ from __future__ import annotations
 PREROUTING = "SIPFW_PREROUTING"
 OUTPUT = "SIPFW_OUTPUT"
 INPUT = "SIPFW_INPUT"
+FORWARD = "SIPFW_FORWARD"
 CONNECT = "SIPFW_CONNECT"
 
 # Layers.
@@ -42,6 +43,11 @@ ECHO = "SIP_ECHO"
 ECHO_METHODS = "SIP_ECHO_METHODS"
 ECHO_REGISTER = "SIP_ECHO_REGISTER"
 ECHO_INVITE = "SIP_ECHO_INVITE"
+CALLERS = "SIP_CALLERS"
+OPENING = "SIP_OPENING"
+CROWD = "SIP_CROWD"
+NEWCOMERS = "SIP_NEWCOMERS"
+RETURNING = "SIP_RETURNING"
 RATE_LIMIT = "SIP_RATE_LIMIT"
 NOTES = "SIP_NOTES"
 STRANGER_LOGIN = "SIP_STRANGER_LOGIN"
@@ -96,7 +102,13 @@ STREAM_PIPELINED = "SIP_STREAM_PIPELINED"
 STREAM_REQUEST = "SIP_STREAM_REQUEST"
 STREAM_LOGIN = "SIP_STREAM_LOGIN"
 STREAM_ENCRYPTED = "SIP_STREAM_ENCRYPTED"
+MEDIA = "SIP_MEDIA"
+MEDIA_BEHIND = "SIP_MEDIA_BEHIND"
+SPOKEN = "SIP_SPOKEN"
 HOST = "SIP_HOST"
+
+# What comes over TCP has chains of the same names with this ending.
+TCP_ENDING = "_TCP"
 
 # The chain of one logged rule; the rest of its name is a digest of the rule's id.
 LOG_PREFIX = "SIP_LOG_"
@@ -117,6 +129,7 @@ FEED_SET_PREFIX = "feed-"
 # Sets that the packet path fills: of sources, ...
 SET_CALLERS = "callers"
 SET_LEARNED = "learned"
+SET_FORMER = "former"
 SET_ASKED = "asked"
 SET_ASKED_REGISTER = "asked-register"
 SET_FAILURES = "failures"
@@ -130,6 +143,8 @@ SET_COMPLETED = "completed"
 SET_CROWDED = "crowded"
 SET_COMPLETED_NEAR = "completed-near"
 SET_CROWDED_NEAR = "crowded-near"
+SET_EXPECTED = "expected"
+SET_SPOKEN = "spoken-to"
 
 # ... and of endpoints: address, transport and port.
 SET_REGISTERED = "registered"
@@ -150,6 +165,9 @@ SET_STREAMS = "streams"
 SET_MASKED = "masked-refused"
 SET_OPENED = "opened"
 SET_OUTWARD = "outward"
+SET_RUSH = "rush"
+SET_TWICE = "seen-twice"
+SET_THRICE = "seen-thrice"
 
 # Sets that operators fill by hand.
 SET_BLOCKED = "blocked"

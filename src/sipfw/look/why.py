@@ -45,6 +45,7 @@ _MERITS = (
     names.SET_REGISTERED,
     names.SET_CALLERS,
     names.SET_ASKED,
+    names.SET_EXPECTED,
     names.SET_GUESTS,
 )
 
@@ -65,6 +66,8 @@ class Kind(StrEnum):
     SUCCESS = "success"
     TRUST = "trust"
     ADMIN = "admin"
+    SPOKEN = "spoken"
+    MEDIA = "media"
     LEAVES_SET = "leaves-set"
     SLOWER = "slower"
     FORGOTTEN = "forgotten"
@@ -75,7 +78,11 @@ class Kind(StrEnum):
 
 
 # Sets of the policy that let a source in.
-_ENTRANCES = {names.SET_TRUSTED: Kind.TRUST, names.SET_ADMIN: Kind.ADMIN}
+_ENTRANCES = {
+    names.SET_TRUSTED: Kind.TRUST,
+    names.SET_ADMIN: Kind.ADMIN,
+    names.SET_MEDIA: Kind.MEDIA,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +192,10 @@ class _Explainer:
             ways = self._ways_to_log_in()
             if ways:
                 yield Change(Kind.SUCCESS), self._after_success(ways)
+        expected = sets.get(names.SET_EXPECTED)
+        if expected is not None and not expected.present:
+            spoken = world.with_member(names.SET_EXPECTED, address, present=True)
+            yield Change(Kind.SPOKEN), spoken
         banned = sets.get(names.SET_BANNED)
         if banned is not None and banned.present is False:
             yield Change(Kind.BANNED, names.SET_BANNED), self._after_ban()

@@ -24,6 +24,8 @@ _CREDENTIALS = 'Authorization: Digest username="user"\r\n'
 
 # The rules by which the entry chain finds SIP.
 _ENTRIES = {"udp": "entry.udp", "tcp": "entry.tcp", "tls": "entry.encrypted"}
+# Those by which it finds RTP: judged, or let in.
+_MEDIA = frozenset({"media.guard", "host.media"})
 
 
 class Transport(StrEnum):
@@ -83,13 +85,28 @@ def is_sip(ruleset: Ruleset, transport: Transport, port: int) -> bool:
     return any(item.first <= port <= item.last for item in sip_ports(ruleset, transport))
 
 
+def is_media(ruleset: Ruleset, port: int) -> bool:
+    """Tell whether a UDP port is one of RTP."""
+    return any(
+        item.first <= port <= item.last
+        for chain in ruleset.chains
+        if chain.base is not None
+        for rule in chain.rules
+        if rule.id in _MEDIA
+        for match in rule.matches
+        if isinstance(match, Ports)
+        for item in match.ranges
+    )
+
+
 def completed(question: Question, ruleset: Ruleset) -> Question:
     """Fill in transport and port: the usual ones. Raises BackendError where there are none."""
     port, transport = question.to_port, question.transport
     if transport is None:
         fitting = (each for each in Transport if port is None or is_sip(ruleset, each, port))
         usable = (each for each in fitting if sip_ports(ruleset, each))
-        transport = next(usable, Transport.UDP if port is None else Transport.TCP)
+        other = port is not None and not is_media(ruleset, port)
+        transport = next(usable, Transport.TCP if other else Transport.UDP)
     if port is None:
         ranges = sip_ports(ruleset, transport)
         if not ranges:
@@ -144,7 +161,7 @@ def messages(question: Question, ruleset: Ruleset) -> list[Message]:
         for title, method, payload in _payloads(question, readable=is_sip(ruleset, transport, port))
     ]
     if proto is L4Proto.UDP:
-        return said or [Message("a datagram", packet)]
+        return said or [Message("RTP" if is_media(ruleset, port) else "a datagram", packet)]
     first = replace(packet, flags=frozenset({TcpFlag.SYN}), payload=b"")
     return [Message("a connection", first, opens=True), *said]
 

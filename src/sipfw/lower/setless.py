@@ -34,6 +34,9 @@ _EVERY_KERNEL = 20
 
 _WHOLE_ADDRESS = 128
 
+# names.SET_EXPECTED; the compiler's names are not for what comes behind it.
+_EXPECTED = "expected"
+
 # Above this, walking the networks one by one costs more than the rest of the firewall.
 _MANY_NETWORKS = 200
 
@@ -46,6 +49,11 @@ def warnings(ruleset: Ruleset) -> list[Diagnostic]:
         messages.append(
             f"without ipset {', '.join(learned)} are xt_recent lists of 100 addresses each: "
             "spoofed sources can push entries out; raise ip_list_tot of xt_recent, or install ipset"
+        )
+    if any(item.name == _EXPECTED for item in ruleset.sets):
+        messages.append(
+            "without ipset a switch that speaks to more than 100 addresses at once loses RTP of "
+            "the others; raise ip_list_tot of xt_recent, install ipset, or set media.sources"
         )
     networks = sum(len(item.networks) + len(item.endpoints) for item in ruleset.sets)
     if networks > _MANY_NETWORKS:

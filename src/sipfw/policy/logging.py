@@ -21,6 +21,7 @@ class LoggedLayer(StrEnum):
     BANNED = "banned"
     SCANNER = "scanner-block"
     RATE = "rate-limit"
+    MEDIA = "media"
     HOST = "host"
 
 

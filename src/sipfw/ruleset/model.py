@@ -20,6 +20,7 @@ class Hook(StrEnum):
 
     PREROUTING = "prerouting"
     INPUT = "input"
+    FORWARD = "forward"
     OUTPUT = "output"
 
 
@@ -45,6 +46,7 @@ class Layer(StrEnum):
     SCANNER = "scanner-block"
     RATE = "rate-limit"
     REPLIES = "replies"
+    MEDIA = "media"
     HOST = "host"
 
 

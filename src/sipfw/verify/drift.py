@@ -61,6 +61,7 @@ _SET_OPTIONS = frozenset({"family", "maxelem", "timeout", "netmask", "bitmask", 
 # The rule that leads to where connections are counted, and those to where streams are judged.
 _COUNTED = "connect.tcp"
 _STREAMS = frozenset({"stream.tcp", "stream.encrypted"})
+_MEDIA = "media.guard"
 # What an older record does not hold.
 _OLD_LINE = "-p tcp"
 
@@ -247,10 +248,10 @@ def _ways(wanted: ExpectedJump, found: LiveJump, expectation: Expectation) -> It
     if wanted.table != "filter" or _shuts(expectation, wanted.family):
         yield from ways_past(found)
     if wanted.table == "filter":
-        # Datagrams are judged in table raw, but connections are counted here, and what is said on
-        # those that stand is judged here.
+        # SIP over UDP is judged in table raw; here connections are counted, and what is said on
+        # those that stand is judged, as is RTP.
         for rule in _in_filter(expectation, wanted.family):
-            if base_id(rule.id) == _COUNTED:
+            if base_id(rule.id) in {_COUNTED, _MEDIA}:
                 yield from ways_past(found, rule.line or _OLD_LINE)
             if base_id(rule.id) in _STREAMS:
                 yield from ways_past(found, rule.line or _OLD_LINE, of_open=True)

@@ -43,7 +43,11 @@ if TYPE_CHECKING:
 Misses: TypeAlias = "dict[bytes, dict[int, Step]]"
 
 # Priorities stand in the order in which the kernel calls them.
-INCOMING = tuple(Base(hook, when) for hook in (Hook.PREROUTING, Hook.INPUT) for when in Priority)
+# A packet for a switch behind this host passes FORWARD and not INPUT. Who asks about it seldom
+# knows which, and both judge the same packets alike.
+INCOMING = tuple(
+    Base(hook, when) for hook in (Hook.PREROUTING, Hook.FORWARD, Hook.INPUT) for when in Priority
+)
 OUTGOING = tuple(Base(Hook.OUTPUT, when) for when in Priority)
 
 

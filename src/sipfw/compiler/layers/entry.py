@@ -6,7 +6,7 @@ from sipfw.compiler import names
 from sipfw.compiler.context import Context, join_ports
 from sipfw.compiler.layers.feeds import feed_rules
 from sipfw.compiler.layers.known import trusted_sets
-from sipfw.compiler.layers.scanners import cap_on_strangers
+from sipfw.compiler.layers.media import media_noted
 from sipfw.compiler.layers.signatures import moved_rule
 from sipfw.policy.model import Transport
 from sipfw.ruleset.match import InSet, Interface, L4Proto, Ports, TcpSyn
@@ -45,7 +45,7 @@ def _prerouting(context: Context) -> Chain:
         Rule(
             f"entry.behind-{number}",
             (Interface(name),),
-            Goto(names.SWITCH) if context.learning else Done(),
+            Goto(names.SWITCH) if context.learning or media_noted(context) else Done(),
             f"what the switch behind {name} sends",
             context.origin("signalling", "behind"),
         )
@@ -172,15 +172,11 @@ def _streams(context: Context) -> list[Chain]:
 
 
 def _opening(context: Context) -> list[Rule]:
-    within = cap_on_strangers(context)
-    if within is None:
-        return []
     origin = context.origin("limits", "aggregate")
-    what = f"connections of unknown sources together {{}} {within.rate}"
-    return [
-        Rule("streams.within", (TcpSyn(), within), Done(), what.format("within"), origin),
-        Rule("streams.above", (TcpSyn(),), Drop(), what.format("above"), origin),
-    ]
+    if context.policy.limits.aggregate is None:
+        return []
+    summary = "an unknown source opens a connection"
+    return [Rule("streams.opening", (TcpSyn(),), Goto(names.OPENING), summary, origin)]
 
 
 def _streams_banned(context: Context) -> list[Chain]:

@@ -12,6 +12,7 @@ from sipfw.compiler import names
 from sipfw.compiler.context import Context, join_ports
 from sipfw.compiler.layers.known import trusted_sets
 from sipfw.compiler.layers.lessons import lesson_chains
+from sipfw.compiler.layers.media import spoken_chains, spoken_rules
 from sipfw.compiler.layers.outward import outward_chains, outward_rules
 from sipfw.compiler.layers.scanners import KNOWN_STARTS, OPTIONS
 from sipfw.compiler.layers.verdicts import verdict_chains
@@ -44,9 +45,10 @@ _MASKED_FAILURES = 6
 def reply_chains(context: Context) -> list[Chain]:
     """Return the output chain and the judgement of replies, as far as the policy wants them."""
     entry = _output(context)
+    spoken = [*_behind(context), *spoken_chains(context)]
     if not context.learning:
-        return [entry] if len(entry.rules) > 1 else []
-    chains = [entry, *_behind(context), _replies(context), _stream_replies(context)]
+        return [entry, *spoken] if len(entry.rules) > 1 else []
+    chains = [entry, *spoken, _replies(context), _stream_replies(context)]
     if context.bans:
         chains += [_stream_refused(context), *_masked(context)]
     return [
@@ -78,6 +80,7 @@ def _output(context: Context) -> Chain:
                 context.origin("media", "notrack"),
             )
         )
+    rules += spoken_rules(context, "replies")
     if context.learning:
         rules += _signalling(context, "replies")
         rules += outward_rules(context, "replies")
@@ -117,13 +120,16 @@ def _behind(context: Context) -> list[Chain]:
     if not context.policy.signalling.behind:
         return []
     origin = context.origin("signalling", "behind")
+    rules = spoken_rules(context, "switch")
+    if context.learning:
+        rules += [*_signalling(context, "switch"), *outward_rules(context, "switch")]
     other = Rule("switch.other", (), Done(), "what the switch sends beside SIP", origin)
     return [
         Chain(
             names.SWITCH,
             Layer.REPLIES,
             "what a switch behind this host sends: never limited",
-            (*_signalling(context, "switch"), *outward_rules(context, "switch"), other),
+            (*rules, other),
             Priority.RAW,
         )
     ]
