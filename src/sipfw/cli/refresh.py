@@ -1,4 +1,4 @@
-"""`sipfw refresh`: follow the host names of peers and the block lists of others."""
+"""`sipfw refresh`: follow host names and the block lists of others."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _LISTED = 20
 @click.command("refresh")
 @root_option
 @click.option("--cached", is_flag=True, help="Ask nobody; use the last good answers, as at boot.")
+@click.option("--due", is_flag=True, help="Look up only names whose answers have run out.")
 @click.option("--feeds-now", is_flag=True, help="Fetch every block list, also before its time.")
 @click.option(
     "--accept",
@@ -30,8 +31,10 @@ _LISTED = 20
     metavar="NAME",
     help="Fetch this block list and take it, also if it is empty or has shrunk. Repeatable.",
 )
-def command(*, root: Path, cached: bool, feeds_now: bool, accept: tuple[str, ...]) -> int:
-    """Look up peers' host names, fetch the block lists that are due, and update their sets.
+def command(
+    *, root: Path, cached: bool, due: bool, feeds_now: bool, accept: tuple[str, ...]
+) -> int:
+    """Look up host names, fetch the block lists that are due, and update their sets.
 
     Only elements of sets change, never a rule. What has no good answer keeps the last good one.
     Refused while an apply waits to be confirmed. Exit code 6 means that a host name has no address,
@@ -42,9 +45,11 @@ def command(*, root: Path, cached: bool, feeds_now: bool, accept: tuple[str, ...
     from sipfw.deploy.targets import Options
     from sipfw.diagnostics import Severity
 
-    if cached and (feeds_now or accept):
+    if cached and (due or feeds_now or accept):
         raise click.UsageError("--cached asks nobody, so it goes with no other option")
-    done = refresh(Layout(root), Options(), cached=cached, wish=Wish(feeds_now, accept))
+    done = refresh(
+        Layout(root), Options(), cached=cached, due_only=due, wish=Wish(feeds_now, accept)
+    )
     if done is None:
         complain("nothing to refresh: no firewall of sipfw is in force")
         return Exit.CLEAN
@@ -69,7 +74,7 @@ def _report(done: Refreshed) -> None:
     names = len(done.resolution.addresses) + len(done.resolution.failures)
     lists = len(done.lists.networks) + len(done.lists.missing)
     if not names and not lists:
-        complain("nothing to refresh: no peer of the live policy has a host name")
+        complain("nothing to refresh: the live policy names no host and no block list")
         return
     for change in done.changes:
         _list(change)

@@ -29,7 +29,7 @@ _HEAD = ("address", "left", "until", "why", "by", "in force")
 
 
 @click.command("trust")
-@click.argument("addresses", metavar="[ADDRESS]...", nargs=-1)
+@click.argument("addresses", metavar="[ADDRESS|NAME]...", nargs=-1)
 @click.option("--for", "length", metavar="TIME", help="How long, like 2h; at most 30d.")
 @click.option("--reason", default="", metavar="TEXT", help="Why, in at most 80 characters.")
 @click.option("--end", is_flag=True, help="End the trust of these addresses now.")
@@ -50,13 +50,19 @@ def command(
 
     What has banned them is ended. The first trust makes a new generation of the same policy, with
     a rule for it. Lasting peers belong into the policy.
+
+    A host name is followed as a peer's is, by every refresh while its time lasts; whom you have
+    banned by hand it does not let in.
     """
     _require_one_job(addresses, length, reason, end=end, listed=listed, as_json=as_json)
     if listed:
         return _list(root, as_json=as_json)
-    found = read_addresses(addresses)
+    keys = [key for key in map(_key, addresses) if key is not None]
+    found = read_addresses(text for text in addresses if _key(text) is None)
     seconds = 0 if length is None else option_value("--for", length, _seconds)
-    return _end(root, found) if end else _trust(root, found, seconds, reason)
+    if end:
+        return _end(root, found, keys)
+    return _trust(root, found, keys, seconds, reason)
 
 
 def _require_one_job(
@@ -82,7 +88,7 @@ def _require_one_job(
 
 def _seconds(text: str) -> int:
     from sipfw.deploy.trust import LONGEST_TRUST
-    from sipfw.policy.types import parse_duration, shown
+    from sipfw.policy.quantities import parse_duration, shown
 
     seconds = parse_duration(text)
     if seconds > LONGEST_TRUST:
@@ -90,30 +96,67 @@ def _seconds(text: str) -> int:
     return seconds
 
 
+def _key(text: str) -> str | None:
+    """Return what is asked of DNS for a host name; None for what is to be an address."""
+    from sipfw.policy.types import Hostname, parse_peer_address
+
+    try:
+        found = parse_peer_address(text)
+    except ValueError:
+        return None
+    return found.key if isinstance(found, Hostname) else None
+
+
 def _trust(
-    root: Path, addresses: list[IPv4Address | IPv6Address], seconds: int, reason: str
+    root: Path,
+    addresses: list[IPv4Address | IPv6Address],
+    keys: list[str],
+    seconds: int,
+    reason: str,
 ) -> int:
     from sipfw.deploy.files import Layout
     from sipfw.deploy.manual_file import Book, checked_reason
+    from sipfw.deploy.names import resolution_warnings
     from sipfw.deploy.trust import trust
+    from sipfw.deploy.trust_names import trust_names
 
     why = option_value("--reason", reason, checked_reason)
-    done = trust(Layout(root), addresses, seconds, why)
-    report(done)
-    complain_all([f"its ban by hand is ended: {item}" for item in done.order.books[Book.BANS]])
     until = time.time() + seconds
-    complain_all([f"trusted: {timed_text(item, seconds, until)}" for item in addresses])
+    if keys:
+        named = trust_names(Layout(root), keys, seconds, why)
+        report(named.done)
+        remark(resolution_warnings(named.resolution))
+        complain_all(list(named.texts))
+        complain_all([f"trusted: {timed_text(name, seconds, until)}" for name in map(_bare, keys)])
+    if addresses:
+        done = trust(Layout(root), addresses, seconds, why)
+        report(done)
+        complain_all([f"its ban by hand is ended: {item}" for item in done.order.books[Book.BANS]])
+        complain_all([f"trusted: {timed_text(item, seconds, until)}" for item in addresses])
     return Exit.CLEAN
 
 
-def _end(root: Path, addresses: list[IPv4Address | IPv6Address]) -> int:
+def _bare(key: str) -> str:
+    from sipfw.deploy.resolve import name_of
+
+    return name_of(key)
+
+
+def _end(root: Path, addresses: list[IPv4Address | IPv6Address], keys: list[str]) -> int:
     from sipfw.deploy.files import Layout
     from sipfw.deploy.trust import end_trust
+    from sipfw.deploy.trust_names import end_names
 
-    done = end_trust(Layout(root), addresses)
-    report(done.done)
-    complain_all([f"not trusted by hand: {address}" for address in done.strangers])
-    complain_all([f"trusted no longer: {address}" for address in done.ended])
+    if keys:
+        named = end_names(Layout(root), keys)
+        report(named.done)
+        complain_all([f"not trusted by hand: {name}" for name in named.strangers])
+        complain_all(list(named.texts))
+    if addresses:
+        done = end_trust(Layout(root), addresses)
+        report(done.done)
+        complain_all([f"not trusted by hand: {address}" for address in done.strangers])
+        complain_all([f"trusted no longer: {address}" for address in done.ended])
     return Exit.CLEAN
 
 
@@ -144,6 +187,7 @@ def _data(guest: Guest) -> dict[str, object]:
         "reason": guest.kept.reason,
         "by": guest.kept.who,
         "in_force": guest.in_kernel,
+        "name": guest.name,
     }
 
 
@@ -151,7 +195,7 @@ def _row(guest: Guest) -> tuple[str, ...]:
     kept = guest.kept
     return (
         *timed_cells(kept.address, guest.left, kept.until),
-        kept.reason or "-",
+        " ".join(filter(None, (kept.reason, guest.name and f"({guest.name})"))) or "-",
         kept.who,
         "yes" if guest.in_kernel else "no",
     )

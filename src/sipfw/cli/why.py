@@ -61,6 +61,8 @@ def command(
     the kernel does not show is said to be unknown. Nothing is changed. Rules of other programs
     are not judged.
     """
+    from sipfw.deploy.files import Layout
+    from sipfw.look.names_behind import names_behind
     from sipfw.look.why import explain
     from sipfw.look.why_packets import Question, Transport
 
@@ -80,14 +82,15 @@ def command(
     firewall = _of_policy(choice) if offline else _applied(choice, question.source)
     question, source = _look(question, firewall)
     answer = explain(question, source)
+    names = [] if offline else names_behind(Layout(choice.root), question.source)
     if as_json:
         from sipfw.cli.why_data import as_data
 
-        say_json(as_data(answer, firewall, source))
+        say_json(as_data(answer, firewall, source, names))
         return 0
     from sipfw.cli.why_view import as_lines
 
-    for line in as_lines(answer, firewall, source, _commands()):
+    for line in as_lines(answer, firewall, source, _commands(), names):
         say(line)
     return 0
 

@@ -18,6 +18,8 @@ from sipfw.ruleset.source import source_text
 from sipfw.walk.trace import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sipfw.look.why import Case, Explanation
     from sipfw.look.why_live import Firewall
     from sipfw.look.why_state import Reading, Source
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-def as_data(answer: Explanation, firewall: Firewall, source: Source) -> dict[str, Any]:
+def as_data(
+    answer: Explanation, firewall: Firewall, source: Source, names: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the answer for machines.
 
     `answers` holds messages that fare alike. `outcomes[0]` is what happens; each other outcome
@@ -48,6 +52,7 @@ def as_data(answer: Explanation, firewall: Firewall, source: Source) -> dict[str
         "answers": [_case(case, source) for case in answer.cases],
         "sets": {name: _held(name, source) for name in source.sets},
         "member_of": memberships(source),
+        "names": list(names),
         "limits": [_reading(reading, source) for reading in asked(answer, source)],
     }
 

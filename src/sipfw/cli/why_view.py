@@ -29,7 +29,7 @@ from sipfw.walk.trace import Verdict
 from sipfw.words import span_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sipfw.look.why import Case, Change, Explanation
     from sipfw.look.why_live import Firewall
@@ -54,15 +54,22 @@ _DECIDING = (Accept, Done, Drop, Reset, Goto, Jump)
 
 
 def as_lines(
-    answer: Explanation, firewall: Firewall, source: Source, commands: frozenset[str]
+    answer: Explanation,
+    firewall: Firewall,
+    source: Source,
+    commands: frozenset[str],
+    names: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Return the answer for people; `commands` are those that this version has."""
+    """Return the answer for people; `commands` are those that this version has.
+
+    `names` are the host names that have brought the source in.
+    """
     yield _head(firewall, answer.question)
     for case in answer.cases:
         yield ""
         yield from _case(case, answer.question, source, commands)
     yield ""
-    yield from _state(answer, source, firewall.ruleset)
+    yield from _state(answer, source, firewall.ruleset, names)
     yield from _notes(answer, firewall)
 
 
@@ -178,7 +185,9 @@ def memberships(source: Source) -> list[str]:
     ]
 
 
-def _state(answer: Explanation, source: Source, ruleset: Ruleset) -> Iterator[str]:
+def _state(
+    answer: Explanation, source: Source, ruleset: Ruleset, names: Sequence[str]
+) -> Iterator[str]:
     inside = [
         name for name, it in source.sets.items() if it.present is not False or source.doors(name)
     ]
@@ -190,6 +199,7 @@ def _state(answer: Explanation, source: Source, ruleset: Ruleset) -> Iterator[st
     held.append(
         f"the policy: in {', '.join(members)}" if members else "the policy: in none of its sets"
     )
+    held += [f"by its name: {name}" for name in names]
     yield from table([["sets  " if row == 0 else "", line] for row, line in enumerate(held)])
     limits = [
         ["", reading.rule_id, limit_text(reading, source), standing_text(reading)]

@@ -25,7 +25,8 @@ _FEWEST_ENTRIES = 16384
 class Context:
     """Read-only input of the layers.
 
-    `resolved` maps host names to their addresses, `feeds` block lists to their networks.
+    `resolved` maps what host names ask of DNS (`Hostname.key`) to their addresses, `feeds` block
+    lists to their networks.
     """
 
     policy: Policy
@@ -43,7 +44,17 @@ class Context:
         found: list[Network] = []
         for entry in peer.signalling:
             if isinstance(entry, Hostname):
-                found.extend(self.resolved.get(entry.name, ()))
+                found.extend(self.resolved.get(entry.key, ()))
+            else:
+                found.append(entry)
+        return found
+
+    def admin_networks(self) -> list[Network]:
+        """Return who may manage the host, host names replaced by their addresses."""
+        found: list[Network] = []
+        for entry in self.policy.admin.networks:
+            if isinstance(entry, Hostname):
+                found.extend(self.resolved.get(entry.host_key, ()))
             else:
                 found.append(entry)
         return found

@@ -55,6 +55,11 @@ class Layout:
         return self.state / "undo.json"
 
     @property
+    def trusted_names(self) -> Path:
+        """The host names that are trusted for a time."""
+        return self.state / "trust-names.json"
+
+    @property
     def readings(self) -> Path:
         """Earlier looks at the counters, one file each, by the time they were taken."""
         return self.state / "readings"

@@ -130,10 +130,14 @@ def write_page(layout: Layout, book: Book, entries: Mapping[IpAddress, Kept]) ->
 
 
 def forget_by_hand(layout: Layout) -> None:
-    """Forget both: without a firewall nobody is banned, and no trust may come back unasked."""
+    """Forget all: without a firewall nobody is banned, and no trust may come back unasked."""
     for book in Book:
         if book.path(layout).exists():
             write_page(layout, book, {})
+    try:
+        layout.trusted_names.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(layout.trusted_names, error) from error
 
 
 def by_hand(layout: Layout) -> ByHand:
@@ -147,7 +151,7 @@ def checked_reason(text: str) -> str:
     """Return a reason without blanks around it. Raises ValueError for what may not be shown."""
     reason = text.strip(" ")
     if len(reason) > LONGEST_REASON or not reason.isprintable():
-        from sipfw.policy.types import shown  # noqa: PLC0415 - pydantic comes with it
+        from sipfw.policy.quantities import shown  # noqa: PLC0415 - pydantic comes with it
 
         raise ValueError(
             f"{shown(text)} is no reason; write at most {LONGEST_REASON} printable characters"
@@ -173,7 +177,7 @@ def _kept(item: Any) -> Kept | None:
         return None
     # Only a host with such an entry has to pay for pydantic.
     from sipfw.deploy.resolve import may_be_a_peer  # noqa: PLC0415 - see above
-    from sipfw.policy.types import MAX_DURATION  # noqa: PLC0415 - see above
+    from sipfw.policy.quantities import MAX_DURATION  # noqa: PLC0415 - see above
 
     try:
         address = ip_address(item["address"])

@@ -8,37 +8,67 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
+from sipfw.deploy.answers import Standards
 from sipfw.deploy.files import read_private, write_atomically
-from sipfw.deploy.resolve import DEADLINE, Resolution, Stale, ask_dns, may_be_a_peer, resolve
+from sipfw.deploy.grace import Known, Member, followed, is_due, still
+from sipfw.deploy.resolve import ADMINS, DEADLINE, PEERS, TRUSTS, may_be_a_peer, name_of, resolve
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.words import span_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     from sipfw.deploy.files import Layout
-    from sipfw.deploy.resolve import Address
+    from sipfw.deploy.resolve import Address, Lookup
 
-FORMAT = 1
+FORMAT = 2
+# Before SRV was followed: bare addresses, and no word about where they came from.
+_FIRST_FORMAT = 1
 _FILE = "names.json"
 # A name that no policy has asked for in so long is forgotten.
 _KEPT = 90 * 86400
+# Two host names, a service and a port.
+_LONGEST_VIA = 600
 
-_UNTRUSTED = "the peer is not trusted until it has"
+_UNTRUSTED = {
+    PEERS: "the peer is not trusted until it has",
+    ADMINS: "nobody gets in by it until it has",
+    TRUSTS: "nobody is trusted by it until it has",
+}
 _LOST = "what is live stays, because what the name had before is not on file"
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """The last good answer, and when it came, in seconds since 1970."""
+class Stale:
+    """A name that has no answer now; what it meant `age` seconds ago stands in for it.
 
-    addresses: tuple[Address, ...]
-    time: float
+    `age` is None where the clock has gone back since.
+    """
+
+    name: str
+    reason: str
+    age: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Addresses by name, and the names that have none with the reason.
+
+    The addresses of `stale` names are the last good ones. `known` is what is to be kept on file,
+    `remarks` what is worth saying of a name, `uses` the field each name stands in.
+    """
+
+    addresses: Mapping[str, tuple[Address, ...]]
+    failures: tuple[tuple[str, str], ...] = ()
+    stale: tuple[Stale, ...] = ()
+    known: Mapping[str, Known] = field(default_factory=dict)
+    remarks: tuple[tuple[str, str], ...] = ()
+    uses: Mapping[str, str] = field(default_factory=dict)
 
 
 def names_file(layout: Layout) -> Path:
@@ -52,87 +82,105 @@ def read_names(layout: Layout) -> dict[str, Known]:
         data = json.loads(read_private(names_file(layout)))
     except (OSError, ValueError, RecursionError):
         return {}
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    if not isinstance(data, dict) or data.get("format") not in {FORMAT, _FIRST_FORMAT}:
         return {}
+    read = _known if data["format"] == FORMAT else _known_before
     names = data.get("names")
     found = names.items() if isinstance(names, dict) else ()
-    known = {name: _known(item) for name, item in found}
+    known = {name: read(item) for name, item in found}
     return {name: item for name, item in known.items() if item is not None}
 
 
 def remember(layout: Layout, resolution: Resolution, *, now: float | None = None) -> None:
     """Keep what was resolved, and that a name never was. Raises BackendError on a full disk."""
-    if not (resolution.addresses or resolution.failures):
+    if not (resolution.known or resolution.failures):
         return
     moment = time.time() if now is None else now
-    stale = {item.name for item in resolution.stale}
     known = read_names(layout)
-    asked = {*resolution.addresses, *(name for name, _ in resolution.failures)}
+    asked = {*resolution.known, *(name for name, _ in resolution.failures)}
     kept = {
         name: item
         for name, item in known.items()
         if name in asked or abs(moment - item.time) < _KEPT
     }
     kept |= {name: Known((), moment) for name, _ in resolution.failures if name not in kept}
-    kept |= {
-        name: Known(addresses, moment)
-        for name, addresses in resolution.addresses.items()
-        if name not in stale
-    }
-    data = {name: {"addresses": _texts(item), "time": item.time} for name, item in kept.items()}
-    text = json.dumps({"format": FORMAT, "names": data}, indent=1, sort_keys=True)
-    write_atomically(names_file(layout), text + "\n")
+    kept |= resolution.known
+    if kept == known:
+        return
+    data = {"format": FORMAT, "names": {name: _data(item) for name, item in kept.items()}}
+    write_atomically(names_file(layout), json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 def resolve_or_recall(
-    names: Iterable[str],
+    names: Mapping[str, str],
     known: Mapping[str, Known],
+    bounds: Standards | None = None,
     *,
-    lookup: Callable[[str], list[str]] = ask_dns,
+    due_only: bool = False,
+    lookup: Lookup | None = None,
     deadline: float = DEADLINE,
     now: float | None = None,
 ) -> Resolution:
-    """Look names up; one without a usable answer keeps its last good addresses."""
-    answer = resolve(names, lookup=lookup, deadline=deadline)
+    """Look names up, given with their fields; one without a usable answer keeps its last good one.
+
+    With `due_only` those whose answer still counts are not asked.
+    """
     moment = time.time() if now is None else now
-    addresses = dict(answer.addresses)
+    held = bounds or Standards()
+    longest = held.names.max_ttl
+    asked = [n for n in names if not due_only or is_due(known.get(n), moment, longest)]
+    answers = resolve(asked, lookup=lookup, deadline=deadline)
+    after: dict[str, Known] = {}
     failures: list[tuple[str, str]] = []
     stale: list[Stale] = []
-    for name, reason in answer.failures:
-        item = known.get(name)
-        if item is None or not item.addresses:
-            failures.append((name, reason))
-            continue
-        addresses[name] = item.addresses
-        age = moment - item.time
-        stale.append(Stale(name, reason, age if age >= 0 else None))
-    return Resolution(addresses, tuple(failures), tuple(stale))
+    remarks: list[tuple[str, str]] = []
+    for name, use in names.items():
+        item, found = known.get(name), answers.get(name)
+        answer = found if isinstance(found, str | None) else held.judge(name, use, found)
+        if not isinstance(answer, str | None):
+            after[name], said = followed(item, answer, moment, held, admin=use == ADMINS)
+            remarks += [(name, text) for text in said]
+        elif item is not None and item.members:
+            after[name] = still(item, moment, held, admin=use == ADMINS)
+            if answer is not None:
+                age = moment - item.time
+                stale.append(Stale(name, answer, age if age >= 0 else None))
+        else:
+            failures.append((name, answer or "not asked"))
+    addresses = {name: item.addresses for name, item in after.items()}
+    return Resolution(
+        addresses, tuple(sorted(failures)), tuple(stale), after, tuple(remarks), names
+    )
 
 
 def recalled(names: Iterable[str], known: Mapping[str, Known]) -> Resolution:
     """Return the last good addresses without asking anybody."""
-
-    def nobody(_: str) -> list[str]:
-        raise OSError("DNS was not asked")
-
-    return resolve_or_recall(names, known, lookup=nobody)
+    found = {name: known[name] for name in names if name in known and known[name].members}
+    failures = tuple((name, "DNS was not asked") for name in names if name not in found)
+    return Resolution({name: item.addresses for name, item in found.items()}, failures)
 
 
 def resolution_warnings(resolution: Resolution, lost: Collection[str] = ()) -> list[Diagnostic]:
     """Warn of every name that has no answer now. What `lost` names had is live, but not on file."""
-    messages = [
-        f"'{name}' has no address now ({reason}); {_LOST if name in lost else _UNTRUSTED}"
-        for name, reason in resolution.failures
+    uses = resolution.uses
+    found = []
+    for name, reason in resolution.failures:
+        effect = _LOST if name in lost else _UNTRUSTED[uses.get(name, PEERS)]
+        found.append((name, f"'{name_of(name)}' has no address now ({reason}); {effect}"))
+    found += [
+        (item.name, _stale_text(item, resolution.addresses[item.name])) for item in resolution.stale
     ]
-    messages += [_stale_text(item, resolution.addresses[item.name]) for item in resolution.stale]
-    return [Diagnostic(text, "trusted_peers", severity=Severity.WARNING) for text in messages]
+    found += [(name, f"'{name_of(name)}': {text}") for name, text in resolution.remarks]
+    return [
+        Diagnostic(text, uses.get(name, PEERS), severity=Severity.WARNING) for name, text in found
+    ]
 
 
 def _stale_text(item: Stale, addresses: Iterable[Address]) -> str:
     shown = ", ".join(str(address.network_address) for address in addresses)
     return (
-        f"'{item.name}' has no address now ({item.reason}); its last good ones stay trusted: "
-        f"{shown}, {age_text(item.age)}"
+        f"'{name_of(item.name)}' has no address now ({item.reason}); its last good ones stay "
+        f"trusted: {shown}, {age_text(item.age)}"
     )
 
 
@@ -145,24 +193,58 @@ def age_text(seconds: float | None) -> str:
 
 def _known(item: Any) -> Known | None:
     """Return an entry; None for one that this module did not write."""
+    if not isinstance(item, dict) or set(item) != {"addresses", "time", "due"}:
+        return None
+    moments = (item["time"], item["due"])
+    members = _members(item["addresses"])
+    if members is None or any(type(moment) not in {int, float} for moment in moments):
+        return None
+    return Known(members, *map(float, moments))
+
+
+def _known_before(item: Any) -> Known | None:
+    """Read an entry of the first format."""
     if not isinstance(item, dict) or set(item) != {"addresses", "time"}:
         return None
-    texts, moment = item["addresses"], item["time"]
-    if not isinstance(texts, list) or type(moment) not in {int, float}:
+    texts = item["addresses"]
+    if not isinstance(texts, list):
         return None
-    if not all(isinstance(text, str) for text in texts):
+    members = [{"address": text, "via": "", "missing": None} for text in texts]
+    return _known({"addresses": members, "time": item["time"], "due": 0})
+
+
+def _members(items: Any) -> tuple[Member, ...] | None:
+    if not isinstance(items, list):
+        return None
+    found = [_member(item) for item in items]
+    return None if None in found else tuple(member for member in found if member is not None)
+
+
+def _member(item: Any) -> Member | None:
+    if not isinstance(item, dict) or set(item) != {"address", "via", "missing"}:
+        return None
+    text, via, missing = item["address"], item["via"], item["missing"]
+    sound = (
+        isinstance(text, str)
+        and isinstance(via, str)
+        and via.isprintable()
+        and len(via) <= _LONGEST_VIA
+        and type(missing) in {int, float, type(None)}
+    )
+    if not sound:
         return None
     try:
-        addresses = tuple(ip_network(text) for text in texts)
+        network = ip_network(text)
     except ValueError:
         return None
     # What may not be named in a policy must not come in by this file either.
-    fit = all(
-        network.num_addresses == 1 and may_be_a_peer(network.network_address)
-        for network in addresses
-    )
-    return Known(addresses, float(moment)) if fit else None
+    fit = network.num_addresses == 1 and may_be_a_peer(network.network_address)
+    return Member(network, via, missing) if fit else None
 
 
-def _texts(item: Known) -> list[str]:
-    return [str(address.network_address) for address in item.addresses]
+def _data(item: Known) -> dict[str, Any]:
+    members = [
+        {"address": str(m.network.network_address), "via": m.via, "missing": m.missing}
+        for m in item.members
+    ]
+    return {"addresses": members, "time": item.time, "due": item.due}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.compiler.context import Context
 from sipfw.compiler.layers.sets import all_sets
+from sipfw.deploy.answers import standards
 from sipfw.deploy.feed_sets import feed_of, read_policy, with_lists
 from sipfw.deploy.feeds import ask_sources, is_due, keep, lists_of, read_all
 from sipfw.deploy.files import require_writable
@@ -22,21 +23,23 @@ from sipfw.deploy.lock import state_lock
 from sipfw.deploy.names import read_names, recalled, remember, resolve_or_recall
 from sipfw.deploy.privilege import require_root
 from sipfw.deploy.repair import settle
-from sipfw.deploy.resolve import Resolution, ask_dns, host_names
+from sipfw.deploy.resolve import host_names
 from sipfw.deploy.state import Applied, read_applied, write_applied
 from sipfw.deploy.targets import Options, target
 from sipfw.deploy.transaction import signals_later
+from sipfw.deploy.trusted_names import asked_for_trust, follow_trusts, read_trusted_names
 from sipfw.errors import BackendError
 from sipfw.policy.merge import Origins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from sipfw.deploy.feed_files import Known
     from sipfw.deploy.feeds import Lists
     from sipfw.deploy.files import Layout
     from sipfw.deploy.live import Firewall
-    from sipfw.deploy.resolve import Address
+    from sipfw.deploy.names import Resolution
+    from sipfw.deploy.resolve import Address, Lookup
     from sipfw.policy.model import Policy
     from sipfw.ruleset.model import AddressSet, Ruleset
     from sipfw.verify.expectation import Expectation, ExpectedSet
@@ -90,12 +93,14 @@ def refresh(
     options: Options,
     *,
     cached: bool = False,
-    lookup: Callable[[str], list[str]] = ask_dns,
+    due_only: bool = False,
+    lookup: Lookup | None = None,
     wish: Wish = DUE,
 ) -> Refreshed | None:
     """Resolve names and fetch lists of what is live, update its sets; None when nothing is live.
 
-    With `cached` nobody is asked: the last good answers count, at boot for example. Refused
+    With `cached` nobody is asked: the last good answers count, at boot for example. With `due_only`
+    names whose answers still count are not asked, only what is in grace may end. Refused
     while a change waits to be confirmed: until then it must stay what the operator is looking at.
     """
     require_root()
@@ -103,12 +108,17 @@ def refresh(
     if applied is None:
         return None
     policy = read_policy(layout, _number(applied))
-    names, known = host_names(policy), read_names(layout)
+    names = {**asked_for_trust(read_trusted_names(layout)), **host_names(policy)}
+    known = read_names(layout)
     # Without the lock: a source that is down must not keep an operator's apply waiting.
     copies = read_all(layout, policy)
     asked = {} if cached else _asked(policy, copies, wish)
     resolution = (
-        recalled(names, known) if cached else resolve_or_recall(names, known, lookup=lookup)
+        recalled(names, known)
+        if cached
+        else resolve_or_recall(
+            names, known, standards(policy, layout), due_only=due_only, lookup=lookup
+        )
     )
     lists = lists_of(policy, copies | asked, resolution.addresses)
     with signals_later(), state_lock(layout):
@@ -127,6 +137,8 @@ def refresh(
             remember(layout, _without(resolution, lost))
             keep(layout, policy, asked)
         changes = _follow(layout, now, policy, resolution.addresses, lost=lost, lists=lists)
+    if not cached:
+        notes = (*notes, *follow_trusts(layout, resolution.addresses))
     return Refreshed(_number(now), resolution, changes, lost, notes, lists, tuple(asked))
 
 

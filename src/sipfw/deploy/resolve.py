@@ -1,124 +1,67 @@
-"""Peers' host names to addresses, with a deadline, distrusting the answer."""
+"""Asks what host names mean now: all at once, with a deadline, distrusting every answer."""
 
 from __future__ import annotations
 
-import queue
-import socket
-import threading
-import time
-from dataclasses import dataclass
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
-from typing import TYPE_CHECKING
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TYPE_CHECKING, TypeAlias
 
-from sipfw.policy.types import Hostname
+from sipfw.policy.types import ADDRESSES_ONLY, Hostname
+from sipfw.resolver.records import Question
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable
 
     from sipfw.policy.model import Policy
+    from sipfw.resolver.records import Found
 
 Address = IPv4Network | IPv6Network
+Lookup: TypeAlias = "Callable[[Question], Awaitable[Found]]"
 
-# A resolver that is down answers after 5 s times its attempts (resolv.conf(5)); an apply does not
-# wait longer than this for all names together.
-DEADLINE = 8.0
+# Three questions one after the other that hang, and no apply waits longer for a few names. To ask
+# and to read takes some 10 ms of a processor for each name.
+DEADLINE = 10.0
+_SECONDS_EACH = 0.05
+# The unit of a refresh ends it after 120 s.
+_LONGEST = 90.0
 
-# More addresses than this behind one name is no carrier but a mistake or an attack.
-_MOST_ADDRESSES = 64
+# What a name is for: the policy's field, or the command that named it.
+PEERS, ADMINS, TRUSTS = "trusted_peers", "admin.networks", "sipfw trust"
 
 # "This network" and the reserved class with the broadcast address (RFC 6890, 2.2.2): the policy
 # file may not name them either.
 _NEVER_A_SOURCE = frozenset({0, *range(240, 256)})
 
 
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """A name that has no answer now; what it meant `age` seconds ago stands in for it.
-
-    `age` is None where the clock has gone back since.
-    """
-
-    name: str
-    reason: str
-    age: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """Addresses by name, and the names that have none with the reason.
-
-    The addresses of `stale` names are the last good ones.
-    """
-
-    addresses: Mapping[str, tuple[Address, ...]]
-    failures: tuple[tuple[str, str], ...]
-    stale: tuple[Stale, ...] = ()
-
-
-def host_names(policy: Policy) -> list[str]:
-    """List the host names of a policy's peers, sorted, each once."""
-    names = {
-        entry.name
+def host_names(policy: Policy) -> dict[str, str]:
+    """Return what a policy's host names ask of DNS, sorted, each with the field it stands in."""
+    found = {
+        entry.host_key: ADMINS for entry in policy.admin.networks if isinstance(entry, Hostname)
+    }
+    found |= {
+        entry.key: PEERS
         for peer in policy.trusted_peers
         for entry in peer.signalling
         if isinstance(entry, Hostname)
     }
-    return sorted(names)
+    return dict(sorted(found.items()))
 
 
-def ask_dns(name: str) -> list[str]:
-    """Return a name's addresses by the host's resolver. Raises OSError or UnicodeError."""
-    answers = socket.getaddrinfo(name, None, type=socket.SOCK_DGRAM)
-    return [str(answer[4][0]) for answer in answers]
+def name_of(key: str) -> str:
+    """Return the bare host name of a key, see `Hostname.key`."""
+    return key.removesuffix(ADDRESSES_ONLY)
 
 
 def resolve(
-    names: Iterable[str],
-    *,
-    deadline: float = DEADLINE,
-    lookup: Callable[[str], list[str]] = ask_dns,
-) -> Resolution:
-    """Look all names up at once. Never raises for a name: it lands in `failures`."""
-    wanted = list(names)
-    answers: queue.Queue[tuple[str, list[str] | str]] = queue.Queue()
-    for name in wanted:
-        # Daemon threads: one that hangs in the C library must not keep the command from ending.
-        threading.Thread(target=_ask, args=(name, lookup, answers), daemon=True).start()
-    end = time.monotonic() + deadline
-    found: dict[str, tuple[Address, ...]] = {}
-    failed: dict[str, str] = dict.fromkeys(wanted, "no answer in time")
-    for _ in wanted:
-        try:
-            name, answer = answers.get(timeout=max(0.0, end - time.monotonic()))
-        except queue.Empty:
-            break
-        usable = answer if isinstance(answer, str) else _usable(answer)
-        if isinstance(usable, str):
-            failed[name] = usable
-        else:
-            found[name] = usable
-            del failed[name]
-    return Resolution(
-        {name: found[name] for name in wanted if name in found}, tuple(sorted(failed.items()))
-    )
+    keys: Iterable[str], deadline: float = DEADLINE, lookup: Lookup | None = None
+) -> dict[str, Found | str]:
+    """Look all names up at once; a text in the place of an answer says why there is none."""
+    wanted = {key: Question(name_of(key), sip=name_of(key) == key) for key in keys}
+    if not wanted:
+        return {}
+    # asyncio and what it brings take 50 ms that only a policy with host names pays.
+    from sipfw.resolver.together import ask_all  # noqa: PLC0415 - see above
 
-
-def _ask(
-    name: str,
-    lookup: Callable[[str], list[str]],
-    answers: queue.Queue[tuple[str, list[str] | str]],
-) -> None:
-    try:
-        answers.put((name, lookup(name)))
-    except (OSError, UnicodeError) as error:
-        answers.put((name, getattr(error, "strerror", None) or str(error)))
+    return ask_all(wanted, min(deadline + _SECONDS_EACH * (len(wanted) - 1), _LONGEST), lookup)
 
 
 def may_be_a_peer(address: IPv4Address | IPv6Address) -> bool:
@@ -126,15 +69,3 @@ def may_be_a_peer(address: IPv4Address | IPv6Address) -> bool:
     if address.is_unspecified or address.is_loopback or address.is_multicast:
         return False
     return address.version == 6 or int(address) >> 24 not in _NEVER_A_SOURCE
-
-
-def _usable(texts: list[str]) -> tuple[Address, ...] | str:
-    """Keep what may be a peer; a name that points to 0.0.0.0 or loopback is parked."""
-    found = (ip_address(text.partition("%")[0]) for text in texts)
-    addresses = {getattr(address, "ipv4_mapped", None) or address for address in found}
-    kept = sorted((ip_network(address) for address in addresses if may_be_a_peer(address)), key=str)
-    if not kept:
-        return "the answer holds no usable address"
-    if len(kept) > _MOST_ADDRESSES:
-        return f"the answer holds {len(kept)} addresses"
-    return tuple(kept)

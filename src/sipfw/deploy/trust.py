@@ -14,9 +14,10 @@ from sipfw.deploy.manual_addresses import trusted_already, unusable
 from sipfw.deploy.manual_change import Order, carry_out_order, in_force, refuse
 from sipfw.deploy.manual_file import Book, Kept
 from sipfw.deploy.privilege import who
+from sipfw.deploy.trusted_names import disown, name_that_brought, read_trusted_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from sipfw.backends.set_members import IpAddress
     from sipfw.deploy.files import Layout
@@ -28,11 +29,12 @@ LONGEST_TRUST = 30 * 86400
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """One trusted source; `left` in seconds."""
+    """One trusted source; `left` in seconds, `name` is the host name that brought it."""
 
     kept: Kept
     left: int
     in_kernel: bool
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +64,26 @@ def trust(layout: Layout, addresses: Sequence[IpAddress], seconds: int, reason: 
         edits += exits(now, (*KEPT_OUT, *COUNTED), sources)
         return Order({Book.TRUSTS: guests, Book.BANS: dict.fromkeys(unbanned)}, tuple(edits))
 
-    return carry_out_order(layout, decide)
+    done = carry_out_order(layout, decide)
+    disown(layout, addresses)
+    return done
 
 
-def end_trust(layout: Layout, addresses: Iterable[IpAddress]) -> Ended:
-    """End the trust of these sources; the rule stays until the next apply and asks an empty set."""
+def end_trust(layout: Layout, addresses: Collection[IpAddress]) -> Ended:
+    """End the trust of these sources; the rule stays until the next apply and asks an empty set.
+
+    Raises BackendError for one that a name would bring back.
+    """
     ended: list[IpAddress] = []
     strangers: list[IpAddress] = []
 
     def decide(now: InForce) -> Order:
+        by_name = read_trusted_names(layout)
+        refuse(
+            f"{address} is trusted by its name; sipfw trust --end {name}"
+            for address in addresses
+            if (name := name_that_brought(by_name, address)) is not None
+        )
         on_book = now.pages[Book.TRUSTS].entries
         inside = _inside(now)
         for address in dict.fromkeys(addresses):
@@ -87,8 +100,10 @@ def list_trusts(layout: Layout) -> tuple[tuple[Guest, ...], tuple[Diagnostic, ..
     now = in_force(layout)
     page = now.pages[Book.TRUSTS]
     inside, moment = _inside(now), time.time()
+    by_name = read_trusted_names(layout)
     found = [
-        Guest(item, item.left(moment), address in inside) for address, item in page.entries.items()
+        Guest(item, item.left(moment), address in inside, name_that_brought(by_name, address))
+        for address, item in page.entries.items()
     ]
     return tuple(sorted(found, key=lambda item: item.left)), page.faults
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sipfw.compiler.names import TRUSTED
 from sipfw.deploy.feed_sets import read_policy
 from sipfw.deploy.history import Entry, history
+from sipfw.deploy.names import read_names
 from sipfw.errors import BackendError
 from sipfw.look import readings
 from sipfw.look.observe import Observation, applied_subject, keep, observe
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sipfw.deploy.files import Layout
+    from sipfw.deploy.grace import Known
     from sipfw.look.observe import Subject
     from sipfw.policy.model import Peer
     from sipfw.verify.peer_counts import Network
@@ -125,24 +127,31 @@ def _peers(layout: Layout, subject: Subject, notes: list[str]) -> tuple[PeerFact
     except BackendError as error:
         notes.append(f"the peers cannot be shown: {error}")
         return ()
-    return tuple(_peer(peer, counts) for peer in policy.trusted_peers)
+    known = read_names(layout)
+    return tuple(_peer(peer, counts, known) for peer in policy.trusted_peers)
 
 
-def _peer(peer: Peer, counts: Mapping[Network, Count]) -> PeerFacts:
+def _peer(peer: Peer, counts: Mapping[Network, Count], known: Mapping[str, Known]) -> PeerFacts:
     # The addresses of a host name change, and so stand in a set.
     named = any(isinstance(entry, Hostname) for entry in peer.signalling)
     count = None if named else count_of([ip_network(str(e)) for e in peer.signalling], counts)
     return PeerFacts(
         peer.name,
-        tuple(_place(entry) for entry in peer.signalling),
+        tuple(_signalling(entry, known) for entry in peer.signalling),
         tuple(_place(network) for network in peer.media),
         None if peer.tier is None else peer.tier.value,
         count,
     )
 
 
-def _place(entry: Network | Hostname) -> str:
+def _signalling(entry: Network | Hostname, known: Mapping[str, Known]) -> str:
+    if not isinstance(entry, Hostname):
+        return _place(entry)
+    if (item := known.get(entry.key)) is None or not item.addresses:
+        return f"{entry} (never had an address)"
+    return f"{entry} ({', '.join(_place(network) for network in item.addresses)})"
+
+
+def _place(entry: Network) -> str:
     """Write an address without its length, as the policy may have it."""
-    if isinstance(entry, Hostname) or entry.num_addresses > 1:
-        return str(entry)
-    return str(entry.network_address)
+    return str(entry) if entry.num_addresses > 1 else str(entry.network_address)

@@ -36,6 +36,7 @@ def starter_policy(
         "#  - name: carrier-a",
         "#    signalling: [203.0.113.10, 203.0.113.20, sip.carrier-a.example]",
         "#    media: [203.0.113.0/24]",
+        "#    # A name is followed by SRV; what it no longer means stays for names.grace (1h).",
         "#    tier: large             # small medium large premium; tiers.enforce caps calls at it",
         "",
         "scanners:",
