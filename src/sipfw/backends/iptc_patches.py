@@ -39,6 +39,13 @@ def plugin_directory(multiarch: str) -> str | None:
     return next(iter(own + found), None)
 
 
+def has_library(folder: Path, name: str) -> bool:
+    """Tell whether libxtables has its half of an extension."""
+    # Links stand for extensions that one file serves (libxt_SET.so); an empty file serves none.
+    files = (folder / f"lib{prefix}_{name}.so" for prefix in ("xt", "ipt", "ip6t"))
+    return any(file.is_file() and file.stat().st_size for file in files)
+
+
 def load_iptc() -> ModuleType:
     """Import python-iptables, patch it and return it; each way to fail has its own message."""
     try:

@@ -111,6 +111,8 @@ def _options(*options: tuple[str, ...]) -> tuple[XParam, ...]:
 _SAMPLES: dict[str, tuple[str, XMatch | XTarget | None]] = {
     "table": ("filter", None),
     "addrtype": ("raw", XMatch("addrtype", _options(("dst-type", "LOCAL")))),
+    "bpf": ("raw", XMatch("bpf", _options(("bytecode", "1,6 0 0 0")))),
+    "comment": ("raw", XMatch("comment", _options(("comment", "sipfw probe")))),
     "connlimit": ("filter", XMatch("connlimit", _options(("connlimit-above", "9")))),
     "conntrack": ("filter", XMatch("conntrack", _options(("ctstate", "NEW")))),
     "hashlimit": (

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sipfw.backends.runner import Completed, SubprocessRunner
+from sipfw.errors import BackendError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,15 +40,18 @@ class Step:
     stdin: str = ""
 
 
-def run_in_scratch(runner: Runner, steps: Sequence[Step]) -> tuple[Completed, ...] | None:
+def run_in_scratch(
+    runner: Runner, steps: Sequence[Step], *, to_the_end: bool = False
+) -> tuple[Completed, ...] | None:
     """Run the steps up to the first that fails; None where no namespace can be made.
 
-    A container without CAP_SYS_ADMIN may own its packet filter and still not make a namespace.
+    With `to_the_end` a failure does not stop the others, and a missing program is one. A container
+    without CAP_SYS_ADMIN may own its packet filter and still not make a namespace.
     """
     root = str(Path(__file__).resolve().parents[2])
-    request = json.dumps([asdict(step) for step in steps])
+    request = json.dumps([to_the_end, *(asdict(step) for step in steps)])
     done = runner.run([sys.executable, "-I", "-c", _START, root], stdin=request, timeout=_TIMEOUT)
-    if done.returncode != 0:
+    if done.returncode != 0 or not done.stdout:
         return None
     return tuple(Completed(**item) for item in json.loads(done.stdout))
 
@@ -59,9 +63,15 @@ def serve() -> None:
         code = ctypes.get_errno()
         sys.exit(f"no scratch network namespace: {os.strerror(code)} ({errno.errorcode[code]})")
     results = []
-    for step in json.load(sys.stdin):
-        done = SubprocessRunner().run(step["argv"], stdin=step["stdin"])
+    to_the_end, *steps = json.load(sys.stdin)
+    for step in steps:
+        try:
+            done = SubprocessRunner().run(step["argv"], stdin=step["stdin"])
+        except BackendError as error:
+            if not to_the_end:
+                raise
+            done = Completed(127, "", str(error))
         results.append(asdict(done))
-        if done.returncode != 0:
+        if done.returncode != 0 and not to_the_end:
             break
     json.dump(results, sys.stdout)

@@ -24,6 +24,7 @@ TableKey = tuple[Family, str]
 Tables = dict[TableKey, SavedTable]
 
 _PROGRAM = {Family.IP: "iptables-legacy", Family.IP6: "ip6tables-legacy"}
+LEGACY_RESTORERS = {family: f"{name}-restore" for family, name in _PROGRAM.items()}
 # What the tools say when the kernel lacks the family or its legacy core.
 _ABSENT = ("Address family not supported", "Table does not exist", "who? (do you need to insmod?)")
 

@@ -34,6 +34,11 @@ from sipfw.errors import Exit
 )
 @click.option("--no-ipset", is_flag=True, help="For a host without ipset; prints what that costs.")
 @click.option(
+    "--no-u32",
+    is_flag=True,
+    help="For a kernel without xt_u32 (RHEL, Alma and Rocky 9 and later): xt_bpf instead.",
+)
+@click.option(
     "--template-dir",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder whose templates win over the shipped ones.",
@@ -44,6 +49,7 @@ def command(
     form: str,
     family: str | None,
     no_ipset: bool,
+    no_u32: bool,
     template_dir: Path | None,
 ) -> int:
     """Print the firewall: `sipfw render > firewall.sh`.
@@ -61,6 +67,6 @@ def command(
     if no_ipset:
         wanted.loaded.require_setless()
         remark(warnings(wanted.ruleset))
-    plan = lower(wanted.ruleset, ipset=not no_ipset)
+    plan = lower(wanted.ruleset, ipset=not no_ipset, u32=not no_u32)
     say(rendered(wanted.ruleset, plan, form, family, template_dir).rstrip("\n"))
     return Exit.INCOMPLETE if wanted.resolution.failures else Exit.CLEAN

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sipfw.backends.detect import Flavour, Host, look
+from sipfw.backends.iptables_restore import RESTORERS
+from sipfw.backends.xtables_parts import missing_forms
+from sipfw.backends.xtables_tools import LEGACY_RESTORERS
 from sipfw.deploy.live import current
 from sipfw.deploy.privilege import require_root
 from sipfw.deploy.targets import Target, target
@@ -17,8 +20,9 @@ from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from sipfw.backends.lacking import Lack
     from sipfw.deploy.files import Layout
 
 AUTO = "auto"
@@ -69,7 +73,7 @@ def choose(wanted: str, layout: Layout, *, ipset: bool = True) -> Chosen:
     if named is not None:
         return Chosen(target(named, ipset=ipset), _split_warning(host, named))
     if wanted == AUTO:
-        name, reason = for_host(host, ipset=ipset)
+        name, reason = _that_can(host, *for_host(host, ipset=ipset))
         return _chosen(name, reason, wanted, ipset=ipset)
     name, reason = iptables_engine(host)
     chosen = _chosen(name, reason, wanted, ipset=ipset)
@@ -93,6 +97,25 @@ def for_host(host: Host, *, ipset: bool = True) -> tuple[str, str]:
     if host.nft:
         return NFTABLES, f"this host has nftables rules only: {_some(host.nft)}"
     return _for_empty_host(host, ipset=ipset)
+
+
+def _that_can(host: Host, name: str, reason: str) -> tuple[str, str]:
+    """Return nftables where nothing of iptables is in use and its matches are not to be had.
+
+    RHEL 10 and its kin have them in kernel-modules-extra, which iptables-nft need not bring along.
+    """
+    used = host.ours or host.legacy or host.iptables_nft
+    if used or name == NFTABLES or "nft" not in host.programs:
+        return name, reason
+    lacked = missing_forms(tuple((RESTORERS if name == RESTORE else LEGACY_RESTORERS).items()))
+    if not {"u32", "bpf"} <= lacked.keys():
+        return name, reason
+    return NFTABLES, f"this host has no rules yet, and for iptables {_lacks(lacked)}"
+
+
+def _lacks(lacked: Mapping[str, Lack]) -> str:
+    side = "its program" if lacked["u32"].library else "the kernel"
+    return f"{side} has neither xt_u32 nor xt_bpf"
 
 
 def split_of(host: Host) -> str | None:

@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from sipfw.backends.distribution import read_distribution
 from sipfw.doctor.findings import AbsentError, CannotTellError, Finding, State
 
 if TYPE_CHECKING:
@@ -50,11 +51,12 @@ _LOGGING = {
 # As `iptables -S` and nft list it.
 _NOTES = re.compile(r"-j (?:NF)?LOG\b|\blog prefix ")
 _TO_GROUP = re.compile(r"-j NFLOG\b|\blog prefix .* group ")
+# RHEL 9 has no xt_u32; xt_bpf compares the same bytes.
+_STANDS_IN = "xt_bpf"
 _YEAR = 2024
 _REGISTERED = tuple(
     f"{family}_tables_{what}" for family in ("ip", "ip6") for what in ("matches", "targets")
 )
-_RED_HAT = frozenset({"rhel", "centos", "fedora", "rocky", "almalinux"})
 
 
 def matches(host: Host) -> Finding:
@@ -65,6 +67,8 @@ def matches(host: Host) -> Finding:
     wanted = [*_WANTED[backend], *sorted(logging)]
     present = _registered(host) | host.loaded_modules
     missing = [item for item in wanted if item not in present and not host.has_module(item)]
+    if _STANDS_IN in present or host.has_module(_STANDS_IN):
+        missing = [item for item in missing if item != "xt_u32"]
     if not missing:
         return Finding(name, State.OK, "the kernel has every match")
     if not _loading_allowed(host):
@@ -72,6 +76,8 @@ def matches(host: Host) -> Finding:
         return Finding(name, State.PROBLEM, sentence, "reboot")
     try:
         missing = [item for item in missing if item not in host.loadable_modules]
+        if _STANDS_IN in host.loadable_modules:
+            missing = [item for item in missing if item != "xt_u32"]
     except AbsentError as error:
         if host.is_root and host.runs_our_rules:
             return Finding(name, State.OK, "the kernel runs the applied firewall")
@@ -82,7 +88,7 @@ def matches(host: Host) -> Finding:
     only_texts = backend == "nftables" and not set(missing) - {*_NFT_TEXTS}
     sentence = f"this kernel lacks {_short(missing)}"
     state = State.WARNING if only_texts else State.PROBLEM
-    return Finding(name, state, sentence, _install(host))
+    return Finding(name, state, sentence, _install(host, missing))
 
 
 def _backend(host: Host) -> str:
@@ -134,22 +140,9 @@ def _short(modules: list[str]) -> str:
     return ", ".join(modules)
 
 
-def _install(host: Host) -> str:
-    """Name the package of the modules that a distribution keeps out of its kernel package."""
-    try:
-        text = host.text(host.root / "etc/os-release")
-    except CannotTellError:
-        text = ""
-    ids = {
-        word
-        for line in re.findall(r"^ID(?:_LIKE)?=[\"']?([\w. -]*)", text, re.MULTILINE)
-        for word in line.split()
-    }
-    if "ubuntu" in ids:
-        return "apt install linux-modules-extra-$(uname -r)"
-    if ids & _RED_HAT:
-        return "dnf install kernel-modules-extra-$(uname -r)"
-    return "apt install linux-image-amd64 && reboot"
+def _install(host: Host, missing: list[str]) -> str | None:
+    """Name the command that brings modules which are not in this system's kernel package."""
+    return read_distribution(host.root).modules_command(missing)
 
 
 def clock(host: Host) -> Finding:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from sipfw.lower.ipset import lower_sets
 from sipfw.lower.iptables_match import Draft, add_alternatives, add_match, set_ends
 from sipfw.lower.naming import comment, set_name
+from sipfw.lower.payload_bpf import BpfPayload
+from sipfw.lower.payload_u32 import U32Payload
 from sipfw.lower.setless import Setless
 from sipfw.lower.shortlist import short_list
 from sipfw.lower.xtables import (
@@ -47,6 +49,7 @@ from sipfw.ruleset.rule import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sipfw.lower.payload import PayloadForm
     from sipfw.ruleset.match import Match
 
 FAMILIES = (Family.IP, Family.IP6)
@@ -55,13 +58,15 @@ FAMILIES = (Family.IP, Family.IP6)
 _SHORT_LIST = 24
 
 
-def lower(ruleset: Ruleset, *, ipset: bool = True) -> XPlan:
+def lower(ruleset: Ruleset, *, ipset: bool = True, u32: bool = True) -> XPlan:
     """Return the iptables form of a ruleset.
 
     Without `ipset`, static sets become one rule per network and dynamic sets become xt_recent
-    lists, which hold 100 addresses by default; see `sipfw.lower.setless`.
+    lists, which hold 100 addresses by default; see `sipfw.lower.setless`. Without `u32`, bytes at
+    fixed places are compared by `-m bpf`, which means the same.
     """
-    lowering = _Lowering(ruleset, None if ipset else Setless(ruleset))
+    payload = U32Payload() if u32 else BpfPayload()
+    lowering = _Lowering(ruleset, None if ipset else Setless(ruleset), payload)
     tables = tuple(
         table
         for family in FAMILIES
@@ -72,9 +77,10 @@ def lower(ruleset: Ruleset, *, ipset: bool = True) -> XPlan:
 
 
 class _Lowering:
-    def __init__(self, ruleset: Ruleset, setless: Setless | None) -> None:
+    def __init__(self, ruleset: Ruleset, setless: Setless | None, payload: PayloadForm) -> None:
         self._ruleset = ruleset
         self._setless = setless
+        self._payload = payload
         self._ported = frozenset(
             item.name
             for item in ruleset.sets
@@ -119,7 +125,7 @@ class _Lowering:
         short = short_list(self._ruleset, match, family, _SHORT_LIST)
         if short is not None:
             return add_alternatives(draft, short, family)
-        return add_match(draft, match, family, self._setless, self._ported)
+        return add_match(draft, match, family, self._setless, self._ported, payload=self._payload)
 
     def _finish(self, draft: Draft, action: Action, family: Family) -> XRule:
         extra, target = self._action(action, family)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, assert_never
 
 from sipfw.lower.hex_string import hex_string
 from sipfw.lower.naming import hashlimit_name, set_name
+from sipfw.lower.payload import IP_HEADER, TCP_HEADER_MAX, TCP_HEADER_MIN, UDP_HEADER
+from sipfw.lower.payload_u32 import U32Payload
 from sipfw.lower.xtables import Family, XMatch, XParam, XRule, XTarget
 from sipfw.ruleset.match import (
     Address,
@@ -28,6 +30,7 @@ from sipfw.ruleset.match import (
     Ports,
     PrefixLengths,
     Protocol,
+    Rate,
     RateAbove,
     RateWithin,
     SeenAtLeast,
@@ -38,23 +41,21 @@ from sipfw.ruleset.match import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from sipfw.lower.payload import PayloadForm
     from sipfw.lower.setless import Setless
-
-_IP_HEADER = {Family.IP: 20, Family.IP6: 40}
-_UDP_HEADER = 8
-_TCP_HEADER_MIN = 20
-_TCP_HEADER_MAX = 60
 
 # XT_MULTI_PORTS is 15; a range takes two.
 _MULTIPORT_SLOTS = 15
 
 _LONGEST_HEX_STRING = 127
 
-# XT_U32_MAXSIZE: at most ten comparisons in one match, and ten values in one comparison.
-_U32_VALUES = 10
-_U32_BYTES = 4 * _U32_VALUES
+# XT_LIMIT_SCALE: what xt_limit can count in a second.
+_FASTEST = 10_000
+
+# Shorter than a word, which is what the matches for fixed places compare.
+_WORD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +112,14 @@ def add_match(
     family: Family,
     setless: Setless | None,
     ported: frozenset[str] = frozenset(),
+    *,
+    payload: PayloadForm | None = None,
 ) -> list[Draft]:
     """Add one condition. Several drafts come back where iptables needs several rules for it.
 
-    `ported` are the sets whose elements have a port.
+    `ported` are the sets whose elements have a port; `payload` compares bytes, u32 if not given.
     """
+    form = payload or U32Payload()
     match match:
         case InSet() | CountAbove() | VolumeAbove() if setless is not None:
             return _add_setless(draft, match, family, setless)
@@ -126,14 +130,18 @@ def add_match(
         case Address():
             return _address(draft, match, family)
         case StartsWithOneOf():
-            return _starts_with_one_of(draft, match, family)
+            asked = draft.with_protocol(match.proto.value)
+            words = form.first_word_is_one_of(match.proto, family, match.words)
+            return [_with(asked, item) for item in words]
         case OpenedTo():
             ports = (XParam("ctorigdstport", (_colon(item),)) for item in match.ranges)
             return [draft.with_match("conntrack", port) for port in ports]
+        case RateWithin():
+            return list(_within(draft, match))
         case InSet() | CountAbove() | VolumeAbove():
             return [_asked(draft, match, family, ported)]
         case _:
-            return [_add_single(draft, match, family)]
+            return [_add_single(draft, match, family, form)]
 
 
 def _add_setless(
@@ -155,7 +163,7 @@ def _all(draft: Draft, matches: tuple[Match, ...], family: Family) -> list[Draft
     return drafts
 
 
-def _add_single(draft: Draft, match: Match, family: Family) -> Draft:
+def _add_single(draft: Draft, match: Match, family: Family, form: PayloadForm) -> Draft:
     match match:
         case Protocol():
             return draft.with_protocol(match.proto.value)
@@ -172,25 +180,26 @@ def _add_single(draft: Draft, match: Match, family: Family) -> Draft:
         case Icmp():
             return _icmp(draft, match, family)
         case ShorterThan():
-            longest = _IP_HEADER[family] + _UDP_HEADER + match.payload_bytes - 1
+            longest = IP_HEADER[family] + UDP_HEADER + match.payload_bytes - 1
             return draft.with_match("length", XParam("length", (f"0:{longest}",)))
         case PayloadAt() | PayloadContains():
-            return _payload(draft, match, family)
+            return _payload(draft, match, family, form)
         case HasPayload():
-            # The last byte of the word is the first one behind the header.
-            word = f"{_tcp(family, -3)}=0x0:0xffffffff"
-            return draft.with_protocol("tcp").with_match("u32", XParam("u32", (word,)))
+            return _with(draft.with_protocol("tcp"), form.has_data(family))
         case MovedPayload():
-            plain = "0>>24&0xf=5" if family is Family.IP else "4>>8&0xff=6,17"
-            return draft.with_match("u32", XParam("u32", (plain,), negate=True))
-        case RateAbove() | RateWithin() | SeenAtLeast() | ConnectionsAbove():
+            return _with(draft, form.is_moved(family))
+        case RateAbove() | SeenAtLeast() | ConnectionsAbove():
             return _limit(draft, match, family)
-        case Ports() | Address() | StartsWithOneOf() | OpenedTo():
+        case Ports() | Address() | StartsWithOneOf() | OpenedTo() | RateWithin():
             raise AssertionError("handled by add_match")
         case InSet() | CountAbove() | VolumeAbove():
             raise AssertionError("handled by add_match")
         case _:
             assert_never(match)
+
+
+def _with(draft: Draft, match: XMatch) -> Draft:
+    return replace(draft, matches=(*draft.matches, match))
 
 
 def set_ends(name: str, direction: Direction, ported: frozenset[str]) -> str:
@@ -264,41 +273,26 @@ def _colon(item: PortRange) -> str:
     return str(item.first) if item.first == item.last else f"{item.first}:{item.last}"
 
 
-def _payload(draft: Draft, match: PayloadAt | PayloadContains, family: Family) -> Draft:
+def _payload(
+    draft: Draft, match: PayloadAt | PayloadContains, family: Family, form: PayloadForm
+) -> Draft:
     """Search with kmp: bm misses a text across the blocks of a reassembled packet (lib/ts_bm.c)."""
-    offset = _IP_HEADER[family]
+    offset = IP_HEADER[family]
     # libxt_string refuses a hex-string of 128 bytes though a plain --string may have as many.
     pattern = match.pattern[:_LONGEST_HEX_STRING]
     if isinstance(match, PayloadContains):
-        window = (XParam("from", (str(offset + _UDP_HEADER),)), XParam("icase"))
+        window = (XParam("from", (str(offset + UDP_HEADER),)), XParam("icase"))
         return draft.with_match("string", *_kmp(window, pattern))
     draft = draft.with_protocol(match.proto.value)
-    if 4 <= len(pattern) <= _U32_BYTES:
-        words = _u32(_payload_start(match.proto, family), pattern)
-        return draft.with_match("u32", XParam("u32", (words,), negate=match.negate))
+    if _WORD <= len(pattern) <= form.longest:
+        return _with(draft, form.starts_with(match.proto, family, pattern, negate=match.negate))
     if match.proto is L4Proto.UDP:
-        first, last = offset + _UDP_HEADER, offset + _UDP_HEADER + len(pattern)
+        first, last = offset + UDP_HEADER, offset + UDP_HEADER + len(pattern)
     else:
-        first, last = offset + _TCP_HEADER_MIN, offset + _TCP_HEADER_MAX + len(pattern)
+        first, last = offset + TCP_HEADER_MIN, offset + TCP_HEADER_MAX + len(pattern)
     # The text must end before `--to`: a window exactly as long as the text is a fixed offset.
     window = (XParam("from", (str(first),)), XParam("to", (str(last),)))
     return draft.with_match("string", *_kmp(window, pattern, negate=match.negate))
-
-
-def _payload_start(proto: L4Proto, family: Family) -> Callable[[int], str]:
-    """Return how u32 names a place behind the transport header.
-
-    A TCP header says its own length, in words of four bytes, in the first four bits of its byte 12.
-    Options of IP are left out of account: who asks drops them before (`MovedPayload`).
-    """
-    if proto is L4Proto.UDP:
-        return lambda at: str(_IP_HEADER[family] + _UDP_HEADER + at)
-    return lambda at: _tcp(family, at)
-
-
-def _tcp(family: Family, at: int) -> str:
-    start = _IP_HEADER[family]
-    return f"{start + 12}>>26&0x3c@{start + at}"
 
 
 def _kmp(window: tuple[XParam, ...], pattern: bytes, *, negate: bool = False) -> tuple[XParam, ...]:
@@ -306,49 +300,25 @@ def _kmp(window: tuple[XParam, ...], pattern: bytes, *, negate: bool = False) ->
     return (XParam("algo", ("kmp",)), *window, text)
 
 
-def _starts_with_one_of(draft: Draft, match: StartsWithOneOf, family: Family) -> list[Draft]:
-    """Compare the first word with lists of values, as many as one u32 takes to a rule."""
-    start = _payload_start(match.proto, family)(0)
-    draft = draft.with_protocol(match.proto.value)
-    return [
-        draft.with_match(
-            "u32",
-            XParam(
-                "u32",
-                (f"{start}={','.join(f'0x{word.hex()}' for word in words)}",),
-            ),
+def _within(draft: Draft, match: RateWithin) -> Iterator[Draft]:
+    """Share a rate that is too fast for one limit out among several rules."""
+    rules = -(-match.rate.amount // (_FASTEST * match.rate.unit.seconds))
+    rate = Rate(match.rate.amount // rules, match.rate.unit)
+    burst = str(max(1, match.burst // rules))
+    for _ in range(rules):
+        yield draft.with_match(
+            "limit", XParam("limit", (str(rate),)), XParam("limit-burst", (burst,))
         )
-        for at in range(0, len(match.words), _U32_VALUES)
-        if (words := match.words[at : at + _U32_VALUES])
-    ]
-
-
-def _u32(start: Callable[[int], str], pattern: bytes) -> str:
-    """Compare four bytes at a time; a tail of fewer overlaps the word before it.
-
-    A string match with a window searches the whole packet first and looks at the window then: a
-    microsecond for each miss, against a few nanoseconds here (docs/performance.md).
-    """
-    places = [*range(0, len(pattern) - 3, 4)]
-    if len(pattern) % 4:
-        places.append(len(pattern) - 4)
-    return "&&".join(f"{start(at)}=0x{pattern[at : at + 4].hex()}" for at in places)
 
 
 def _limit(
     draft: Draft,
-    match: RateAbove | RateWithin | SeenAtLeast | ConnectionsAbove,
+    match: RateAbove | SeenAtLeast | ConnectionsAbove,
     family: Family,
 ) -> Draft:
     match match:
         case RateAbove():
             return draft.with_match("hashlimit", *_hashlimit(match, family))
-        case RateWithin():
-            return draft.with_match(
-                "limit",
-                XParam("limit", (str(match.rate),)),
-                XParam("limit-burst", (str(match.burst),)),
-            )
         case SeenAtLeast():
             name = set_name(match.list, family)
             # This look adds one to the packets of those who are in; see `Record`.
