@@ -45,7 +45,8 @@ class LiveChain:
 class LiveJump:
     """A rule of ours in a built-in chain; `before` are the rules that see packets first.
 
-    `led` are the foreign chains into which those lead, at any depth.
+    `led` are the foreign chains into which those lead, at any depth; `after` are the rules behind
+    it, which only iptables says.
     """
 
     family: Family
@@ -54,6 +55,7 @@ class LiveJump:
     rule: LiveRule
     before: tuple[str, ...]
     led: tuple[LiveChain, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

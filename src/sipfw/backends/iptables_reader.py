@@ -101,7 +101,10 @@ def _chain(family: Family, table: str, chain: SavedChain) -> LiveChain:
 def _jump(jump: OurJump, table: SavedTable) -> LiveJump:
     led = tuple(_chain(jump.family, jump.table, chain) for chain in _led(jump.before, table))
     before = tuple(rule.line for rule in jump.before)
-    return LiveJump(jump.family, jump.table, jump.hook, _rule(jump.rule), before, led)
+    hook = table.chain(jump.hook)
+    rules = () if hook is None else hook.rules[jump.position :]
+    after = tuple(rule.line for rule in rules if not rule.is_ours)
+    return LiveJump(jump.family, jump.table, jump.hook, _rule(jump.rule), before, led, after)
 
 
 def _led(rules: Iterable[SavedRule], table: SavedTable) -> list[SavedChain]:

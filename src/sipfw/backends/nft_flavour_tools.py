@@ -26,6 +26,10 @@ _LINE = re.compile(r"line:? (\d+)")
 _TIMEOUT = 60.0
 
 
+class OnlyNftError(BackendError):
+    """A table of iptables-nft holds rules that iptables-nft cannot show."""
+
+
 @dataclass(frozen=True, slots=True)
 class NftFlavourTools:
     """Runs the tools."""
@@ -39,7 +43,7 @@ class NftFlavourTools:
         lost = sorted(unreadable & {*OUR_TABLES})
         if lost:
             names = ", ".join(f"{family} {name}" for name in lost)
-            raise BackendError(
+            raise OnlyNftError(
                 f"{PROGRAM[family]}-save cannot read table {names}: only nft can show its rules",
                 hint="move those rules to a table of their own, or use --backend nftables",
             )

@@ -88,10 +88,15 @@ class NftTool:
 
     def list_elements(self, name: str) -> list[NftObject]:
         """Return the elements of one of our sets."""
+        objects = self.list_set(name)
+        return [each for item in objects for each in item.get("set", {}).get("elem", ())]
+
+    def list_set(self, name: str) -> list[NftObject]:
+        """Return one of our sets with its elements; those of other sets are not read."""
         done = self._nft("-j", "list", "set", _FAMILY, _TABLE, name)
         if done.returncode != 0:
             raise BackendError(f"nft: cannot list set {name}: {_said(done)}")
-        return [each for item in _objects(done) for each in item.get("set", {}).get("elem", ())]
+        return _objects(done)
 
     def _list_terse(self) -> str | None:
         """List by way of the ruleset: for a single table nft reads all elements nevertheless.

@@ -29,6 +29,8 @@ _SECTIONS = {
         "history": "list what was applied and what became of it",
         "refresh": "resolve host names again, and fetch block lists",
         "install-service": "restore the firewall at boot and follow host names",
+        "keep": "restore what another program took away of it",
+        "saved": "rules of sipfw in files that others load at boot",
         "restore": "make the last confirmed firewall live, as at boot",
         "remove": "take everything of sipfw off this host",
     },

@@ -9,13 +9,17 @@ import click
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, say, say_json, table
 from sipfw.errors import Exit
-from sipfw.words import stored_moment_text
+from sipfw.words import moment_text, stored_moment_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from sipfw.deploy.history import Entry
+    from sipfw.deploy.restores import Restore
 
+# More losses than this are counted, not listed.
+_EVENTS = 10
 _HEAD = ("", "generation", "when", "who", "backend", "state", "policy")
 
 
@@ -23,15 +27,23 @@ _HEAD = ("", "generation", "when", "who", "backend", "state", "policy")
 @root_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(*, root: Path, as_json: bool) -> int:
-    """List the generations, newest last; * marks the one that is live."""
+    """List the generations, newest last; * marks the one that is live.
+
+    Below them, what another program took away and sipfw keep put back.
+    """
     from sipfw.deploy.files import Layout
     from sipfw.deploy.history import history
+    from sipfw.deploy.restores import read_restores
 
     entries = history(Layout(root))
+    restores = read_restores(Layout(root)) if entries else None
+    events = () if restores is None else restores.events
     if as_json:
-        say_json([_data(item) for item in entries])
+        say_json([_data(item, events) for item in entries])
     elif entries:
         for line in table([_HEAD, *(_row(item) for item in entries)], right={1}):
+            say(line)
+        for line in _told(events):
             say(line)
     else:
         complain("nothing was applied yet")
@@ -47,8 +59,21 @@ def _row(item: Entry) -> tuple[str, ...]:
     return star, number, when, made.who, made.backend, item.state, made.source
 
 
-def _data(item: Entry) -> dict[str, Any]:
+def _told(events: Sequence[Restore]) -> Iterator[str]:
+    """Say what was lost and restored, the newest last."""
+    if not events:
+        return
+    yield ""
+    if len(events) > _EVENTS:
+        yield f"{len(events) - _EVENTS} earlier losses are not shown"
+    for item in events[-_EVENTS:]:
+        number = "the firewall" if item.generation is None else f"generation {item.generation}"
+        yield f"{moment_text(item.time)}  {number} {item.outcome}; lost was: {item.lost}"
+
+
+def _data(item: Entry, events: Sequence[Restore]) -> dict[str, Any]:
     made = item.generation
+    lost = [each for each in events if each.generation == item.number]
     return {
         "generation": item.number,
         "live": item.live,
@@ -62,4 +87,8 @@ def _data(item: Entry) -> dict[str, Any]:
         "before": made and made.before,
         "digest": made and made.digest,
         "confirmed": made and made.confirmed,
+        "losses": [
+            {"time": moment_text(each.time), "lost": each.lost, "outcome": each.outcome}
+            for each in lost
+        ],
     }

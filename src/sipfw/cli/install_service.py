@@ -14,6 +14,8 @@ from sipfw.errors import Exit
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sipfw.deploy.files import Layout
+
 
 @click.command("install-service")
 @root_option
@@ -23,26 +25,26 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["systemd", "sysv"]),
+    type=click.Choice(["systemd", "sysv", "sysv-sets"]),
     default="systemd",
     show_default=True,
-    help="sysv prints an init script for a host without systemd and changes nothing.",
+    help="sysv and sysv-sets print an init script for a host without systemd; nothing is changed.",
 )
 def command(*, root: Path, enable: bool, form: str) -> int:
     """Restore the last confirmed firewall at boot, before the network is up.
 
-    Writes sipfw.service, and a timer that follows host names and block lists every five minutes.
-    `sipfw remove` takes all of it away again.
+    Writes sipfw.service, a timer that follows host names and block lists every five minutes, one
+    that looks every 30 seconds whether the firewall is still there, and sipfw-sets.service, which
+    makes saved rules of other programs loadable. `sipfw remove` takes all of it away again.
     """
     from sipfw.deploy.files import Layout
     from sipfw.deploy.privilege import require_root
-    from sipfw.deploy.service import doubts, init_script, install, systemd, this_command
+    from sipfw.deploy.saved_state import warnings
+    from sipfw.deploy.service import ENABLED, doubts, install, systemd, this_command
 
     layout, program = Layout(root), this_command(sys.argv[0])
-    if form == "sysv":
-        say(init_script(layout, program).rstrip("\n"))
-        complain("save it as /etc/init.d/sipfw, mode 755, and run: update-rc.d sipfw defaults")
-        complain(f"and every five minutes, from cron: {' '.join(program)} refresh")
+    if form != "systemd":
+        _print_init_script(layout, program, sets=form == "sysv-sets")
         return Exit.CLEAN
     require_root()
     remark(doubts(program))
@@ -54,5 +56,18 @@ def command(*, root: Path, enable: bool, form: str) -> int:
     if enable:
         complain("enabled: the last confirmed firewall is restored at boot")
     else:
-        complain("not enabled; do it with: systemctl enable sipfw.service sipfw-refresh.timer")
+        complain(f"not enabled; do it with: systemctl enable {' '.join(ENABLED)}")
+    remark(warnings(layout))
     return Exit.CLEAN
+
+
+def _print_init_script(layout: Layout, program: tuple[str, ...], *, sets: bool) -> None:
+    from sipfw.deploy.service import init_script
+
+    name = "sipfw-sets" if sets else "sipfw"
+    say(init_script(layout, program, sets=sets).rstrip("\n"))
+    complain(f"save it as /etc/init.d/{name}, mode 755, and run: update-rc.d {name} defaults")
+    if not sets:
+        words = " ".join(program)
+        complain("the same with --format sysv-sets, which makes saved rules of others loadable")
+        complain(f"from cron, every minute: {words} keep; and every five: {words} refresh")

@@ -21,12 +21,14 @@ def command(*, root: Path, yes: bool) -> int:
     """Remove sipfw's rules, chains, sets and sysctls; nothing else is touched."""
     from sipfw.deploy.apply import remove
     from sipfw.deploy.files import Layout
+    from sipfw.deploy.saved_state import warnings
     from sipfw.deploy.targets import Options
 
     outcome = remove(Layout(root), Options())
     for note in outcome.notes:
         complain(f"note: {note}")
-    remark(outcome.warnings)
+    # Now that nothing of ours makes their sets, they would not be loaded at the next boot.
+    remark([*outcome.warnings, *warnings(Layout(root))])
     left = "apart from what the notes name, " if outcome.notes else ""
     complain(f"removed: {left}nothing of sipfw is left; SIP is unguarded now")
     return Exit.CLEAN

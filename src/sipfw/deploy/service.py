@@ -14,11 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sipfw.backends.bounded_files import OddFileError, read_at_most
 from sipfw.backends.runner import SubprocessRunner
 from sipfw.deploy.files import cannot_write, write_atomically
+from sipfw.deploy.live import current
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
-from sipfw.render.service import BOOT_UNIT, TIMER_UNIT, UNITS, init_text, unit_texts
+from sipfw.render.service import (
+    BOOT_UNIT,
+    SETS_UNIT,
+    TIMERS,
+    UNITS,
+    init_text,
+    unit_texts,
+)
+from sipfw.saved.places import starts_at_boot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +38,13 @@ if TYPE_CHECKING:
 
 _UNITS = "etc/systemd/system"
 _INIT = "etc/init.d/sipfw"
+_INITS = (_INIT, "etc/init.d/sipfw-sets")
+# Where packages put their units; what is a link there is an alias of another one.
+_PACKAGED = ("usr/lib/systemd/system/ipset.service", "lib/systemd/system/ipset.service")
+_LARGEST_UNIT = 1 << 16
 _MARK = "# Written by `sipfw install-service`"
-_ENABLED = (BOOT_UNIT, TIMER_UNIT)
+_BOOT = (BOOT_UNIT, SETS_UNIT)
+ENABLED = (*_BOOT, *TIMERS)
 # There while systemd is process 1, see sd_booted(3).
 _BOOTED = Path("/run/systemd/system")
 # What needs no quoting in a unit: systemd refuses quotes and backslashes in a program's path.
@@ -37,7 +52,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9/._+@:,=-]+")
 
 WITHOUT_SYSTEMD = (
     "either sipfw install-service --format sysv > /etc/init.d/sipfw, then chmod 755 it and "
-    "update-rc.d sipfw defaults (or chkconfig --add sipfw); or sipfw render > "
+    "update-rc.d sipfw defaults (or chkconfig --add sipfw), and the same with --format sysv-sets "
+    "and /etc/init.d/sipfw-sets; or sipfw render > "
     "/etc/sipfw/firewall.sh, and in /etc/rc.local the line: sh /etc/sipfw/firewall.sh"
 )
 
@@ -61,14 +77,14 @@ class Systemd:
         return self.booted or not self.live
 
     def enable(self) -> None:
-        """Have the units start at boot, and the timer at once. Raises BackendError."""
-        self._must("enable", BOOT_UNIT)
+        """Have the units start at boot, and the timers at once. Raises BackendError."""
+        self._must("enable", *_BOOT)
         # The firewall itself is live already, or not wanted yet: its unit is not started.
-        self._must("enable", *(["--now"] if self.live else []), TIMER_UNIT)
+        self._must("enable", *(["--now"] if self.live else []), *TIMERS)
 
     def disable(self) -> None:
         """Have them start no more. Raises BackendError."""
-        self._must("disable", *(["--now"] if self.live else []), *_ENABLED)
+        self._must("disable", *(["--now"] if self.live else []), *ENABLED)
 
     def reload(self) -> None:
         """Have systemd read its units again. Raises BackendError."""
@@ -110,7 +126,7 @@ def install(layout: Layout, command: Sequence[str], manager: Systemd, *, enable:
         raise BackendError("systemd does not run this host", hint=WITHOUT_SYSTEMD)
     root = str(manager.root)
     _require_plain(*command, root)
-    texts = unit_texts(command, root)
+    texts = unit_texts(command, root, ipset_unit=_has_ipset_unit(layout.root))
     folder = layout.root / _UNITS
     foreign = [name for name in texts if _exists(folder / name) and not _is_ours(folder / name)]
     if foreign:
@@ -150,11 +166,40 @@ def uninstall(layout: Layout, manager: Systemd) -> list[Diagnostic]:
     return [_note(f"disabled and deleted: {', '.join(found)}"), *said]
 
 
-def init_script(layout: Layout, command: Sequence[str]) -> str:
-    """Return an init script for a host without systemd."""
+def init_script(layout: Layout, command: Sequence[str], *, sets: bool = False) -> str:
+    """Return an init script for a host without systemd; with `sets` the one that comes first."""
     root = str(layout.root.resolve())
     _require_plain(*command, root)
-    return init_text(command, root)
+    return init_text(command, root, sets=sets)
+
+
+def boot_parts(layout: Layout) -> frozenset[str]:
+    """Say what is ready for the next boot, of three things.
+
+    `sets` that saved rules name are made, `load`: what nft refused is loaded, `possible`: a
+    firewall is in force, so that there is something to install.
+    """
+    found = set()
+    if starts_at_boot(layout.root, "sipfw-sets"):
+        found.add("sets")
+    if starts_at_boot(layout.root, "sipfw") and _loads_others(layout.root):
+        found.add("load")
+    if layout.state.exists() and current(layout).backend is not None:
+        found.add("possible")
+    return frozenset(found)
+
+
+def _loads_others(root: Path) -> bool:
+    """Tell whether a unit or init script of ours is of a version that does."""
+    for path in (root / _UNITS / BOOT_UNIT, root / _INIT):
+        with suppress(OSError, OddFileError):
+            if "saved --load" in read_at_most(path, _LARGEST_UNIT):
+                return True
+    return False
+
+
+def _has_ipset_unit(root: Path) -> bool:
+    return any((root / path).is_file() and not (root / path).is_symlink() for path in _PACKAGED)
 
 
 def doubts(command: Sequence[str]) -> list[Diagnostic]:
@@ -236,12 +281,14 @@ def _tried(step: Callable[[], None]) -> list[Diagnostic]:
 
 
 def _init_left(layout: Layout) -> Iterator[str]:
-    """Name the init script: it was put there by hand, and so were its links."""
-    if (layout.root / _INIT).exists():
-        yield (
-            f"{layout.root / _INIT} stays and finds nothing to restore; take it out with "
-            "update-rc.d sipfw disable (or chkconfig --del sipfw), and delete it"
-        )
+    """Name the init scripts: they were put there by hand, and so were their links."""
+    for path in _INITS:
+        if (layout.root / path).exists():
+            name = Path(path).name
+            yield (
+                f"{layout.root / path} stays and finds nothing to restore; take it out with "
+                f"update-rc.d {name} disable (or chkconfig --del {name}), and delete it"
+            )
 
 
 def _note(text: str) -> Diagnostic:

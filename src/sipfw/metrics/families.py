@@ -52,6 +52,7 @@ def metrics_of(found: Scrape, rules: Rules = Rules.DECIDING) -> Iterator[Metric]
     )
     yield from _health(found)
     yield from _change(found)
+    yield from _restores(found)
     if found.seen is not None:
         yield from _firewall(found.seen, found.applied)
         yield from _layers(found.seen.layers)
@@ -96,6 +97,20 @@ def _change(found: Scrape) -> Iterator[Metric]:
         "Time until the apply that waits for sipfw confirm is taken back, 0 when none waits.",
         0 if change is None else round(change.left, 3),
         unit="seconds",
+    )
+
+
+def _restores(found: Scrape) -> Iterator[Metric]:
+    yield Metric(
+        "sipfw_restores",
+        Kind.COUNTER,
+        "Times that another program took the firewall away, or part of it, and it was restored.",
+        (Sample({}, found.restores.total),),
+    )
+    yield _gauge(
+        "sipfw_restores_held",
+        "1 while it is not restored any more, because it was taken away too often.",
+        int(found.restores.held),
     )
 
 

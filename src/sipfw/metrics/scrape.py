@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sipfw.deploy.generations import Generation, read_generation
 from sipfw.deploy.in_force import HINT, NOTHING
 from sipfw.deploy.repair import unfinished
+from sipfw.deploy.restores import Restores, read_restores
 from sipfw.errors import BackendError
 from sipfw.look.observe import applied_subject, keep, observe
 
@@ -44,6 +45,7 @@ class Scrape:
     problem: str = ""
     applied: float | None = None
     change: Change | None = None
+    restores: Restores = field(default_factory=Restores)
     seconds: float = 0.0
     note: str = ""
 
@@ -54,7 +56,7 @@ def scrape(layout: Layout) -> Scrape:
     try:
         found = _look(layout)
     except BackendError as error:
-        found = Scrape(None, str(error))
+        found = Scrape(None, str(error), restores=read_restores(layout))
     return replace(found, seconds=time.perf_counter() - started)
 
 
@@ -72,6 +74,7 @@ def _look(layout: Layout) -> Scrape:
         seen,
         applied=_applied(layout, subject.generation),
         change=_change(layout),
+        restores=read_restores(layout),
         note=note,
     )
 

@@ -1,0 +1,95 @@
+"""`sipfw saved`: rules of sipfw in the files that other programs load at boot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sipfw.cli.options import root_option
+from sipfw.cli.output import complain, say
+from sipfw.errors import Exit
+from sipfw.words import counted
+
+if TYPE_CHECKING:
+    from sipfw.deploy.files import Layout
+
+
+@click.command("saved")
+@root_option
+@click.option("--make-sets", is_flag=True, help="Make the sets that saved rules name, empty.")
+@click.option("--load", is_flag=True, help="Load what nft could not, without sipfw's rules.")
+@click.option(
+    "--clean",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Take sipfw's rules out of FILE; a copy of it is kept beside it.",
+)
+def command(*, root: Path, make_sets: bool, load: bool, clean: Path | None) -> int:
+    """List the files of other programs that sipfw's rules were saved into, and what to do.
+
+    netfilter-persistent save, service iptables save and nft list ruleset save sipfw's rules with
+    those of the host. The units of sipfw install-service use --make-sets and --load at boot, so
+    that such files are loaded all the same. Exit code 1 means that a file would not be loaded.
+    """
+    from sipfw.deploy.files import Layout
+
+    if make_sets + load + (clean is not None) > 1:
+        raise click.UsageError("one of --make-sets, --load and --clean at a time")
+    layout = Layout(root)
+    if make_sets:
+        return _make_sets(layout)
+    if load:
+        return _load(layout)
+    return _list(layout) if clean is None else _clean(layout, clean)
+
+
+def _make_sets(layout: Layout) -> int:
+    from sipfw.deploy.saved_sets import make_sets
+
+    made = make_sets(layout)
+    what = counted(len(made), "empty set")
+    complain(f"made {what} that saved rules name" if made else "no set is missing for saved rules")
+    return Exit.CLEAN
+
+
+def _load(layout: Layout) -> int:
+    from sipfw.deploy.saved_load import load_left_out
+
+    done = load_left_out(layout)
+    for item in done:
+        if item.fault:
+            complain(f"{item.path}: not loaded: {item.fault}")
+        else:
+            names = ", ".join(item.tables)
+            complain(f"{item.path}: its service could not load it; loaded from here: {names}")
+    if not done:
+        complain("no saved file was left out for the rules of sipfw in it")
+    return Exit.DIFFERENT if any(item.fault for item in done) else Exit.CLEAN
+
+
+def _clean(layout: Layout, path: Path) -> int:
+    from sipfw.deploy.saved_clean import clean
+
+    copy = clean(layout, path)
+    if copy is None:
+        complain(f"{path}: holds nothing of sipfw; nothing was changed")
+    else:
+        complain(f"{path}: written without the rules of sipfw; as it was it is in {copy}")
+    return Exit.CLEAN
+
+
+def _list(layout: Layout) -> int:
+    from sipfw.deploy.saved_state import judged
+    from sipfw.diagnostics import Severity
+
+    verdicts = judged(layout)
+    for item in verdicts:
+        say(str(item.diagnostic))
+        if item.fix is not None:
+            say(f"  fix: {item.fix}")
+    if not verdicts:
+        complain("no file of another program holds rules of sipfw")
+    bad = any(item.diagnostic.severity is Severity.WARNING for item in verdicts)
+    return Exit.DIFFERENT if bad else Exit.CLEAN
