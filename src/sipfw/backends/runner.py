@@ -20,6 +20,7 @@ HOST_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Program -> (Debian package, RHEL package).
 PACKAGES = {
+    "bridge": ("iproute2", "iproute"),
     "conntrack": ("conntrack", "conntrack-tools"),
     "ip": ("iproute2", "iproute"),
     "ip6tables-legacy-restore": ("iptables", "iptables-legacy (EPEL)"),
@@ -37,6 +38,7 @@ PACKAGES = {
     "sysctl": ("procps", "procps-ng"),
     "systemctl": ("systemd", "systemd"),
     "systemd-run": ("systemd", "systemd"),
+    "wg": ("wireguard-tools", "wireguard-tools"),
 }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sipfw.cli.options import root_option
-from sipfw.cli.output import complain
+from sipfw.cli.output import complain, remark
 from sipfw.errors import Exit
 
 if TYPE_CHECKING:
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 @click.command("confirm")
 @root_option
-def command(*, root: Path) -> int:
+@click.option(
+    "--force", is_flag=True, help="Even if that locks out somebody who logged in since the apply."
+)
+def command(*, root: Path, force: bool) -> int:
     """Keep the firewall that waits to be confirmed; without this the old one comes back."""
     from sipfw.deploy.files import Layout
     from sipfw.deploy.rollback import confirm
     from sipfw.deploy.targets import Options
 
-    number = confirm(Layout(root), Options())
-    complain(f"confirmed: generation {number} stays")
+    kept = confirm(Layout(root), Options(force=force))
+    remark(kept.warnings)
+    complain(f"confirmed: generation {kept.number} stays")
     return Exit.CLEAN

@@ -51,7 +51,8 @@ class Journal:
     """One change. Times are seconds of CLOCK_BOOTTIME, which nobody can set, in boot `boot`.
 
     `before` and `coming` are generations, None for no firewall. `backends` are those in which
-    either of the two may have left something. `group` is the process group of the command.
+    either of the two may have left something. `group` is the process group of the command;
+    `forced` tells that whoever it locks out was named and accepted.
     """
 
     operation: str
@@ -64,6 +65,7 @@ class Journal:
     boot: str = field(default_factory=boot_id)
     started: float = field(default_factory=boottime)
     group: int = field(default_factory=os.getpgrp)
+    forced: bool = False
 
     @property
     def waits(self) -> bool:
@@ -138,9 +140,12 @@ def _journal(data: Any, name: str) -> Journal:
         "boot": (str,),
         "started": (int, float),
         "group": (int,),
+        "forced": (bool,),
     }
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
         raise ValueError(f"{name} is no journal of this version")
+    # A version before this one did not write it.
+    data.setdefault("forced", False)
     if set(data) != set(kinds) or any(type(data[key]) not in kinds[key] for key in kinds):
         raise ValueError(f"{name} is damaged")
     if not all(isinstance(item, str) for item in data["backends"]):

@@ -6,11 +6,13 @@ from ipaddress import IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
+from sipfw.deploy.lockout import far_ends
 from sipfw.deploy.own_addresses import own_addresses
 from sipfw.deploy.resolve import may_be_a_peer
 from sipfw.deploy.spared import spared_by_policy
 from sipfw.deploy.ssh_sessions import SSH_PORT, ssh_sessions
-from sipfw.policy.types import parse_network, shown
+from sipfw.policy.quantities import shown
+from sipfw.policy.types import parse_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -97,6 +99,7 @@ def protected(
         (ip_network(session.client), f"is logged in by ssh ({session.found})")
         for session in ssh_sessions(fallback_ports=ports)
     ]
+    found += [(ip_network(end), f"carries {name}, a login") for end, name in far_ends().items()]
     found += [
         (item.network, f"belongs to {item.whose}{_place(item.whose, line)}")
         for item in spared_by_policy(policy, addresses)

@@ -46,11 +46,25 @@ def from_hex(text: str) -> IPv4Address | IPv6Address:
 
 def way_to(address: IPv4Address | IPv6Address, proc: Path = _PROC) -> str | None:
     """Return the interface of the route to an address; None where no single one is the best."""
+    names = ways_to(address, proc)
+    return next(iter(names)) if len(names) == 1 else None
+
+
+def speaks_netlink(protocol: int, proc: Path = _PROC) -> bool:
+    """Tell whether the kernel answers a protocol of netlink now, without having it load a module.
+
+    It then has a socket of its own, whose port is 0 (netlink_seq_show). True where nobody knows.
+    """
+    rows = [line.split()[1:3] for line in lines_of(proc / "net" / "netlink")[1:]]
+    return not rows or [str(protocol), "0"] in rows
+
+
+def ways_to(address: IPv4Address | IPv6Address, proc: Path = _PROC) -> frozenset[str]:
+    """Return the interfaces of the best routes to an address, as the main table has them."""
     routes = _routes4(proc) if address.version == 4 else _routes6(proc)
     fitting = [route for route in routes if address in route.network]
     best = min((_rank(route) for route in fitting), default=None)
-    names = {route.interface for route in fitting if _rank(route) == best}
-    return names.pop() if len(names) == 1 else None
+    return frozenset(route.interface for route in fitting if _rank(route) == best)
 
 
 def ways_out(proc: Path = _PROC, table: str = "") -> frozenset[str]:

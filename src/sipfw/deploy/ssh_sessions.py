@@ -1,4 +1,4 @@
-"""Who is logged in by ssh: told by the environment, the processes above and the kernel's tables.
+"""Who is logged in: told by the environment, by who holds a terminal, and by the kernel's tables.
 
 Reads /proc only. What stands there was written by others: what cannot be read is no session.
 """
@@ -6,35 +6,44 @@ Reads /proc only. What stands there was written by others: what cannot be read i
 from __future__ import annotations
 
 import os
-import struct
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sipfw.deploy.proc_net import from_hex, lines_of, way_to
+from sipfw.deploy.host_processes import (
+    Process,
+    Processes,
+    environ_of,
+    network_namespace,
+    parent_of,
+    read_processes,
+)
+from sipfw.deploy.proc_net import way_to
+from sipfw.deploy.proc_sockets import Kind, Socket, Sockets, plain, read_sockets
+from sipfw.walk.packet import IpProto
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
 SSH_PORT = 22
+SSH = "ssh"
 
 # The listener is sshd; since OpenSSH 9.8 a connection belongs to sshd-session.
-_DAEMONS = frozenset({"sshd", "sshd-session", "dropbear"})
+_DAEMONS = frozenset({"sshd", "sshd-session", "dropbear", "tinysshd"})
+# Logins whose terminal is no descendant of what holds the connection; comm has 15 bytes.
+_CONSOLES = frozenset({"cockpit-tls", "cockpit-ws", "etserver", "xrdp"})
 
-# net/tcp_states.h.
-_ESTABLISHED = 1
-_LISTEN = 10
-
+_VARIABLES = ("SSH_CONNECTION", "SSH_CLIENT")
 _ROOT = "0"
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One ssh connection to this host, and what told of it.
+    """One login to this host, and what told of it.
 
     `address` is this host's end, None where nothing tells it. `interface` is where the route to
-    the client leads.
+    the client leads. `service` is `ssh`, or `terminal` for any other way to a shell.
     """
 
     client: IPv4Address | IPv6Address
@@ -43,6 +52,8 @@ class Session:
     port: int
     found: str
     interface: str | None = None
+    protocol: IpProto = IpProto.TCP
+    service: str = SSH
 
     @property
     def order(self) -> tuple[int, int, int, int]:
@@ -50,37 +61,26 @@ class Session:
         return self.client.version, int(self.client), self.port, self.client_port
 
 
-@dataclass(frozen=True, slots=True)
-class _Socket:
-    local: IPv4Address | IPv6Address
-    port: int
-    remote: IPv4Address | IPv6Address
-    remote_port: int
-    state: int
-    uid: str
-    inode: str
-
-
 def ssh_sessions(
     proc: Path = Path("/proc"),
     environment: Mapping[str, str] | None = None,
     fallback_ports: Collection[int] = (SSH_PORT,),
 ) -> tuple[Session, ...]:
-    """Find the ssh sessions of this process, of those that started it, and of everybody else.
+    """Find the logins of this process, of those that started it, and of everybody else.
 
     `fallback_ports` count as sshd's where no listening sshd can be seen, as in a container.
     """
-    sockets = [*_sockets(proc / "net" / "tcp"), *_sockets(proc / "net" / "tcp6")]
-    ports = _ssh_ports(proc, sockets) or set(fallback_ports)
-    live = [
-        Session(item.remote, item.remote_port, item.local, item.port, "connected now")
-        for item in sockets
-        if item.state == _ESTABLISHED and item.port in ports
-    ]
+    sockets, processes = read_sockets(proc), read_processes(proc)
     named = _named_sessions(proc, dict(os.environ) if environment is None else environment)
-    found: dict[tuple[IPv4Address | IPv6Address, int, int], Session] = {}
-    for session in (*named, *live):
-        key = session.client, session.client_port, session.port
+    found: dict[tuple[IPv4Address | IPv6Address, int, int, IpProto], Session] = {}
+    for session in (
+        *named,
+        *_of_daemons(sockets, processes, fallback_ports),
+        *_of_terminals(proc, sockets, processes),
+        *_of_children(proc, sockets, processes),
+        *_of_parents(proc, sockets, processes),
+    ):
+        key = session.client, session.client_port, session.port, session.protocol
         known = found.setdefault(key, session)
         # SSH_CLIENT does not tell this host's address, the table of connections does.
         found[key] = replace(known, address=known.address or session.address)
@@ -88,6 +88,138 @@ def ssh_sessions(
         session if session.interface else replace(session, interface=_interface(proc, session))
         for session in sorted(found.values(), key=lambda item: item.order)
     )
+
+
+def _of_daemons(
+    sockets: Sockets, processes: Processes, fallback_ports: Collection[int]
+) -> Iterator[Session]:
+    """Return who is connected to a port of a daemon that is known by its name."""
+    ssh = _ports(sockets, processes, _DAEMONS) or set(fallback_ports)
+    consoles = _ports(sockets, processes, _CONSOLES) - ssh
+    for item in sockets.all:
+        if item.established and item.port in ssh | consoles:
+            service = SSH if item.port in ssh else "terminal"
+            yield _session(item, "connected now", service)
+
+
+def _of_terminals(proc: Path, sockets: Sockets, processes: Processes) -> Iterator[Session]:
+    """Return whose connection stands behind a terminal, whatever the daemon is called.
+
+    It is held by the nearest ancestor that has one and sits at no terminal itself: somebody may
+    have started a web server at this very terminal.
+    """
+    inbound, datagrams = _by_inode(sockets.inbound()), _by_inode(_reached_by_udp(sockets))
+    for process in processes:
+        if process.terminal is None:
+            continue
+        for holder in processes.above(process):
+            if holder.terminal == process.terminal:
+                continue
+            if connections := _logins(holder, inbound, sockets):
+                service = SSH if holder.name in _DAEMONS else "terminal"
+                yield from (_session(item, holder.name, service) for item in connections)
+                break
+            if held := [datagrams[item] for item in holder.sockets & datagrams.keys()]:
+                yield from _over_udp(proc, holder, held)
+                break
+
+
+def _logins(holder: Process, inbound: Mapping[str, Socket], sockets: Sockets) -> list[Socket]:
+    """Return the connections that it holds.
+
+    What a session of sshd listens on itself is what its user has it forward (ssh -R, X11).
+    """
+    forwarded = {
+        item.port
+        for item in sockets.all
+        if item.listens and item.inode in holder.sockets and holder.name in _DAEMONS
+    }
+    held = [inbound[inode] for inode in holder.sockets & inbound.keys()]
+    return [item for item in held if item.port not in forwarded]
+
+
+def _over_udp(proc: Path, holder: Process, held: Iterable[Socket]) -> Iterator[Session]:
+    """Return the clients of mosh and the like: by its own socket, else by the ssh that began it."""
+    environment = environ_of(proc / holder.pid)
+    began = [
+        session
+        for name in _VARIABLES
+        if (session := _from_variable(name, environment.get(name, "").split())) is not None
+    ]
+    for item in held:
+        if item.remote_port:
+            clients = [(item.remote, item.remote_port)]
+        else:
+            clients = [(session.client, 0) for session in began[:1]]
+        for client, port in clients:
+            own = item.local if item.local.version == client.version else None
+            address = None if own is None or own.is_unspecified else own
+            yield Session(
+                client, port, address, item.port, holder.name, None, IpProto.UDP,
+                "terminal",
+            )  # fmt: skip
+
+
+def _of_children(proc: Path, sockets: Sockets, processes: Processes) -> Iterator[Session]:
+    """Return the logins without a terminal: scripts that an ssh daemon of any name has started.
+
+    Anybody may set these variables, so the connection must be open, and held above the process.
+    """
+    inbound = sockets.inbound()
+    for process in processes:
+        environment = environ_of(proc / process.pid)
+        for name in _VARIABLES:
+            session = _from_variable(name, environment.get(name, "").split())
+            if session is None:
+                continue
+            end = session.client, session.client_port, session.port
+            above = {inode for item in processes.above(process) for inode in item.sockets}
+            for item in inbound:
+                if (item.remote, item.remote_port, item.port) == end and item.inode in above:
+                    yield _session(item, "connected now", SSH)
+
+
+def _of_parents(proc: Path, sockets: Sockets, processes: Processes) -> Iterator[Session]:
+    """Return who has started this process over the network, with neither terminal nor variables.
+
+    Where the daemon serves several clients, nobody can tell which of them it was.
+    """
+    try:
+        own = processes.get(str((proc / "self").readlink()))
+    except OSError:
+        return
+    inbound = _by_inode(sockets.inbound())
+    for holder in (own, *processes.above(own)) if own else ():
+        if connections := _logins(holder, inbound, sockets):
+            if len({item.remote for item in connections}) == 1:
+                service = SSH if holder.name in _DAEMONS else "terminal"
+                yield _session(connections[0], holder.name, service)
+            return
+
+
+def _session(item: Socket, found: str, service: str) -> Session:
+    return Session(item.remote, item.remote_port, item.local, item.port, found, service=service)
+
+
+def _reached_by_udp(sockets: Sockets) -> list[Socket]:
+    """Return what others may open: a connected socket shares its port with one that is not."""
+    udp = [item for item in sockets.all if item.kind is Kind.UDP and item.outside]
+    waiting = {item.port for item in udp if not item.remote_port}
+    return [item for item in udp if item.port in waiting]
+
+
+def _by_inode(sockets: Iterable[Socket]) -> dict[str, Socket]:
+    return {item.inode: item for item in sockets}
+
+
+def _ports(sockets: Sockets, processes: Processes, daemons: Collection[str]) -> set[int]:
+    """Return the listening ports of daemons, also where systemd listens for them.
+
+    Anybody may call a program sshd, and a user's sshd listens for `ssh -R`: only root's count.
+    """
+    own = {inode for item in processes if item.name in daemons for inode in item.sockets}
+    listening = {item.port for item in sockets.all if item.listens and item.uid == _ROOT}
+    return {item.port for item in sockets.all if item.inode in own and item.port in listening}
 
 
 def _named_sessions(proc: Path, environment: Mapping[str, str]) -> Iterator[Session]:
@@ -98,10 +230,10 @@ def _named_sessions(proc: Path, environment: Mapping[str, str]) -> Iterator[Sess
     """
     outermost: dict[tuple[str, str], str | None] = {}
     for process, variables in _ancestry(proc, environment):
-        for name in ("SSH_CONNECTION", "SSH_CLIENT"):
+        for name in _VARIABLES:
             if variables.get(name):
-                outermost[name, variables[name]] = _network_namespace(process)
-    own = _network_namespace(proc / "self")
+                outermost[name, variables[name]] = network_namespace(process)
+    own = network_namespace(proc / "self")
     for (name, value), namespace in outermost.items():
         session = _from_variable(name, value.split())
         if session is not None and (None in (own, namespace) or own == namespace):
@@ -112,32 +244,11 @@ def _ancestry(
     proc: Path, environment: Mapping[str, str]
 ) -> Iterator[tuple[Path, Mapping[str, str]]]:
     yield proc / "self", environment
-    parent, seen = _parent(proc / "self"), {"0"}
+    parent, seen = parent_of(proc / "self"), {"0"}
     while parent is not None and parent not in seen:
         seen.add(parent)
-        yield proc / parent, _environ(proc / parent)
-        parent = _parent(proc / parent)
-
-
-def _parent(process: Path) -> str | None:
-    words = [line.split() for line in lines_of(process / "status") if line.startswith("PPid:")]
-    return words[0][1] if words and len(words[0]) == 2 and words[0][1].isdecimal() else None
-
-
-def _environ(process: Path) -> dict[str, str]:
-    try:
-        text = (process / "environ").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    pairs = (item.partition("=") for item in text.split("\0"))
-    return {name: value for name, _, value in pairs}
-
-
-def _network_namespace(process: Path) -> str | None:
-    try:
-        return str((process / "ns" / "net").readlink())
-    except OSError:
-        return None
+        yield proc / parent, environ_of(proc / parent)
+        parent = parent_of(proc / parent)
 
 
 def _from_variable(name: str, words: list[str]) -> Session | None:
@@ -164,58 +275,7 @@ def _port(text: str) -> int:
 
 def _scoped(text: str) -> tuple[IPv4Address | IPv6Address, str]:
     address, _, scope = text.partition("%")
-    return _plain(ip_address(address)), scope
-
-
-def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the IPv4 address that a v6 socket shows as ::ffff:a.b.c.d."""
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
-
-
-def _ssh_ports(proc: Path, sockets: Iterable[_Socket]) -> set[int]:
-    """Return the listening ports of sshd, also where systemd listens for it.
-
-    Anybody may call a program sshd, and a user's sshd listens for `ssh -R`: only root's count.
-    """
-    links = [
-        link
-        for comm in proc.glob("[0-9]*/comm")
-        # Read once: the process may end in between.
-        if set(lines_of(comm)[:1]) & set(_DAEMONS)
-        for link in _links(comm.parent / "fd")
-    ]
-    own = {link[8:-1] for link in links if link.startswith("socket:[")}
-    listening = {item.port for item in sockets if item.state == _LISTEN and item.uid == _ROOT}
-    return {item.port for item in sockets if item.inode in own and item.port in listening}
-
-
-def _links(folder: Path) -> Iterator[str]:
-    try:
-        entries = list(folder.iterdir())
-    except OSError:
-        return
-    for entry in entries:
-        try:
-            yield str(entry.readlink())
-        except OSError:
-            continue
-
-
-def _sockets(path: Path) -> Iterator[_Socket]:
-    """Read a table of proc_pid_net(5): `sl local remote st queues timer retrnsmt uid to inode`."""
-    for line in lines_of(path)[1:]:
-        words = line.split()
-        try:
-            (local, port), (remote, remote_port) = _end(words[1]), _end(words[2])
-            state, uid, inode = int(words[3], 16), words[7], words[9]
-            yield _Socket(local, port, remote, remote_port, state, uid, inode)
-        except (IndexError, ValueError, struct.error):
-            continue
-
-
-def _end(text: str) -> tuple[IPv4Address | IPv6Address, int]:
-    address, _, port = text.partition(":")
-    return _plain(from_hex(address)), int(port, 16)
+    return plain(ip_address(address)), scope
 
 
 def _interface(proc: Path, session: Session) -> str | None:

@@ -13,11 +13,12 @@ IpAddress = IPv4Address | IPv6Address
 
 
 class IpProto(StrEnum):
-    """What the packet carries; ICMP stands for ICMPv6 in family ip6."""
+    """What the packet carries; ICMP stands for ICMPv6 in family ip6, OTHER has no ports."""
 
     UDP = "udp"
     TCP = "tcp"
     ICMP = "icmp"
+    OTHER = "another protocol"
 
 
 class TcpFlag(StrEnum):
