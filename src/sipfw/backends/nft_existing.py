@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sipfw.backends.carried_counters import Counters, carried
@@ -12,7 +13,7 @@ from sipfw.backends.nft_tool import live_from_json
 from sipfw.render.nft import Existing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from sipfw.backends.interface import LiveRule
     from sipfw.backends.nft_tool import NftListing, NftObject
@@ -26,16 +27,22 @@ def existing(
     objects: Sequence[NftObject],
     text: str,
     elements: Callable[[str], list[NftObject]],
+    leave: Collection[str] = (),
 ) -> Existing:
     """Compare the plan with nft's listings of the table, as JSON and as text, without elements.
 
-    `elements` lists those of one set, for sets that have to be made anew.
+    `elements` lists those of one set, for sets that have to be made anew. Chains and sets in
+    `leave` are somebody else's, and no part of what there is.
     """
-    live = live_from_json(objects)
+    live = without(live_from_json(objects), leave)
     texts = {chain.name for chain in plan.texts}
     bases = {chain.name: chain.base for chain in plan.chains} | dict.fromkeys(texts)
     sets = {item.name: item for item in plan.sets}
-    found = {item["set"]["name"]: item["set"] for item in objects if "set" in item}
+    found = {
+        item["set"]["name"]: item["set"]
+        for item in objects
+        if "set" in item and item["set"]["name"] in live.sets
+    }
     flags = _flags(text)
     kept = {
         name
@@ -59,6 +66,15 @@ def existing(
             if name in sets and name not in kept and _may_keep_elements(sets[name])
         },
         counters=_counters(plan, live),
+    )
+
+
+def without(listing: NftListing, names: Collection[str]) -> NftListing:
+    """Return a listing as if it did not hold the chains and sets of these names."""
+    return replace(
+        listing,
+        chains={name: item for name, item in listing.chains.items() if name not in names},
+        sets={name: item for name, item in listing.sets.items() if name not in names},
     )
 
 

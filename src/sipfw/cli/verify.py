@@ -81,8 +81,8 @@ def command(
 
     Exit code 0: healthy. 1: drift, a rule, chain, set or jump is missing, extra, moved or changed.
     2: degraded, with drift or without: connection tracking or a set is more than 80 % full, a
-    kernel setting is not what the policy says, or rules are split over two packet filters. 4: it
-    could not look, or --since found no earlier reading.
+    kernel setting is not what the policy says, rules are split over two packet filters, or one of
+    them leads another port to SIP. 4: it could not look, or --since found no earlier reading.
     """
     from sipfw.deploy.files import Layout
     from sipfw.verify.selection import Selection

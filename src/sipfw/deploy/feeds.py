@@ -16,6 +16,7 @@ from sipfw.deploy.feed_files import Known, forget_others, read_known, write_copy
 from sipfw.deploy.names import age_text
 from sipfw.deploy.spared import Spared, spare, spared_by_host, spared_by_policy
 from sipfw.diagnostics import Diagnostic, Severity
+from sipfw.feeds.coverage import require_coverage
 from sipfw.feeds.errors import FeedError
 from sipfw.feeds.fetch import DEADLINE, NOTHING_SEEN, Answer, fetch, read_file
 from sipfw.feeds.parse import parse
@@ -136,19 +137,30 @@ def lists_of(
     for feed in policy.feeds:
         found = known.get(feed.name, Known())
         met: list[Spared] = []
+        much = _too_much(feed, found)
         if found.copy is not None:
-            expired = is_expired(feed, found, moment)
-            kept = () if expired else found.copy.networks
+            usable = not is_expired(feed, found, moment) and much is None
+            kept = found.copy.networks if usable else ()
             networks[feed.name], met = spare(kept, friends)
-        if not networks.get(feed.name) and not _is_meant_empty(feed, found, moment):
+        meant = much is None and _is_meant_empty(feed, found, moment)
+        if not networks.get(feed.name) and not meant:
             missing.append(feed.name)
-        remarks += _remarks(feed, found, met, moment)
+        remarks += _remarks(feed, found, met, moment, much)
     return Lists(networks, tuple(remarks), tuple(missing))
 
 
 def is_expired(feed: Feed, known: Known, now: float) -> bool:
     """Tell whether the source has not stood by the copy for too long."""
     return feed.expiry is not None and known.good is not None and now - known.good > feed.expiry
+
+
+def _too_much(feed: Feed, known: Known) -> str | None:
+    """Say what of a copy is too much: the policy may have become stricter since."""
+    try:
+        require_coverage(() if known.copy is None else known.copy.networks, feed)
+    except FeedError as error:
+        return f"the last good one {error}"
+    return None
 
 
 def _is_meant_empty(feed: Feed, known: Known, now: float) -> bool:
@@ -205,16 +217,21 @@ def _require_enough(count: int, known: Known, feed: Feed, now: float) -> None:
         )
 
 
-def _remarks(feed: Feed, known: Known, met: list[Spared], now: float) -> list[Diagnostic]:
-    """Say what stands in for a source that failed, and who was left out."""
+def _remarks(
+    feed: Feed, known: Known, met: list[Spared], now: float, much: str | None
+) -> list[Diagnostic]:
+    """Say what stands in for a source that failed, and who was left out.
+
+    `much` says that the copy covers too much.
+    """
     field = f"feeds.{feed.name}"
     found = []
     error = None if known.tries is None else known.tries.error
-    state = _in_force(feed, known, now)
+    state = _in_force(feed, known, now) if much is None else f"{much}; nothing is dropped by it"
     if error is not None:
         message = f"the last try failed: {error}; {state}"
         found.append(Diagnostic(message, field, severity=Severity.WARNING))
-    elif known.copy is None or is_expired(feed, known, now):
+    elif known.copy is None or is_expired(feed, known, now) or much is not None:
         found.append(Diagnostic(state, field, severity=Severity.WARNING))
     if met:
         more = len(met) - _MOST_NAMED

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sipfw.backends.strangers import Strangers
 from sipfw.deploy.feed_sets import has_lists
 from sipfw.deploy.files import cannot_write, sync_folder
 from sipfw.deploy.generations import Damaged, Generation, list_generations, read_generation
@@ -16,6 +17,7 @@ from sipfw.deploy.generations import read_ruleset as read_stored_ruleset
 from sipfw.deploy.manual_file import forget_by_hand
 from sipfw.deploy.manual_kernel import put_back
 from sipfw.deploy.state import Applied, read_applied, write_applied
+from sipfw.deploy.strangers import leaving, notes_on, strangers_in
 from sipfw.deploy.sysctls import apply_sysctls, remove_sysctls
 from sipfw.deploy.targets import Options, target
 from sipfw.diagnostics import Diagnostic, Severity
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from sipfw.backends.interface import Live
     from sipfw.deploy.files import Layout
+    from sipfw.deploy.targets import Target
     from sipfw.ruleset.model import Ruleset
 
 NOTHING = Expectation((), (), (), ())
@@ -74,17 +77,27 @@ def current(layout: Layout) -> Current:
 
 
 def make_live(
-    firewall: Firewall | None, backends: Iterable[str], layout: Layout, options: Options
+    firewall: Firewall | None,
+    backends: Iterable[str],
+    layout: Layout,
+    options: Options,
+    *,
+    made: Expectation = NOTHING,
 ) -> Result:
-    """Make it live and take what else is ours out of `backends`. Raises BackendError."""
+    """Make it live and take what else is ours out of `backends`. Raises BackendError.
+
+    What is not ours is left alone. Sets are ours that the record or `made` accounts for.
+    """
+    ours = (current(layout).expectation, made)
     if firewall is None:
-        return _make_nothing_live(backends, layout, options)
+        return _make_nothing_live(backends, layout, options, ours)
     chosen = target(firewall.backend, ipset=firewall.ipset)
-    change = chosen.apply(firewall.ruleset, options)
-    notes = list(change.notes)
+    strangers = strangers_in(chosen, *ours)
+    change = chosen.apply(firewall.ruleset, leaving(options, strangers))
+    notes = [*change.notes, *_on_strangers(chosen, strangers, options, ours)]
     for name in backends:
         if name != chosen.name:
-            notes += target(name).remove(options)
+            notes += _removed(name, options, ours)
     warnings = (*change.warnings, *_settings(firewall.ruleset, layout))
     _record(
         layout,
@@ -94,8 +107,26 @@ def make_live(
     return Result(change.expectation, tuple(notes), warnings)
 
 
-def _make_nothing_live(backends: Iterable[str], layout: Layout, options: Options) -> Result:
-    notes = tuple(note for name in backends for note in target(name).remove(options))
+def _removed(name: str, options: Options, ours: tuple[Expectation, ...]) -> list[str]:
+    """Take what is ours out of one backend; return notes."""
+    chosen = target(name)
+    strangers = strangers_in(chosen, *ours)
+    notes = chosen.remove(leaving(options, strangers))
+    return [*notes, *_on_strangers(chosen, strangers, options, ours)]
+
+
+def _on_strangers(
+    chosen: Target, before: Strangers, options: Options, ours: tuple[Expectation, ...]
+) -> list[str]:
+    if before == Strangers():
+        return []
+    return notes_on(before, strangers_in(chosen, *ours), options)
+
+
+def _make_nothing_live(
+    backends: Iterable[str], layout: Layout, options: Options, ours: tuple[Expectation, ...]
+) -> Result:
+    notes = tuple(note for name in backends for note in _removed(name, options, ours))
     warnings = tuple(remove_sysctls(layout))
     try:
         layout.applied.unlink(missing_ok=True)

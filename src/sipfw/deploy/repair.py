@@ -9,16 +9,16 @@ from sipfw.deploy import journal as journals
 from sipfw.deploy.arming import arm
 from sipfw.deploy.generations import mark_undone
 from sipfw.deploy.journal import Journal
-from sipfw.deploy.live import current, make_live, standing, way_back
+from sipfw.deploy.live import NOTHING, Firewall, current, make_live, standing, stored, way_back
 from sipfw.deploy.lock import guardian_is_alive
 from sipfw.deploy.orphans import wait_for_orphans
-from sipfw.deploy.targets import Options, installed_backends
+from sipfw.deploy.targets import Options, installed_backends, target
 from sipfw.errors import BackendError
 from sipfw.words import span_text
 
 if TYPE_CHECKING:
     from sipfw.deploy.files import Layout
-    from sipfw.deploy.live import Firewall
+    from sipfw.verify.expectation import Expectation
 
 NOT_CONFIRMED = "not confirmed in time"
 
@@ -76,11 +76,20 @@ def undo(layout: Layout, journal: Journal, options: Options, reason: str) -> Und
     journals.turn_back(layout)
     wait_for_orphans(journal)
     firewall, notes = way_back(layout, journal.before)
-    result = make_live(firewall, journal.backends, layout, options)
+    made = _made_by(layout, journal)
+    result = make_live(firewall, journal.backends, layout, options, made=made)
     if journal.operation == "apply" and journal.coming is not None:
         mark_undone(layout, journal.coming, reason)
     journals.drop(layout)
     return Undone(firewall, (*notes, *result.notes, *map(str, result.warnings)))
+
+
+def _made_by(layout: Layout, journal: Journal) -> Expectation:
+    """Return what a change that is taken back may have put into the kernel already."""
+    found = None if journal.coming is None else stored(layout, journal.coming, lists=False)
+    if not isinstance(found, Firewall):
+        return NOTHING
+    return target(found.backend, ipset=found.ipset).expectation(found.ruleset)
 
 
 def settle(layout: Layout, options: Options) -> tuple[str, ...]:

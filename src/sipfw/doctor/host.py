@@ -44,6 +44,7 @@ _RECORD = 1 << 28
 _ENTRIES = 1000
 _BACKENDS = frozenset({"iptables", "iptables-nft", "nftables"})
 _NAMES = {Family.IP: "ip_tables_names", Family.IP6: "ip6_tables_names"}
+_MEMBERS = re.compile(r"\belements = \{([^}]*)\}")
 _DEPENDENCY = re.compile(r"^[^:\n]*/([\w-]+)\.ko", re.MULTILINE)
 
 
@@ -163,6 +164,18 @@ class Host:
         """All rules of this network namespace. Needs root."""
         self.require_root()
         return _known(self._rules)
+
+    def members_of(self, family: str, table: str, name: str) -> str | None:
+        """Return the members of a named set or map as nft lists them; None where it cannot."""
+        for kind in ("set", "map"):
+            try:
+                done = self.runner.run(["nft", "list", kind, family, table, name])
+            except BackendError:
+                return None
+            if done.returncode == 0:
+                found = _MEMBERS.search(done.stdout)
+                return "" if found is None else found[1]
+        return None
 
     @property
     def packet_filter(self) -> PacketFilter:

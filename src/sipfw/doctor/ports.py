@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from sipfw.ruleset.match import L4Proto
+from sipfw.ruleset.source import Door
+
 # What the shipped switches listen on for signalling, TLS included.
 _SIP = frozenset({5060, 5061, 5080, 5081, 5160, 5161})
 _NAMES = {"sip": 5060, "sips": 5061, "sip-tls": 5061}
@@ -20,6 +23,11 @@ def sip_ports(text: str) -> set[int]:
             first, last = int(match[1]), int(match[2] or match[1])
             found |= {port for port in _SIP if first <= port <= last}
     return found
+
+
+def shipped_doors() -> tuple[Door, ...]:
+    """Return what is SIP's where no apply says it."""
+    return tuple(Door(proto, port) for proto in L4Proto for port in sorted(_SIP))
 
 
 def listed(ports: set[int]) -> str:

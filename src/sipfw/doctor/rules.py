@@ -128,10 +128,14 @@ def parse_nft(text: str) -> Iterator[NftBlock]:
 
 
 def _block(table: tuple[str, str], head: re.Match[str], lines: list[str]) -> NftBlock:
-    hook, drops, rules = None, False, []
+    hook, drops = None, False
+    rules: list[str] = []
     for line in lines:
         if head[1] == "chain" and (found := _HOOK.match(line)):
             hook, drops = found[1], "policy drop;" in line
+        elif line.startswith("\t\t\t") and rules:
+            # The elements of an unnamed set may go on in lines of their own.
+            rules[-1] += f" {line.strip()}"
         else:
             rules.append(line.strip())
     return NftBlock(head[1], *table, head[2], hook, drops, tuple(rules))

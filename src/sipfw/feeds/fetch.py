@@ -1,8 +1,9 @@
 """Gets a block list by HTTP or from a file, from somebody who may mean harm.
 
 One deadline over everything, one cap on the bytes, before and after unpacking. Three redirects,
-to http and https only and never from https to http. No proxy, no cookies, no password: nothing of
-the environment has a say but the certificates that the host trusts.
+to http and https only, never from https to http, and never inwards (`places`). No proxy, no
+cookies, no password: nothing of the environment has a say but the certificates that the host
+trusts.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import ssl
 import stat
 import time
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from sipfw import __version__
 from sipfw.feeds.errors import FeedError
+from sipfw.feeds.places import Place, connect
+from sipfw.policy.file_safety import why_unsafe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,12 +69,14 @@ def fetch(
     A source that never ends a line of its head is the caller's to abandon.
     """
     end = time.monotonic() + deadline
+    home = None
     try:
         for _ in range(_MOST_REDIRECTS + 1):
-            answer = _ask(url, seen, end, largest, tls or ssl.create_default_context())
+            with _connected(urlsplit(url), end, home, tls) as (connection, place):
+                answer = _ask(connection, url, seen, end, largest)
             if isinstance(answer, Answer):
                 return answer
-            url = _next(url, answer)
+            url, home = _next(url, answer), home or place
     except TimeoutError as error:
         raise FeedError(f"no answer within {deadline:g} s") from error
     except ssl.SSLCertVerificationError as error:
@@ -82,13 +89,19 @@ def fetch(
 
 
 def read_file(path: str, largest: int = LARGEST) -> bytes:
-    """Return a file of this host. Raises FeedError."""
+    """Return a file of this host. Raises FeedError, also where everybody may write it.
+
+    It may belong to the user of a program that keeps it: a list can only block.
+    """
     try:
         # A pipe in its place must not hang.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise FeedError(f"{path} is no file")
+            unsafe = why_unsafe(Path(path), handle, writers=stat.S_IWOTH)
+            if unsafe is not None:
+                raise FeedError(f"{path} {unsafe}")
             data = file.read(largest + 1)
     except OSError as error:
         raise FeedError(f"{path}: {(error.strerror or str(error)).lower()}") from error
@@ -113,18 +126,16 @@ def _next(url: str, location: str) -> str:
     return target
 
 
-def _ask(url: str, seen: Seen, end: float, largest: int, tls: ssl.SSLContext) -> Answer | str:
+def _ask(
+    connection: HTTPConnection, url: str, seen: Seen, end: float, largest: int
+) -> Answer | str:
     """Return the answer of one request, or where it redirects to."""
     parts = urlsplit(url)
-    connection = _connection(parts, end, tls)
-    try:
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("GET", path, headers=_headers(seen))
-        # The answer owns the socket when the connection is to be closed after it.
-        with connection.getresponse() as response:
-            return _read_answer(response, seen, end, largest)
-    finally:
-        connection.close()
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    connection.request("GET", path, headers=_headers(seen))
+    # The answer owns the socket when the connection is to be closed after it.
+    with connection.getresponse() as response:
+        return _read_answer(response, seen, end, largest)
 
 
 def _read_answer(response: HTTPResponse, seen: Seen, end: float, largest: int) -> Answer | str:
@@ -141,12 +152,23 @@ def _read_answer(response: HTTPResponse, seen: Seen, end: float, largest: int) -
     return Answer(_body(response, end, largest), kept)
 
 
-def _connection(parts: SplitResult, end: float, tls: ssl.SSLContext) -> HTTPConnection:
-    left = max(end - time.monotonic(), 0.001)
-    host = parts.hostname or ""
-    if parts.scheme == "https":
-        return HTTPSConnection(host, parts.port or 443, timeout=left, context=tls)
-    return HTTPConnection(host, parts.port or 80, timeout=left)
+@contextmanager
+def _connected(
+    parts: SplitResult, end: float, home: Place | None, tls: ssl.SSLContext | None
+) -> Iterator[tuple[HTTPConnection, Place]]:
+    """Connect to an address that was judged before; http.client asks the resolver no more."""
+    host, secure = parts.hostname or "", parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    opened, place = connect(host, port, end, home)
+    try:
+        if secure:
+            context = tls or ssl.create_default_context()
+            opened = context.wrap_socket(opened, server_hostname=host)
+        connection = (HTTPSConnection if secure else HTTPConnection)(host, port)
+        connection.sock = opened
+        yield connection, place
+    finally:
+        opened.close()
 
 
 def _headers(seen: Seen) -> dict[str, str]:

@@ -12,9 +12,9 @@ import io
 import re
 import socket
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
+from sipfw.feeds.coverage import SPECIAL_NETWORKS, require_coverage
 from sipfw.feeds.errors import FeedError
 from sipfw.feeds.ranges import BITS, Span, distinct, networks_of, span_of, without
 from sipfw.policy.feed import FeedFormat
@@ -37,24 +37,8 @@ _JSON_TEXT = re.compile(rb'\s*"([^"\\\x00-\x1f]*)"\s*([,\]])')
 _JSON_EMPTY = re.compile(rb"\s*\[\s*\]\s*")
 _BOM = b"\xef\xbb\xbf"
 
-# RFC 6890 and its registry, without the documentation networks.
-_SPECIAL = tuple(
-    IPv4Network(text)
-    for text in (
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-        "172.16.0.0/12",
-        "192.0.0.0/24",
-        "192.168.0.0/16",
-        "198.18.0.0/15",
-        "224.0.0.0/3",
-    )
-)
 _SPECIAL_SPANS = {
-    4: distinct(span_of(network) for network in _SPECIAL),
+    4: distinct(span_of(network) for network in SPECIAL_NETWORKS),
     # All but 2000::/3, from which every global address is given (RFC 4291, 2.4).
     6: [(0, (1 << 125) - 1), (2 << 125, (1 << 128) - 1)],
 }
@@ -106,7 +90,10 @@ class _Tally:
 
 
 def parse(data: bytes, feed: Feed) -> Parsed:
-    """Read a list as the policy describes it. Raises FeedError for what is no list, or too long."""
+    """Read a list as the policy describes it.
+
+    Raises FeedError for what is no list, too long, or covers too much of the Internet.
+    """
     tally = _Tally()
     four, six = tally.entries[4], tally.entries[6]
     for number, text in _TEXTS[feed.format](data.removeprefix(_BOM), feed.column):
@@ -126,6 +113,7 @@ def parse(data: bytes, feed: Feed) -> Parsed:
     for version, spans in tally.entries.items():
         left = without(distinct(spans), _SPECIAL_SPANS[version])
         networks += networks_of(left, version)
+    require_coverage(networks, feed)
     left_out = tuple(LeftOut(why, *seen) for why, seen in tally.left_out.items())
     return Parsed(tuple(networks), left_out)
 

@@ -11,6 +11,7 @@ from sipfw.backends.detect import look
 from sipfw.deploy.choose import split_of
 from sipfw.deploy.state import read_applied
 from sipfw.deploy.targets import target
+from sipfw.doctor.ways_past import problems
 from sipfw.errors import BackendError
 from sipfw.look import readings
 from sipfw.look.inspect import inspect
@@ -72,7 +73,7 @@ def observe(subject: Subject, earlier: Reading | None, more: tuple[Drift, ...] =
     return Observation(
         subject,
         report,
-        judge(report, _split()),
+        judge(report, _split(), problems(subject.expectation.doors)),
         reading,
         summarise(report.rules, grown),
         earlier,

@@ -18,7 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from sipfw.policy.types import Duration, parse_count, parse_duration, parse_identifier, shown
+from sipfw.policy.quantities import parse_count, parse_duration, shown
+from sipfw.policy.types import Duration, parse_identifier
 
 MOST_FEEDS = 16
 MOST_ENTRIES = 1_000_000
@@ -37,6 +38,8 @@ _URL = re.compile(
     r"(?::[0-9]{1,5})?(?:[/?][A-Za-z0-9._~:/?@!$&'()*+,;=%-]{0,1000})?"
 )
 _NEVER = "never"
+_COVERAGE = re.compile(r"1/([0-9]{1,7})")
+_SMALLEST_PART = 1_000_000
 
 
 class FeedFormat(StrEnum):
@@ -96,6 +99,21 @@ def parse_entries(value: object) -> int:
     return parse_count(value)
 
 
+def parse_coverage(value: object) -> int:
+    """Accept a part of the address space such as `1/64`; gives the number below the line."""
+    found = _COVERAGE.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not 1 <= int(found[1]) <= _SMALLEST_PART:
+        raise ValueError(
+            f"{shown(value)} is no part of the Internet; write it like 1/64, from 1/1 to "
+            f"1/{_SMALLEST_PART}"
+        )
+    return int(found[1])
+
+
+def _coverage_text(value: int) -> Any:
+    return f"1/{value}"
+
+
 def _text_schema(description: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "description": description})
 
@@ -111,6 +129,12 @@ Entries = Annotated[
     int,
     BeforeValidator(parse_entries),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST_ENTRIES}),
+]
+Coverage = Annotated[
+    int,
+    BeforeValidator(parse_coverage),
+    PlainSerializer(_coverage_text),
+    WithJsonSchema({"type": "string", "pattern": "^1/[0-9]{1,7}$", "examples": ["1/64"]}),
 ]
 Expiry = Annotated[
     int | None,
@@ -155,6 +179,11 @@ class Feed(_Part):
         description="Without a good answer for so long nothing is dropped by it any more; `never`.",
     )
     max_entries: Entries = Field(65_536, description="A list with more is refused as a whole.")
+    max_coverage: Coverage = Field(
+        64,
+        description="A list that covers a larger part of all addresses in use, of IPv4 or IPv6, is "
+        "refused as a whole.",
+    )
     min_prefix: MinPrefix = MinPrefix()
 
     @model_validator(mode="after")

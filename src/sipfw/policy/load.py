@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from sipfw.diagnostics import Diagnostic, Location, Severity
 from sipfw.errors import PolicyError
 from sipfw.policy import messages
+from sipfw.policy.file_safety import why_unsafe
 from sipfw.policy.merge import BUILT_IN, Layer, Origins, merge
 from sipfw.policy.model import Policy
+from sipfw.policy.quantities import shown
 from sipfw.policy.rules import Finding, apply_blockers, findings, setless_blockers
 from sipfw.policy.salvage import salvage
-from sipfw.policy.types import shown
 from sipfw.policy.yaml_tree import MAX_BYTES, Path, Tree, read_tree
 from sipfw.resources import shipped_folder
 
@@ -43,13 +44,15 @@ class Request:
 class LoadedPolicy:
     """A valid policy, where its values came from, and what is worth saying about it.
 
-    `sources` names the layers that were merged, lowest first.
+    `sources` names the layers that were merged, lowest first. `doubts` say who else than root may
+    change the file.
     """
 
     policy: Policy
     origins: Origins
     remarks: tuple[Diagnostic, ...]
     sources: tuple[str, ...]
+    doubts: tuple[Diagnostic, ...] = ()
 
     def locate(self, finding: Finding) -> Diagnostic:
         """Give a finding its field name and line."""
@@ -68,7 +71,7 @@ class LoadedPolicy:
 
 def load(request: Request) -> LoadedPolicy:
     """Read, merge and check. Raises PolicyError with all faults found."""
-    layers, faults = _layers(request)
+    layers, faults, doubts = _layers(request)
     data, origins = merge(layers)
     try:
         policy = Policy.model_validate(data)
@@ -80,7 +83,8 @@ def load(request: Request) -> LoadedPolicy:
     found = [_located(item, data, origins) for item in findings(policy)]
     if errors := faults + [item for item in found if item.severity is Severity.ERROR]:
         raise PolicyError(sorted(errors, key=_place))
-    return LoadedPolicy(policy, origins, tuple(found), tuple(layer.name for layer in layers))
+    names = tuple(layer.name for layer in layers)
+    return LoadedPolicy(policy, origins, tuple(found), names, doubts)
 
 
 def _all_faults(error: ValidationError, data: dict[str, Any], origins: Origins) -> list[Diagnostic]:
@@ -128,16 +132,20 @@ def headline(name: str) -> str:
     return " ".join(lines).partition(": ")[2].partition(". ")[0].rstrip(".")
 
 
-def _layers(request: Request) -> tuple[list[Layer], list[Diagnostic]]:
-    """Return the layers, lowest first, and faults that do not keep the rest from being checked."""
+def _layers(request: Request) -> tuple[list[Layer], list[Diagnostic], tuple[Diagnostic, ...]]:
+    """Return the layers, lowest first; faults that do not keep the rest from being checked; doubts.
+
+    Each file is read once, so that what is judged is what is obeyed.
+    """
     options = _option_layer(request)
-    top = [] if request.file is None else [_file_layer(request.file)]
+    file, doubts = (None, ()) if request.file is None else _file_layer(request.file)
+    top = [] if file is None else [file]
     top += [] if options is None else [options]
     faults = [fault for layer in top for fault in layer.tree.faults]
     profile = _chosen_layer("profile", top, "default", faults)
     below = [] if profile is None else [profile]
     switch = _chosen_layer("switch", [*below, *top], None, faults)
-    return [*([] if switch is None else [switch]), *below, *top], faults
+    return [*([] if switch is None else [switch]), *below, *top], faults, doubts
 
 
 def _chosen_layer(
@@ -183,15 +191,18 @@ def _shipped(kind: str, name: str, asked_at: Location) -> FilePath:
     )
 
 
-def _file_layer(path: FilePath) -> Layer:
+def _file_layer(path: FilePath) -> tuple[Layer, tuple[Diagnostic, ...]]:
     try:
         with path.open("rb") as file:
+            doubt = why_unsafe(path, file.fileno())
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         message = f"cannot be read: {reason}"
         raise PolicyError([Diagnostic(message, location=Location(str(path)))]) from error
-    return Layer(str(path), read_tree(raw, str(path)))
+    place = Location(str(path))
+    found = () if doubt is None else (Diagnostic(doubt, "", place, Severity.WARNING),)
+    return Layer(str(path), read_tree(raw, str(path))), found
 
 
 def _option_layer(request: Request) -> Layer | None:

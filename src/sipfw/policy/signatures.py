@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sipfw.diagnostics import Severity
+from sipfw.policy.common_texts import why_common
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -327,12 +328,14 @@ def _resolve_addition(
 
 
 def _dangers(request: _Request, shipped: Sequence[Signature]) -> Iterable[SelectionNote]:
+    if (common := why_common(request.text)) is not None:
+        yield request.note(f"{common}; write more of what only the tool sends", Severity.ERROR)
+        return
     # The text is searched anywhere, so it hits a legitimate name as soon as that name contains it.
     for signature in shipped:
         if signature.tier is Tier.NEVER and request.text.casefold() in signature.text.casefold():
-            yield request.note(
-                f"will block legitimate traffic, it hits '{signature.text}': {signature.note}"
-            )
+            message = f"would block legitimate traffic, it hits '{signature.text}'"
+            yield request.note(f"{message}: {signature.note}", Severity.ERROR)
             return
     if len(request.text) < _SHORTEST_SAFE_TEXT:
         yield request.note(

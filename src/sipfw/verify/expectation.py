@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, assert_never
 from sipfw.lower.ipset import windows
 from sipfw.lower.naming import base_id, set_name, split_comment
 from sipfw.lower.xtables import Family, XPlan, XRule
+from sipfw.ruleset.doors import doors_of
+from sipfw.ruleset.match import L4Proto
 from sipfw.ruleset.rule import (
     Accept,
     AddOnce,
@@ -23,6 +25,7 @@ from sipfw.ruleset.rule import (
     Return,
     UpdateSet,
 )
+from sipfw.ruleset.source import Door
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,13 +111,17 @@ class ExpectedPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """A whole applied firewall, as `verify` compares it."""
+    """A whole applied firewall, as `verify` compares it.
+
+    `doors` are the ports that it judges; an older record holds none.
+    """
 
     chains: tuple[ExpectedChain, ...]
     jumps: tuple[ExpectedJump, ...]
     sets: tuple[ExpectedSet, ...]
     sysctls: tuple[ExpectedSysctl, ...]
     policies: tuple[ExpectedPolicy, ...] = ()
+    doors: tuple[Door, ...] = ()
 
     def chain_names(self) -> frozenset[str]:
         """Name the chains that should be live."""
@@ -154,6 +161,7 @@ def expect(ruleset: Ruleset, plan: XPlan) -> Expectation:
         sysctls=tuple(
             ExpectedSysctl(item.name, item.value, str(item.origin)) for item in ruleset.sysctls
         ),
+        doors=doors_of(ruleset),
     )
 
 
@@ -281,6 +289,7 @@ def from_json(data: Any) -> Expectation:
                 ExpectedPolicy(Family(item["family"]), item["table"], item["hook"], item["policy"])
                 for item in data.get("policies", ())
             ),
+            tuple(Door(L4Proto(item["proto"]), item["port"]) for item in data.get("doors", ())),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"damaged state file: {error}") from error

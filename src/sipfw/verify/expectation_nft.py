@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sipfw.backends.interface import search_words
 from sipfw.lower.naming import base_id, split_comment, split_nft_chain
 from sipfw.lower.nftables_hooks import hook_families
+from sipfw.ruleset.doors import doors_of
 from sipfw.verify.expectation import (
     Expectation,
     ExpectedChain,
@@ -55,6 +56,7 @@ def expect_nft(ruleset: Ruleset, plan: NftPlan) -> Expectation:
         sysctls=tuple(
             ExpectedSysctl(item.name, item.value, str(item.origin)) for item in ruleset.sysctls
         ),
+        doors=doors_of(ruleset),
     )
 
 

@@ -39,9 +39,13 @@ class Health:
         return f"{self.state.name}: {'; '.join(self.problems)}"
 
 
-def judge(report: Report, split: str | None = None) -> Health:
-    """Judge a report. `split` says how the host's rules are split over two packet filters."""
-    degraded = [*_degraded(report), *([split] if split else [])]
+def judge(report: Report, split: str | None = None, ways_past: tuple[str, ...] = ()) -> Health:
+    """Judge a report.
+
+    `split` says how the host's rules are split over two packet filters, `ways_past` what leads
+    other ports to the guarded ones.
+    """
+    degraded = [*ways_past, *_degraded(report), *([split] if split else [])]
     drift = _drift(report)
     state = State.DEGRADED if degraded else State.DRIFT if drift else State.HEALTHY
     return Health(state, (*drift, *degraded))
