@@ -20,12 +20,14 @@ from sipfw.backends.iptables_shared import (
     ApplyResult,
     WayBack,
     drop_obsolete_sets,
+    named_sets,
     refuse_foreign,
+    refuse_strange_sets,
     require_sets,
     signals_later,
 )
 from sipfw.backends.iptc_limits import OUR_TABLES, plan_faults
-from sipfw.backends.iptc_patches import plugin_directory
+from sipfw.backends.iptc_patches import has_library, plugin_directory
 from sipfw.backends.iptc_protocol import (
     Feature,
     Operation,
@@ -34,8 +36,10 @@ from sipfw.backends.iptc_protocol import (
     decode_reply,
     encode_request,
 )
+from sipfw.backends.lacking import LackingError, lacks_of
 from sipfw.backends.restore_edit import Adoption
 from sipfw.backends.runner import Runner, SubprocessRunner
+from sipfw.backends.xtables_parts import missing_sets, registered
 from sipfw.backends.xtables_tools import LegacyTools, Tables
 from sipfw.backends.xtlock import xtables_lock
 from sipfw.errors import ApplyError, BackendError
@@ -66,6 +70,7 @@ class _Change:
     went_live: bool = False
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    leave: Collection[str] = ()
 
     def is_live(self) -> None:
         """Remember that something of this change may have reached the kernel."""
@@ -88,12 +93,15 @@ class IptablesBackend:
         adopt_chains: Collection[str] = GUIDE_CHAINS,
         reposition: bool = False,
         lock_seconds: float = 10.0,
+        leave: Collection[str] = (),
     ) -> ApplyResult:
         """Make the plan live; on failure everything is as it was and a BackendError says why.
 
         `adopt` takes over chains of our names that somebody else made, in every table;
-        `reposition` moves our jumps to the head of their hooks.
+        `reposition` moves our jumps to the head of their hooks; `leave` names sets that are
+        somebody else's.
         """
+        refuse_strange_sets(plan, leave)
         faults = plan_faults(plan)
         if faults:
             raise BackendError("\n".join(faults))
@@ -101,6 +109,8 @@ class IptablesBackend:
             if plan.tables and not adopt:
                 # Before anything asks for a table by name, which creates it.
                 refuse_foreign(_existing(tools), plan.tables, adopt_chains)
+            if not self._knows_all(plan):
+                self._refuse_lacks(plan)
             plan, notes = _without_absent_families(plan, tools)
             require_sets(self._sets, plan)
             existing = _existing(tools)
@@ -108,8 +118,9 @@ class IptablesBackend:
             names = {chain.name for table in plan.tables for chain in table.chains}
             adoption = Adoption(frozenset({*adopt_chains, *names} if adopt else ()))
             back = WayBack(tools, tables, tuple(tables), adoption, legacy=True)
-            sets = self._sets.snapshot(item.name for item in plan.sets)
-            change = _Change(tools, back, sets, notes=notes)
+            with named_sets(self._runner, plan):
+                sets = self._sets.snapshot(item.name for item in plan.sets)
+            change = _Change(tools, back, sets, notes=notes, leave=leave)
             request = WorkerRequest(
                 Operation.APPLY,
                 tables=_with_emptied(plan.tables, tables),
@@ -134,20 +145,11 @@ class IptablesBackend:
         if not adopt:
             names = {chain.name for table in plan.tables for chain in table.chains}
             refuse_foreign(_existing(self._tools), (), {*adopt_chains, *names})
-        missing = [
-            f"{item.family} {item.name}: {item.reason or 'the kernel refuses it'}"
-            for item in self.probe(["table", *_extensions(plan)])
-            if not item.found or item.accepted is False
-        ]
-        if missing:
-            raise BackendError(
-                "this host cannot run the rules: " + "; ".join(missing),
-                hint="load the modules, or leave the layer out of the policy",
-            )
+        self._refuse_lacks(plan)
 
-    def remove(self, *, lock_seconds: float = 10.0) -> ApplyResult:
+    def remove(self, *, lock_seconds: float = 10.0, leave: Collection[str] = ()) -> ApplyResult:
         """Take out everything of ours and nothing else."""
-        return self.apply(XPlan((), ()), lock_seconds=lock_seconds)
+        return self.apply(XPlan((), ()), lock_seconds=lock_seconds, leave=leave)
 
     def read(self) -> LiveRuleset:
         """Return what is live now, changing nothing."""
@@ -163,6 +165,27 @@ class IptablesBackend:
         if reply.error is not None:
             raise BackendError(reply.error)
         return reply.features
+
+    @staticmethod
+    def _knows_all(plan: XPlan) -> bool:
+        """Tell whether libxtables and the kernel have every extension, so that none is tried."""
+        wanted = set(_extensions(plan))
+        folder = plugin_directory(sysconfig.get_config_var("MULTIARCH") or "")
+        if folder is None or not all(has_library(Path(folder), name) for name in wanted):
+            return False
+        return all(wanted <= registered(family) for family in {t.family for t in plan.tables})
+
+    def _refuse_lacks(self, plan: XPlan) -> None:
+        """Raise LackingError for what python-iptables, ipset or the kernel cannot do here."""
+        # A kernel without IPv6 tables has a firewall without them.
+        lacks = [
+            lack
+            for lack in lacks_of(self.probe(["table", *_extensions(plan)]))
+            if (lack.part, lack.family) != ("table", Family.IP6)
+        ]
+        lacks += missing_sets(self._runner, plan)
+        if lacks:
+            raise LackingError(lacks)
 
     def _guarded(self, change: _Change, plan: XPlan, request: WorkerRequest) -> ApplyResult:
         try:
@@ -184,7 +207,8 @@ class IptablesBackend:
         change.step = "load sets"
         # What is in the snapshot may differ from now on, also when loading fails half way.
         change.changed_sets = tuple(change.sets.saved)
-        loaded = self._sets.load(plan.sets)
+        with named_sets(self._runner, plan):
+            loaded = self._sets.load(plan.sets)
         change.changed_sets = loaded.changed
         change.step = "change rules"
         committed = self._work_until_quiet(request, change)
@@ -197,7 +221,8 @@ class IptablesBackend:
         ]
         if found:
             raise BackendError("; ".join(found))
-        notes = [*change.notes, *loaded.notes, *drop_obsolete_sets(self._sets, plan)]
+        gone = drop_obsolete_sets(self._sets, plan, change.leave)
+        notes = [*change.notes, *loaded.notes, *gone]
         return ApplyResult(committed, loaded.changed, tuple(notes))
 
     def _roll_back(self, change: _Change) -> str | None:
@@ -311,7 +336,8 @@ def _extensions(plan: XPlan) -> list[str]:
     ]
     matches = {match.name for rule in rules for match in rule.matches} - {"icmp", "icmp6"}
     targets = {rule.target.name for rule in rules if rule.target is not None and rule.target.params}
-    return sorted(matches | targets)
+    # Each rule has a comment.
+    return sorted(matches | targets | {"comment"})
 
 
 def _existing(tools: LegacyTools) -> Tables:

@@ -18,17 +18,21 @@ from sipfw.backends.iptables_shared import (
     WayBack,
     drop_obsolete_sets,
     load_edits,
+    named_sets,
     refuse_foreign,
+    refuse_strange_sets,
     require_sets,
     signals_later,
 )
 from sipfw.backends.iptc_limits import OUR_TABLES, plan_faults
+from sipfw.backends.lacking import LackingError
 from sipfw.backends.nft_empty_tables import drop_empty_tables
 from sipfw.backends.nft_flavour_tools import PROGRAM, NftFlavourTools, explained
 from sipfw.backends.restore_edit import Adoption, change, foreign_chains
 from sipfw.backends.runner import Runner, SubprocessRunner
 from sipfw.backends.save_text import parse_save
 from sipfw.backends.scratch import Step, run_in_scratch
+from sipfw.backends.xtables_parts import missing_parts
 from sipfw.backends.xtlock import xtables_lock
 from sipfw.errors import ApplyError, BackendError
 from sipfw.lower.xtables import Family, XPlan, XTable
@@ -36,9 +40,11 @@ from sipfw.render.restore import restore_text
 from sipfw.render.xtables_text import set_create_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sipfw.backends.xtables_tools import TableKey, Tables
+
+RESTORERS = {family: f"{name}-restore" for family, name in PROGRAM.items()}
 
 # nf_tables frees the rules of a finished transaction in a work queue, and their sets with them.
 _SETS_IN_USE_SECONDS = 2.0
@@ -56,6 +62,7 @@ class _Change:
     changed_sets: tuple[str, ...] = ()
     went_live: bool = False
     left_out: list[str] = field(default_factory=list)
+    leave: Collection[str] = ()
 
     def is_live(self) -> None:
         """Remember that something of this change may have reached the kernel."""
@@ -70,11 +77,20 @@ class RestoreBackend:
         self._sets = Ipsets(self._runner, patience=_SETS_IN_USE_SECONDS)
         self._tools = NftFlavourTools(self._runner)
 
-    def apply(self, plan: XPlan, *, adopt: bool = False, lock_seconds: float = 10.0) -> ApplyResult:
+    def apply(
+        self,
+        plan: XPlan,
+        *,
+        adopt: bool = False,
+        lock_seconds: float = 10.0,
+        leave: Collection[str] = (),
+    ) -> ApplyResult:
         """Make the plan live; on failure everything is as it was and a BackendError says why.
 
-        `adopt` takes over chains of our names that somebody else made, in every table.
+        `adopt` takes over chains of our names that somebody else made, in every table; `leave`
+        names sets that are somebody else's.
         """
+        refuse_strange_sets(plan, leave)
         _refuse_faults(plan)
         # These tools take no lock; it keeps two runs of ours apart.
         with xtables_lock(lock_seconds):
@@ -87,7 +103,7 @@ class RestoreBackend:
             wanted = _with_emptied(plan.tables, tables, adoption)
             touched = tuple((table.family, table.name) for table in wanted)
             sets = self._sets.snapshot(item.name for item in plan.sets)
-            made = _Change(tables, sets, adoption, touched)
+            made = _Change(tables, sets, adoption, touched, leave=leave)
             with signals_later():
                 return self._guarded(made, plan, wanted, rehearsed)
 
@@ -97,12 +113,13 @@ class RestoreBackend:
         self._refuse_foreign(plan, self._existing(), adopt=adopt)
         require_sets(self._sets, plan)
         if plan.sets:
-            self._sets.list_sets()
+            with named_sets(self._runner, plan):
+                self._sets.list_sets()
         self._rehearse(plan)
 
-    def remove(self, *, lock_seconds: float = 10.0) -> ApplyResult:
+    def remove(self, *, lock_seconds: float = 10.0, leave: Collection[str] = ()) -> ApplyResult:
         """Take out everything of ours and nothing else, and the tables that it leaves empty."""
-        result = self.apply(XPlan((), ()), lock_seconds=lock_seconds)
+        result = self.apply(XPlan((), ()), lock_seconds=lock_seconds, leave=leave)
         drop_empty_tables(self._runner, [(Family(a), b) for a, b in map(str.split, result.tables)])
         return result
 
@@ -136,14 +153,15 @@ class RestoreBackend:
         texts = {family: restore_text(plan, family) for family in Family}
         sets = "".join(f"{set_create_line(item)}\n" for item in plan.sets)
         steps = [Step(("ipset", "restore"), sets)] if sets else []
-        steps += [
-            Step((f"{PROGRAM[family]}-restore", "--noflush"), texts[family]) for family in Family
-        ]
+        steps += [Step((RESTORERS[family], "--noflush"), texts[family]) for family in Family]
         steps += [Step((f"{PROGRAM[family]}-save", "-c")) for family in Family]
         done = run_in_scratch(self._runner, steps) if plan.tables else None
         if done is None:
             return {}
         if done[-1].returncode != 0:
+            lacks = missing_parts(self._runner, plan, RESTORERS)
+            if lacks:
+                raise LackingError(lacks)
             step = steps[len(done) - 1]
             raise BackendError(
                 f"this host cannot run the rules: {explained(step.argv[0], done[-1], step.stdin)}",
@@ -179,7 +197,8 @@ class RestoreBackend:
         made.step = "load sets"
         # What is in the snapshot may differ from now on, also when loading fails half way.
         made.changed_sets = tuple(made.sets.saved)
-        loaded = self._sets.load(plan.sets)
+        with named_sets(self._runner, plan):
+            loaded = self._sets.load(plan.sets)
         made.changed_sets = loaded.changed
         made.step = "change rules"
         edits = []
@@ -195,7 +214,7 @@ class RestoreBackend:
             raise BackendError("; ".join(found))
         notes = [*loaded.notes, *(note for _, edit in edits for note in edit.notes)]
         notes += _lost_counters(made.tables, live)
-        notes += drop_obsolete_sets(self._sets, plan)
+        notes += drop_obsolete_sets(self._sets, plan, made.leave)
         names = tuple(f"{table.family} {table.name}" for table in wanted)
         return ApplyResult(names, loaded.changed, tuple(notes))
 

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from sipfw.backends.ipset import OUR_PREFIX, Ipsets
 from sipfw.backends.iptc_limits import referenced_sets
+from sipfw.backends.lacking import LackingError
 from sipfw.backends.restore_edit import Adoption, TableEdit, undo
+from sipfw.backends.runner import MissingProgramError
+from sipfw.backends.xtables_parts import missing_sets
 from sipfw.errors import BackendError
 from sipfw.lower.xtables import Family
 from sipfw.words import counted
@@ -17,6 +20,7 @@ from sipfw.words import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
+    from sipfw.backends.runner import Runner
     from sipfw.backends.xtables_tools import TableKey, Tables
     from sipfw.lower.xtables import XPlan, XTable
 
@@ -130,6 +134,20 @@ def signals_later() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def named_sets(runner: Runner, plan: XPlan) -> Iterator[None]:
+    """Name what the kernel lacks where working with sets failed for that reason."""
+    try:
+        yield
+    except MissingProgramError:
+        raise
+    except BackendError as error:
+        lacks = missing_sets(runner, plan)
+        if lacks:
+            raise LackingError(lacks) from error
+        raise
+
+
 def require_sets(sets: Ipsets, plan: XPlan) -> None:
     """Refuse a missing set: libxtables may crash on it, and only after other sets changed."""
     wanted = {name for table in plan.tables for name in referenced_sets(table)}
@@ -140,9 +158,12 @@ def require_sets(sets: Ipsets, plan: XPlan) -> None:
         raise BackendError(f"rules use sets that do not exist: {', '.join(sorted(missing))}")
 
 
-def drop_obsolete_sets(sets: Ipsets, plan: XPlan) -> list[str]:
-    """Destroy sets of ours that the plan does not use; return a note for each that stays."""
-    wanted = {item.name for item in plan.sets}
+def drop_obsolete_sets(sets: Ipsets, plan: XPlan, leave: Collection[str] = ()) -> list[str]:
+    """Destroy sets of ours that the plan does not use; return a note for each that stays.
+
+    Those in `leave` have a name of ours and are somebody else's.
+    """
+    wanted = {item.name for item in plan.sets} | {*leave}
 
     def obsolete() -> list[str]:
         names = [item.name for item in sets.list_if_installed()]
@@ -158,6 +179,16 @@ def drop_obsolete_sets(sets: Ipsets, plan: XPlan) -> list[str]:
         except BackendError as error:
             notes.append(f"set {name} kept: {error.message}")
     return notes
+
+
+def refuse_strange_sets(plan: XPlan, leave: Collection[str]) -> None:
+    """Refuse to swap somebody else's set out."""
+    taken = sorted({item.name for item in plan.sets} & {*leave})
+    if taken:
+        raise BackendError(
+            f"not made by sipfw: set {', '.join(taken)}",
+            hint="rename or destroy it; `sipfw apply --adopt` takes it over",
+        )
 
 
 def refuse_foreign(existing: Tables, wanted: Sequence[XTable], names: Collection[str]) -> None:

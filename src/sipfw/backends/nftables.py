@@ -10,17 +10,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sipfw.backends.lacking import modules_error
 from sipfw.backends.nft_existing import comment, existing, same_texts, text_counters
+from sipfw.backends.nft_parts import missing_statements
+from sipfw.backends.nft_removal import bound_chains, others_of, removal_text
 from sipfw.backends.nft_return import TableSnapshot, go_back, remember
 from sipfw.backends.nft_text_rules import TextRule, fill_chains, text_match_available
 from sipfw.backends.nft_tool import NftListing, NftTool, live_from_json
 from sipfw.backends.runner import Runner, SubprocessRunner
+from sipfw.backends.strangers import Strangers, strangers_in_nft
 from sipfw.errors import ApplyError, BackendError
 from sipfw.lower.nftables_plan import TABLE
 from sipfw.render.nft import Existing, transaction_text
 from sipfw.ruleset.rule import Goto
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sipfw.lower.nftables_plan import NftPlan, NftTextChain
 
 OLDEST = (1, 0, 6)
@@ -54,20 +60,37 @@ class NftablesBackend:
             shown, wanted = (".".join(map(str, item)) for item in (version, OLDEST))
             raise BackendError(f"nft {shown} is too old", hint=f"{wanted} or newer is needed")
 
-    def check(self, plan: NftPlan) -> None:
+    def check(self, plan: NftPlan, leave: Collection[str] = ()) -> None:
         """Have nft and the kernel judge the whole transaction; change nothing."""
         self.require()
-        self._tool.check(transaction_text(plan, self._existing(plan)))
+        names = [item.name for items in (plan.sets, plan.chains, plan.texts) for item in items]
+        if taken := sorted({*names} & {*leave}):
+            raise BackendError(
+                f"not made by sipfw: {', '.join(taken)} in table inet {TABLE}",
+                hint="move it to a table of its own; `sipfw apply --adopt` takes it over",
+            )
+        text = transaction_text(plan, self._existing(plan, leave))
+        try:
+            self._tool.check(text)
+        except BackendError as error:
+            missing = missing_statements(self._runner, text)
+            if missing:
+                raise modules_error(missing, "sipfw apply --backend iptables") from error
+            raise
 
-    def apply(self, plan: NftPlan) -> NftResult:
-        """Make the plan live; on failure the old table is in force and a BackendError says why."""
-        self.check(plan)
+    def apply(self, plan: NftPlan, leave: Collection[str] = ()) -> NftResult:
+        """Make the plan live; on failure the old table is in force and a BackendError says why.
+
+        Chains and sets in `leave` are somebody else's and stay as they are, but for chains whose
+        rules keep the kernel from deleting what of ours has to go.
+        """
+        self.check(plan, leave)
         before = remember(self._tool)
         live = before.live
         fresh = [chain for chain in plan.texts if not same_texts(chain, live)]
         try:
             self._load_texts(fresh, live)
-            self._tool.apply(transaction_text(plan, self._existing(plan)))
+            self._tool.apply(transaction_text(plan, self._existing(plan, leave)))
         except BackendError as error:
             self._undo_texts(fresh, live)
             raise BackendError(error.message, hint=error.hint, restored=True) from error
@@ -79,9 +102,24 @@ class NftablesBackend:
         rules += sum(len(chain.rules) for chain in plan.texts)
         return NftResult(rules, len(plan.sets), ())
 
-    def remove(self) -> None:
-        """Delete our table; fine when there is none."""
-        self._tool.apply(f"add table inet {TABLE}\ndelete table inet {TABLE}\n")
+    def remove(self, leave: Collection[str] = ()) -> tuple[str, ...]:
+        """Delete our table; fine when there is none.
+
+        Where it holds the chains and sets in `leave`, or something else that is not ours, that and
+        the table stay. Returns notes.
+        """
+        objects = self._tool.list_table(elements=False) or []
+        more = others_of(objects, leave)
+        if not more and not leave:
+            self._tool.apply(f"add table inet {TABLE}\ndelete table inet {TABLE}\n")
+            return ()
+        self._tool.apply(removal_text(objects, leave))
+        holds = f", it holds {', '.join(more)}, not made by sipfw" if more else ""
+        return (f"table inet {TABLE} kept{holds}",)
+
+    def strangers(self, known: Collection[tuple[str, str]]) -> Strangers:
+        """Return what in our table is not ours; `known` are names and types of our sets."""
+        return strangers_in_nft(self._rules(), known)
 
     def listing(self, static_sets: frozenset[str] | None = None) -> NftListing | None:
         """Return what is live, None when we have no table."""
@@ -126,12 +164,16 @@ class NftablesBackend:
         objects = self._tool.list_table(elements=False)
         return None if objects is None else live_from_json(objects)
 
-    def _existing(self, plan: NftPlan) -> Existing:
+    def _existing(self, plan: NftPlan, leave: Collection[str] = ()) -> Existing:
         objects = self._tool.list_table(elements=False)
         text = self._tool.list_text(elements=False)
         if objects is None or text is None:
             return Existing()
-        return existing(plan, objects, text, self._tool.list_elements)
+        found = existing(plan, objects, text, self._tool.list_elements, leave)
+        bound = bound_chains(objects, leave, found)
+        if not bound:
+            return found
+        return existing(plan, objects, text, self._tool.list_elements, {*leave} - bound)
 
     def _read_back(self, plan: NftPlan) -> None:
         changed = self._changed_chains(plan)

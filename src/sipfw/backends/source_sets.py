@@ -71,6 +71,10 @@ class SourceSets(Protocol):
         """
         ...
 
+    def vacant(self, item: AddressSet, family: Family) -> bool | None:
+        """Tell whether a set holds nothing at all; None where nobody tells."""
+        ...
+
 
 class IpsetSets:
     """ipsets. A test does not count as a packet, and is an answer without a listing."""
@@ -105,6 +109,10 @@ class IpsetSets:
             for words in self._elements(name)
             if words[0].startswith(start)
         }
+
+    def vacant(self, item: AddressSet, family: Family) -> bool | None:
+        """Tell whether a set holds nothing at all."""
+        return not self._elements(set_name(item.name, family))
 
     def _elements(self, name: str) -> list[list[str]]:
         """Return the words of each element. A set that is gone by now is as good as empty."""
@@ -160,6 +168,10 @@ class NftSets:
             if each.key.startswith(source.packed)
         }
 
+    def vacant(self, item: AddressSet, family: Family) -> bool | None:
+        """Tell whether a set holds nothing at all."""
+        return not nft_elements.elements(item.name + SUFFIX[family], 1)
+
 
 def _nft_door(rest: bytes) -> Door:
     return Door(_PROTOS[rest[0]], int.from_bytes(rest[4:6], "big"))
@@ -173,6 +185,7 @@ class RecentSets:
 
     def __init__(self, proc_net: Path = _PROC_NET) -> None:
         self._limits = XtLimits(proc_net)
+        self._proc_net = proc_net
 
     def held(self, item: AddressSet, source: IpAddress, door: Door | None = None) -> Held:
         """Look a source up: it is in a list for as long as the set's timeout."""
@@ -190,6 +203,14 @@ class RecentSets:
     def doors(self, item: AddressSet, source: IpAddress) -> Mapping[Door, Held] | None:
         """Raise LookupError: what is kept by endpoint elsewhere is kept by address here."""
         raise LookupError(f"{item.name} knows no ports of {source}")
+
+    def vacant(self, item: AddressSet, family: Family) -> bool | None:
+        """Tell whether a list is empty; None where it is not, as it keeps who was in it."""
+        try:
+            text = (self._proc_net / "xt_recent" / set_name(item.name, family)).read_text("ascii")
+        except (OSError, ValueError):
+            return None
+        return None if text else True
 
 
 def source_sets(

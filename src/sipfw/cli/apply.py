@@ -18,14 +18,19 @@ from sipfw.cli.options import (
     load_policy,
     policy_options,
 )
-from sipfw.cli.outcome import report, wait_or_leave
+from sipfw.cli.outcome import report, report_saved, wait_or_leave
 from sipfw.cli.output import complain, remark, say
 from sipfw.cli.preview import agreed
 from sipfw.errors import Exit, PolicyError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sipfw.deploy.feed_files import Known
+    from sipfw.deploy.files import Layout
     from sipfw.deploy.generations import Content
-    from sipfw.deploy.targets import Target
+    from sipfw.deploy.targets import Options, Target
+    from sipfw.policy.load import LoadedPolicy
 
 
 @click.command("apply")
@@ -40,7 +45,11 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="Put the old firewall back after so long, unless you say yes or run sipfw confirm.",
 )
-@click.option("--force", is_flag=True, help="Even if that locks out who is logged in by ssh.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Even if that locks out or cuts off somebody, or others may write the policy.",
+)
 @click.option("--yes", is_flag=True, help="Never ask; for scripts.")
 @click.option(
     "--lock-seconds",
@@ -68,34 +77,31 @@ def command(
     nobody confirms in time, even if your session is cut off or sipfw is killed; then it asks only
     afterwards. Exit code 1 means that you said no, and nothing was changed.
     """
-    from sipfw.deploy.apply import apply, rehearse
+    from sipfw.deploy.apply import apply
     from sipfw.deploy.choose import choose
     from sipfw.deploy.files import Layout
     from sipfw.deploy.targets import Options
-    from sipfw.doctor.containers import unnamed_containers
+    from sipfw.doctor.beforehand import remarks
     from sipfw.doctor.host import Host
     from sipfw.lower.setless import warnings
 
-    layout, loaded = Layout(choice.root), load_policy(choice)
+    layout = Layout(choice.root)
+    loaded = load_policy(choice, obeyed=not dry_run, force=force)
     if blockers := loaded.blockers():
         raise PolicyError(blockers)
     if no_ipset:
         loaded.require_setless()
     known, fetched = first_lists(choice, loaded)
-    wanted = compile_wanted(loaded, layout, known)
+    wanted = _wanted(loaded, layout, known, force=force)
     if no_ipset:
         remark(warnings(wanted.ruleset))
     choice_of_backend = choose(backend, layout, ipset=not no_ipset)
     remark(choice_of_backend.remarks)
-    remark(unnamed_containers(Host(choice.root), wanted.ruleset))
+    remark(remarks(Host(choice.root), wanted.ruleset, force=force))
     chosen = choice_of_backend.target
     options = Options(adopt=adopt, lock_seconds=lock_seconds, force=force)
     if dry_run:
-        text, doubts = rehearse(wanted.ruleset, chosen, options)
-        remark(doubts)
-        agreed(wanted.ruleset, chosen, layout, ask=False)
-        say(text)
-        complain("dry run: nothing was changed")
+        _rehearsed(wanted, chosen, options, layout)
     else:
         content = _content(wanted, chosen, ipset=not no_ipset)
         if not agreed(wanted.ruleset, chosen, layout, ask=not (yes or confirm)):
@@ -104,11 +110,32 @@ def command(
         keep_names(layout, wanted.resolution)
         keep_lists(layout, loaded, fetched)
         report("applied", outcome)
+        report_saved(layout)
         complain("see the counters with: sipfw verify")
         waiting = outcome.waiting
         if waiting and (ended := wait_or_leave(layout, waiting, ask=not yes)) != Exit.CLEAN:
             return ended
     return Exit.INCOMPLETE if wanted.incomplete else Exit.CLEAN
+
+
+def _rehearsed(wanted: Wanted, chosen: Target, options: Options, layout: Layout) -> None:
+    from sipfw.deploy.apply import rehearse
+
+    text, doubts = rehearse(wanted.ruleset, chosen, options, layout)
+    remark(doubts)
+    agreed(wanted.ruleset, chosen, layout, ask=False)
+    say(text)
+    complain("dry run: nothing was changed")
+
+
+def _wanted(
+    loaded: LoadedPolicy, layout: Layout, lists: Mapping[str, Known], *, force: bool
+) -> Wanted:
+    from sipfw.deploy.way_in import require_way_in
+
+    found = compile_wanted(loaded, layout, lists)
+    require_way_in(loaded, found.resolution, force=force)
+    return found
 
 
 def _content(wanted: Wanted, chosen: Target, *, ipset: bool) -> Content:

@@ -62,7 +62,7 @@ def command(
     from sipfw.deploy.bans import Wish, ban
     from sipfw.deploy.files import Layout
     from sipfw.deploy.manual_file import checked_reason
-    from sipfw.policy.types import parse_duration
+    from sipfw.policy.quantities import parse_duration
 
     if bool(addresses) == (source is not None):
         raise click.UsageError("name addresses, or a list with --import")

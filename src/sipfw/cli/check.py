@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from sipfw.cli.options import Choice, compile_wanted, load_policy, policy_options
 from sipfw.cli.output import complain, remark, say, say_json, table
 from sipfw.errors import Exit
 from sipfw.words import counted
+
+if TYPE_CHECKING:
+    from sipfw.deploy.names import Resolution
+
+
+# More addresses of a name than this are counted.
+_LISTED = 8
 
 
 @click.command("check")
@@ -26,6 +35,7 @@ def command(
     from sipfw.lower.iptables import lower
     from sipfw.lower.setless import warnings
     from sipfw.policy.explain import explained
+    from sipfw.ruleset.memory import memory_of, memory_text
 
     if as_json and not explain:
         raise click.UsageError("--json goes with --explain")
@@ -38,6 +48,7 @@ def command(
         for line in table([(field, text, origin) for field, text, origin in values]):
             say(line)
     wanted = compile_wanted(loaded)
+    _say_names(wanted.resolution)
     if no_ipset:
         wanted.loaded.require_setless()
         remark(warnings(wanted.ruleset))
@@ -47,6 +58,20 @@ def command(
         counted(len(loaded.policy.trusted_peers), "trusted peer"),
         counted(rules, "rule"),
         counted(len(plan.sets), "set"),
+        memory_text(memory_of(wanted.ruleset)),
     )
     complain(f"the policy is sound: {', '.join(sizes)}")
     return Exit.INCOMPLETE if wanted.resolution.failures else Exit.CLEAN
+
+
+def _say_names(resolution: Resolution) -> None:
+    """Say what host names mean now, and by which record: SRV may lead elsewhere than expected."""
+    from sipfw.deploy.resolve import name_of
+    from sipfw.look.names_behind import member_text
+
+    for key, known in resolution.known.items():
+        for member in known.members[:_LISTED]:
+            address = member.network.network_address
+            complain(f"{name_of(key)} is {address}{member_text(member)}")
+        if len(known.members) > _LISTED:
+            complain(f"{name_of(key)} has {len(known.members) - _LISTED} more")

@@ -12,7 +12,7 @@ def moment_of(text: str, now: float) -> float:
 
     A moment without a zone is in this host's. Raises click.BadParameter.
     """
-    from sipfw.policy.types import parse_duration
+    from sipfw.policy.quantities import parse_duration
 
     if text == "last":
         return now

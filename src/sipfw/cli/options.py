@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from sipfw.cli.output import complain, remark
+from sipfw.diagnostics import Severity
+from sipfw.errors import BackendError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from sipfw.deploy.feed_files import Known
     from sipfw.deploy.feeds import Lists
     from sipfw.deploy.files import Layout
-    from sipfw.deploy.resolve import Resolution
+    from sipfw.deploy.names import Resolution
     from sipfw.policy.load import LoadedPolicy
     from sipfw.ruleset.model import Ruleset
 
@@ -130,8 +133,12 @@ def is_there(path: Path) -> bool:
         return True
 
 
-def load_policy(choice: Choice) -> LoadedPolicy:
-    """Load what the options name and print the remarks about it."""
+def load_policy(choice: Choice, *, obeyed: bool = False, force: bool = False) -> LoadedPolicy:
+    """Load what the options name and print the remarks about it.
+
+    One that is `obeyed` changes the kernel: BackendError where others than root may write the
+    file, and with `force` a loud warning.
+    """
     from sipfw.policy.load import Request, load
 
     policy = choice.policy
@@ -140,6 +147,11 @@ def load_policy(choice: Choice) -> LoadedPolicy:
     if policy is None:
         complain("no policy file: using shipped values; `sipfw init` writes a starter policy")
     loaded = load(Request(policy, choice.profile, choice.switch, choice.settings))
+    if obeyed and loaded.doubts and not force and os.geteuid() == 0:
+        first = replace(loaded.doubts[0], severity=Severity.ERROR)
+        raise BackendError(str(first), hint="chown root and chmod go-w, or apply with --force")
+    forced = "FORCED: " if obeyed and force else ""
+    remark([replace(item, message=f"{forced}{item.message}") for item in loaded.doubts])
     remark(loaded.remarks)
     return loaded
 
@@ -157,13 +169,17 @@ def compile_wanted(
     """
     from sipfw.compiler.by_hand import NOBODY
     from sipfw.compiler.pipeline import compile_policy
+    from sipfw.deploy.answers import standards
     from sipfw.deploy.feeds import NO_LISTS, lists_of, read_all
     from sipfw.deploy.manual_file import by_hand
     from sipfw.deploy.names import read_names, resolution_warnings, resolve_or_recall
     from sipfw.deploy.resolve import host_names
 
     known = {} if layout is None else read_names(layout)
-    resolution = resolve_or_recall(host_names(loaded.policy), known)
+    names = host_names(loaded.policy)
+    # Who is logged in and who is banned is looked up for a policy with names only.
+    bounds = standards(loaded.policy, layout) if names else None
+    resolution = resolve_or_recall(names, known, bounds)
     remark(resolution_warnings(resolution))
     if lists is None and layout is not None:
         lists = read_all(layout, loaded.policy)

@@ -37,6 +37,13 @@ def report(done: str, outcome: Outcome) -> None:
     )
 
 
+def report_saved(layout: Layout) -> None:
+    """Print what the next boot will do with rules that other programs save."""
+    from sipfw.deploy.saved_state import unprepared, warnings
+
+    remark([*warnings(layout), *unprepared(layout)])
+
+
 def wait_or_leave(layout: Layout, waiting: Journal, *, ask: bool) -> int:
     """Ask at the terminal for the confirmation, or say how to give it."""
     left = waiting.seconds_left()
@@ -68,7 +75,9 @@ def _prompt(layout: Layout, waiting: Journal) -> int:
             continue
         answer = sys.stdin.readline()
         if answer.strip().lower() == "yes":
-            complain(f"confirmed: generation {confirm(layout, Options())} stays")
+            kept = confirm(layout, Options())
+            remark(kept.warnings)
+            complain(f"confirmed: generation {kept.number} stays")
             return Exit.CLEAN
         if not answer:  # end of input: nobody will answer, the guardian decides
             listening = []

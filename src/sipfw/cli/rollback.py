@@ -25,8 +25,10 @@ def command(*, generation: int | None, force: bool, root: Path) -> int:
     banned addresses stay where their sets stay.
     """
     from sipfw.deploy.files import Layout
+    from sipfw.deploy.overtaken import process_started
     from sipfw.deploy.rollback import rollback
     from sipfw.deploy.targets import Options
 
-    report("rolled back", rollback(Layout(root), generation, Options(force=force)))
+    options, called = Options(force=force), process_started()
+    report("rolled back", rollback(Layout(root), generation, options, called=called))
     return Exit.CLEAN

@@ -14,15 +14,20 @@ from sipfw.deploy.listing import listing_text
 from sipfw.deploy.live import Firewall, current, stored
 from sipfw.deploy.lock import state_lock
 from sipfw.deploy.lockout import spare_logged_in
+from sipfw.deploy.memory import require_memory
 from sipfw.deploy.names import names_file
 from sipfw.deploy.openings import require_no_opening
 from sipfw.deploy.privilege import require_root
 from sipfw.deploy.repair import settle
+from sipfw.deploy.restores import restores_file
 from sipfw.deploy.service import systemd, uninstall
-from sipfw.deploy.targets import Options, Target, installed_backends
+from sipfw.deploy.state_folders import close_folders
+from sipfw.deploy.strangers import refuse_strangers
+from sipfw.deploy.targets import Options, Target, installed_backends, target
 from sipfw.deploy.transaction import carry_out, signals_later
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
+from sipfw.ruleset.memory import memory_of, memory_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,10 +71,11 @@ def apply(
         listing=listing_text(kept, content.backend, ipset=content.ipset),
     )
     with signals_later(), state_lock(layout):
-        said = settle(layout, options)
+        said = (*close_folders(layout), *settle(layout, options))
         sweep(layout.state)
         now = current(layout)
         _refuse_other_backend(now, content.backend)
+        refuse_strangers(_target(content), now.expectation, options)
         warnings = [
             *_harmless(content.ruleset, options),
             *_doubtful_way_back(layout, now),
@@ -77,7 +83,7 @@ def apply(
         made = write_generation(layout, full, now.generation)
         result, waiting = carry_out(
             layout,
-            Journal("apply", now.generation, made.number, (content.backend,)),
+            Journal("apply", now.generation, made.number, (content.backend,), forced=options.force),
             _firewall(content, made),
             options,
             looked_for=now.expectation,
@@ -87,8 +93,13 @@ def apply(
     return outcome_of(result, made.number, waiting, said, warnings)
 
 
+def _target(content: Content) -> Target:
+    return target(content.backend, ipset=content.ipset)
+
+
 def _harmless(ruleset: Ruleset, options: Options) -> list[Diagnostic]:
     """Return warnings; BackendError where the ruleset would harm this host."""
+    require_memory(ruleset)
     return [
         *spare_logged_in(ruleset, force=options.force),
         *require_no_opening(ruleset, force=options.force),
@@ -145,13 +156,14 @@ def outcome_of(
 
 
 def rehearse(
-    ruleset: Ruleset, chosen: Target, options: Options
+    ruleset: Ruleset, chosen: Target, options: Options, layout: Layout
 ) -> tuple[str, tuple[Diagnostic, ...]]:
     """Check that this host can run the ruleset; return what would be loaded, and warnings.
 
     Changes nothing.
     """
     require_root()
+    refuse_strangers(chosen, current(layout).expectation, options)
     warnings = (
         *_harmless(ruleset, options),
         *chosen.check(ruleset, options),
@@ -160,7 +172,8 @@ def rehearse(
     rules = sum(len(chain.rules) for chain in expectation.chains)
     text = (
         f"would load {rules} rules in {len(expectation.chains)} chains and "
-        f"{len(expectation.sets)} sets into {chosen.name}"
+        f"{len(expectation.sets)} sets into {chosen.name}, which take "
+        f"{memory_text(memory_of(ruleset))}"
     )
     return text, warnings
 
@@ -185,8 +198,9 @@ def remove(layout: Layout, options: Options) -> Outcome:
                 folder.rename(layout.state / f".{folder.name}.gone")
         sweep(layout.state)
         units = uninstall(layout, systemd(layout))
-        with suppress(OSError):
-            names_file(layout).unlink()
+        for path in (names_file(layout), restores_file(layout)):
+            with suppress(OSError):
+                path.unlink()
         forget_all(layout)
     # Empty now, or it holds what is not ours.
     with suppress(OSError):

@@ -36,6 +36,7 @@ COUNTED = (
 # wall.
 EARNED = (
     names.SET_LEARNED,
+    names.SET_FORMER,
     names.SET_CALLERS,
     names.SET_REGISTERED,
     names.SET_PENDING,

@@ -14,7 +14,7 @@ from sipfw.deploy.manual_addresses import protected, unusable
 from sipfw.deploy.manual_change import Order, carry_out_order, in_force, refuse
 from sipfw.deploy.manual_file import Book, Kept
 from sipfw.deploy.privilege import who
-from sipfw.policy.types import MAX_DURATION
+from sipfw.policy.quantities import MAX_DURATION
 from sipfw.ruleset.match import CountAbove, L4Proto
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Would those who are logged in by ssh get in again? Asked before a ruleset goes live."""
+"""Would those who are logged in get in again? Asked before a ruleset goes live."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from sipfw.deploy.ssh_sessions import SSH_PORT, Session, ssh_sessions
-from sipfw.diagnostics import Diagnostic, Location, Severity
+from sipfw.deploy.carried import Passage, Way
+from sipfw.deploy.carried_guard import judge_passage
+from sipfw.deploy.network_facts import NetworkFacts
+from sipfw.deploy.passages import passages, placed
+from sipfw.deploy.proc_net import ways_out
+from sipfw.deploy.refusals import about, admin_sets, by_sip, cause, decider_of, worst
+from sipfw.deploy.ssh_sessions import SSH, SSH_PORT, Session, ssh_sessions
+from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
 from sipfw.ruleset.match import CtState, Direction, InSet, Interface, L4Proto, Ports
-from sipfw.ruleset.model import Layer
-from sipfw.ruleset.rule import Accept
-from sipfw.walk.evaluate import evaluate
+from sipfw.ruleset.rule import Accept, Done
 from sipfw.walk.packet import IpProto, Packet, TcpFlag
-from sipfw.walk.state import Limit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
-    from sipfw.ruleset.model import AddressSet, Ruleset
-    from sipfw.ruleset.rule import Origin, Rule
+    from sipfw.ruleset.model import Ruleset
     from sipfw.walk.packet import IpAddress
     from sipfw.walk.trace import Trace
 
@@ -29,30 +31,41 @@ __all__ = ["Session", "guard", "require_no_lockout", "spare_logged_in", "ssh_ses
 _HINT = "or apply with --force, with another way into this host at hand"
 
 
-def guard(ruleset: Ruleset, sessions: Sequence[Session]) -> list[Diagnostic]:
-    """Return an error for each ssh client that `ruleset` would lock out or cut off.
+def guard(
+    ruleset: Ruleset, sessions: Sequence[Session], through: Sequence[Passage] = ()
+) -> list[Diagnostic]:
+    """Return an error for each client that `ruleset` would lock out or cut off.
 
-    A warning says that a client gets in through one interface only.
+    `through` are the tunnels and proxies of this host that carry them. A warning says that a
+    client gets in on a condition: through one interface, or by what this host keeps open.
     """
     found: list[Diagnostic] = []
     seen = set()
     for session in sorted(sessions, key=lambda item: item.order):
         # One client's connections differ in their source port, which no admin rule looks at.
-        key = session.client, session.port, session.interface
+        key = session.client, session.port, session.interface, session.protocol
         if key not in seen:
             seen.add(key)
             found += _judge(ruleset, session, sessions)
+    reached = _admin_ports(ruleset, {item.name for item in admin_sets(ruleset)})
+    outside = ways_out() if through else frozenset()
+    for passage in through:
+        found += judge_passage(ruleset, passage, reached, outside)
     return found
 
 
 def require_no_lockout(
-    ruleset: Ruleset, sessions: Sequence[Session], *, force: bool = False
+    ruleset: Ruleset,
+    sessions: Sequence[Session],
+    through: Sequence[Passage] = (),
+    *,
+    force: bool = False,
 ) -> list[Diagnostic]:
     """Return the guard's warnings; BackendError if somebody would be locked out.
 
     With `force` that is a warning too, in words that cannot be missed.
     """
-    found = guard(ruleset, sessions)
+    found = guard(ruleset, sessions, through)
     errors = [item for item in found if item.severity is Severity.ERROR]
     if errors and not force:
         raise BackendError("\n".join(str(item) for item in errors), hint=_HINT)
@@ -65,6 +78,40 @@ def require_no_lockout(
 
 def spare_logged_in(ruleset: Ruleset, *, force: bool) -> list[Diagnostic]:
     """Judge a ruleset by who is logged in now; see `require_no_lockout`."""
+    sessions, through, doubts = logged_in(_ssh_ports(ruleset))
+    return [*doubts, *require_no_lockout(ruleset, sessions, through, force=force)]
+
+
+def logged_in(
+    fallback_ports: Collection[int] = (SSH_PORT,),
+) -> tuple[list[Session], list[Passage], list[Diagnostic]]:
+    """Return who is logged in, what carries them on this host, and what could not be looked up."""
+    facts = NetworkFacts()
+    sessions = [placed(item, facts) for item in ssh_sessions(fallback_ports=fallback_ports)]
+    doubts = []
+    if any(item.interface != "lo" for item in sessions) and not facts.links:
+        text = (
+            "`ip -j` of package iproute2 does not tell the interfaces of this host, so nobody "
+            "looked whether who is logged in comes through a tunnel"
+        )
+        doubts.append(Diagnostic(text, severity=Severity.WARNING))
+    return sessions, passages(sessions, facts), doubts
+
+
+def far_ends() -> dict[IpAddress, str]:
+    """Return the other ends of the tunnels through which people are logged in, by what they carry.
+
+    A tunnel or proxy that many use may have strangers among them: those are left out.
+    """
+    found = {}
+    for passage in logged_in()[1]:
+        ends = {way.far for way in passage.ways if way.far is not None}
+        if len(ends) == 1:
+            found[ends.pop()] = passage.name
+    return found
+
+
+def _ssh_ports(ruleset: Ruleset) -> set[int]:
     ports = {
         port
         for chain in ruleset.chains
@@ -75,17 +122,19 @@ def spare_logged_in(ruleset: Ruleset, *, force: bool) -> list[Diagnostic]:
         for item in match.ranges
         for port in range(item.first, item.last + 1)
     }
-    sessions = ssh_sessions(fallback_ports={SSH_PORT, *ports})
-    return require_no_lockout(ruleset, sessions, force=force)
+    return {SSH_PORT, *ports}
 
 
 def _judge(ruleset: Ruleset, session: Session, sessions: Sequence[Session]) -> Iterator[Diagnostic]:
+    if session.protocol is IpProto.UDP:
+        yield from _over_udp(ruleset, session)
+        return
     login = _packet(session, CtState.NEW, TcpFlag.SYN)
     # Where nothing was tracked before, the next segment of an open session is NEW as well: the
     # kernel picks connections up in the middle (nf_conntrack_tcp_loose).
     present = [_packet(session, state, TcpFlag.ACK) for state in (CtState.ESTABLISHED, CtState.NEW)]
-    refused = _worst(ruleset, login)
-    tracked, *others = (_worst(ruleset, packet) for packet in present)
+    refused = worst(ruleset, login)
+    tracked, *others = (worst(ruleset, packet) for packet in present)
     cut = [trace for trace in (tracked, *others) if trace.dropped]
     if refused.dropped and not tracked.dropped:
         yield _refusal(ruleset, session, sessions, refused, "could not log in again")
@@ -95,20 +144,27 @@ def _judge(ruleset: Ruleset, session: Session, sessions: Sequence[Session]) -> I
         yield from _by_interface(ruleset, session, refused)
 
 
+def _who(session: Session) -> str:
+    return f"the {session.service} client {session.client}"
+
+
+def _over_udp(ruleset: Ruleset, session: Session) -> Iterator[Diagnostic]:
+    """Warn of a session over UDP: it began by ssh, which is the way in and judged as such."""
+    way = Way(IpProto.UDP, session.port, 0, session.client, session.address, session.interface)
+    for item in judge_passage(ruleset, Passage(session, "a flow of its own", (way,)), (), ()):
+        yield replace(item, severity=Severity.WARNING)
+
+
 def _by_interface(ruleset: Ruleset, session: Session, entry: Trace) -> Iterator[Diagnostic]:
     """Warn where the interface alone lets the client in: that is a route, and routes change."""
     login = replace(entry.packet, in_interface=None)
-    if entry.decider is not None and _worst(ruleset, login).dropped:
-        yield _about(
+    if entry.decider is not None and worst(ruleset, login).dropped:
+        yield about(
             entry.decider.origin,
-            f"the ssh client {session.client} gets in because its route leads through "
+            f"{_who(session)} gets in because its route leads through "
             f"{session.interface}; to let it in from everywhere, {_admin_line(session.client)}",
             Severity.WARNING,
         )
-
-
-def _about(origin: Origin, message: str, severity: Severity = Severity.ERROR) -> Diagnostic:
-    return Diagnostic(message, origin.field, Location(origin.file, origin.line), severity)
 
 
 def _packet(session: Session, state: CtState, flag: TcpFlag) -> Packet:
@@ -126,60 +182,26 @@ def _packet(session: Session, state: CtState, flag: TcpFlag) -> Packet:
     )
 
 
-def _worst(ruleset: Ruleset, packet: Packet) -> Trace:
-    """Walk within all limits and beyond them: a busy session must not depend on a limit."""
-    trace = evaluate(ruleset, packet)
-    if trace.dropped or not trace.assumptions:
-        return trace
-    return evaluate(ruleset, packet, assume=Limit.EXCEEDED)
-
-
 def _refusal(
     ruleset: Ruleset, session: Session, sessions: Sequence[Session], trace: Trace, fate: str
 ) -> Diagnostic:
-    rule = trace.decider
-    if rule is None:
-        raise AssertionError("a dropped packet has a rule that dropped it")
+    rule = decider_of(trace)
     remedy = " and ".join(_remedies(ruleset, session, sessions, trace)) or "change that policy line"
-    return _about(
-        _cause(ruleset, session, trace) or rule.origin,
-        f"the ssh client {session.client} ({session.found}) {fate} on port {session.port}"
+    return about(
+        cause(ruleset, session.port, trace),
+        f"{_who(session)} ({session.found}) {fate} on port {session.port}"
         f"{_elsewhere(ruleset, session)}: {rule.id} drops it; {remedy}",
     )
-
-
-def _cause(ruleset: Ruleset, session: Session, trace: Trace) -> Origin | None:
-    """Return the policy line to change: seldom that of the rule that drops at the end."""
-    if _by_sip(ruleset, trace):
-        ways = (step.rule for step in trace.steps if step.matched)
-        return next((rule.origin for rule in ways if _asks_for(rule, session.port)), None)
-    return next((item.origin for item in _admin_sets(ruleset)), None)
-
-
-def _by_sip(ruleset: Ruleset, trace: Trace) -> bool:
-    """Tell whether it is taken for SIP: what judges that has other layers than the host's."""
-    rule = trace.decider
-    return not any(rule in chain.rules for chain in ruleset.chains if chain.layer is Layer.HOST)
-
-
-def _asks_for(rule: Rule, port: int) -> bool:
-    return any(
-        isinstance(match, Ports) and any(item.first <= port <= item.last for item in match.ranges)
-        for match in rule.matches
-    )
-
-
-def _admin_sets(ruleset: Ruleset) -> list[AddressSet]:
-    return [item for item in ruleset.sets if item.origin.field == "admin.networks"]
 
 
 def _remedies(
     ruleset: Ruleset, session: Session, sessions: Sequence[Session], trace: Trace
 ) -> list[str]:
     """Return the policy lines that let the session in."""
-    if _by_sip(ruleset, trace):
-        return [f"signalling: take {session.port} out, it is the port of sshd"]
-    admin = _admin_sets(ruleset)
+    if by_sip(ruleset, trace):
+        daemon = "sshd" if session.service == SSH else "a login"
+        return [f"signalling: take {session.port} out, it is the port of {daemon}"]
+    admin = admin_sets(ruleset)
     lines = []
     if not any(session.client in network for item in admin for network in item.networks):
         lines.append(_admin_line(session.client))
@@ -187,7 +209,8 @@ def _remedies(
     if session.port not in reached:
         # There is one ssh_port; the port of a second sshd must not push out that of the first.
         taken = any(other.port in reached for other in sessions)
-        field = "admin.web_ports: add" if taken else "admin.ssh_port:"
+        web = taken or session.service != SSH
+        field = "admin.web_ports: add" if web else "admin.ssh_port:"
         lines.append(f"{field} {session.port}")
     return lines
 
@@ -202,7 +225,7 @@ def _admin_ports(ruleset: Ruleset, admin: set[str]) -> set[int]:
         port
         for chain in ruleset.chains
         for rule in chain.rules
-        if isinstance(rule.action, Accept)
+        if isinstance(rule.action, Accept | Done)
         and any(isinstance(match, InSet) and match.set in admin for match in rule.matches)
         for match in rule.matches
         if isinstance(match, Ports) and match.proto is L4Proto.TCP
@@ -226,6 +249,6 @@ def _elsewhere(ruleset: Ruleset, session: Session) -> str:
     passing = [
         name
         for name in sorted(names)
-        if not _worst(ruleset, replace(login, in_interface=name)).dropped
+        if not worst(ruleset, replace(login, in_interface=name)).dropped
     ]
     return f" (unless it comes in through {' or '.join(passing)})" if passing else ""

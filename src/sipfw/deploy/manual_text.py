@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sipfw.deploy.bans import Wish
 from sipfw.deploy.manual_addresses import parse_source
 from sipfw.deploy.manual_file import FORMAT, checked_reason
-from sipfw.policy.types import MAX_DURATION, parse_duration, shown
+from sipfw.policy.quantities import MAX_DURATION, parse_duration, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sipfw.backends.nft_flavour_tools import OnlyNftError
 from sipfw.deploy import journal as journals
 from sipfw.deploy.apply import outcome_of
 from sipfw.deploy.generations import Damaged, read_generation
 from sipfw.deploy.journal import Journal
+from sipfw.deploy.left_behind import drop_left_sets, elsewhere
 from sipfw.deploy.live import Result, current, standing, stored, way_back
 from sipfw.deploy.lock import state_lock
 from sipfw.deploy.lockout import spare_logged_in
+from sipfw.deploy.moved import move_to_nftables
+from sipfw.deploy.overtaken import refuse_overtaken, standing_now
 from sipfw.deploy.privilege import require_root
 from sipfw.deploy.repair import (
     WAYS_OUT,
@@ -22,8 +27,10 @@ from sipfw.deploy.repair import (
     what,
     why,
 )
+from sipfw.deploy.state_folders import close_folders
 from sipfw.deploy.transaction import carry_out, signals_later
 from sipfw.errors import ApplyError, BackendError
+from sipfw.words import span_text
 
 if TYPE_CHECKING:
     from sipfw.deploy.apply import Outcome
@@ -31,10 +38,23 @@ if TYPE_CHECKING:
     from sipfw.deploy.live import Current, Firewall
     from sipfw.deploy.repair import Undone
     from sipfw.deploy.targets import Options
+    from sipfw.diagnostics import Diagnostic
 
 
-def confirm(layout: Layout, options: Options) -> int:
-    """Keep what waits to be confirmed and return its number. Raises BackendError when too late."""
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The generation that stays, and whom it locks out all the same."""
+
+    number: int
+    warnings: tuple[Diagnostic, ...]
+
+
+def confirm(layout: Layout, options: Options) -> Confirmed:
+    """Keep what waits to be confirmed. Raises BackendError when too late.
+
+    Also where it locks out somebody who is logged in by now: a tunnel or a session may have come
+    up since the apply, whose guard did not see it. The change then waits on.
+    """
     require_root()
     if not layout.state.exists():
         raise _nothing_waits(layout)
@@ -44,11 +64,27 @@ def confirm(layout: Layout, options: Options) -> int:
             raise _nothing_waits(layout)
         number = found.journal.coming
         # A guardian that was killed acts no more: whoever confirms late still wants to keep it.
-        if found.open and number is not None and journals.keep(layout, number):
-            return number
+        if found.open and number is not None:
+            warnings = _newcomers(layout, found.journal, number, options)
+            if journals.keep(layout, number):
+                return Confirmed(number, tuple(warnings))
         reason = why(found)
         undone = undo(layout, found.journal, options, reason)
     raise ApplyError(f"{what(found.journal)} was taken back: {reason}; {now_live(undone)}")
+
+
+def _newcomers(layout: Layout, waiting: Journal, number: int, options: Options) -> list[Diagnostic]:
+    firewall = stored(layout, number, lists=False)
+    if isinstance(firewall, Damaged):
+        return []
+    try:
+        return spare_logged_in(firewall.ruleset, force=options.force or waiting.forced)
+    except BackendError as error:
+        left = span_text(waiting.seconds_left())
+        raise BackendError(
+            f"not confirmed, for somebody has come since the apply: {error.message}",
+            hint=f"what was in force before comes back in {left}, or sipfw confirm --force",
+        ) from error
 
 
 def _nothing_waits(layout: Layout) -> BackendError:
@@ -61,15 +97,22 @@ def _nothing_waits(layout: Layout) -> BackendError:
     )
 
 
-def rollback(layout: Layout, number: int | None, options: Options) -> Outcome:
+def rollback(
+    layout: Layout, number: int | None, options: Options, *, called: float | None = None
+) -> Outcome:
     """Make generation `number` live, by default what was live before the present one.
 
-    A change that waits to be confirmed is taken back.
+    A change that waits to be confirmed is taken back. Raises BackendError where somebody else has
+    changed the firewall since this was called, or since the moment `called`, and no number says
+    what is meant.
     """
     require_root()
     if not layout.state.exists():
         raise BackendError("nothing to go back to: sipfw has applied nothing yet")
+    seen = standing_now(layout)
     with signals_later(), state_lock(layout, seconds=5.0):
+        if number is None:
+            refuse_overtaken(layout, seen, called)
         found = unfinished(layout)
         if found is not None:
             if number is not None and found.open:
@@ -133,20 +176,30 @@ def restore(layout: Layout, options: Options) -> Outcome | None:
     if not layout.state.exists():
         return None
     with signals_later(), state_lock(layout, seconds=5.0):
-        said = settle(layout, options)
-        now = current(layout)
-        number = standing(layout)
-        firewall, skipped = way_back(layout, number)
-        if firewall is None:
-            if skipped:
-                raise BackendError("; ".join(skipped), hint="apply a policy anew")
-            return None
+        return restore_locked(layout, options)
+
+
+def restore_locked(layout: Layout, options: Options) -> Outcome | None:
+    """Do what `restore` does, for who holds the state lock."""
+    said = (*close_folders(layout), *settle(layout, options))
+    now = current(layout)
+    number = standing(layout)
+    firewall, skipped = way_back(layout, number)
+    if firewall is None:
+        if skipped:
+            raise BackendError("; ".join(skipped), hint="apply a policy anew")
+        return None
+    backends = (firewall.backend, *elsewhere(firewall))
+    try:
         # A restore that dies is repeated: what was before it is what it restores.
         result, _ = carry_out(
             layout,
-            Journal("restore", number, firewall.generation, (firewall.backend,)),
+            Journal("restore", number, firewall.generation, backends),
             firewall,
             options,
             looked_for=now.expectation,
         )
-    return outcome_of(result, firewall.generation, notes=(*said, *skipped))
+    except OnlyNftError as error:
+        return move_to_nftables(layout, firewall, options, error)
+    left = drop_left_sets(firewall)
+    return outcome_of(result, firewall.generation, notes=(*said, *skipped, *left))

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+from sipfw.compiler.context import Context
+from sipfw.deploy.lockout import far_ends
 from sipfw.deploy.own_addresses import own_addresses
 from sipfw.deploy.ssh_sessions import ssh_sessions
 from sipfw.feeds.ranges import networks_of, span_of, touched, without
+from sipfw.policy.merge import Origins
 from sipfw.policy.types import Hostname
 
 if TYPE_CHECKING:
@@ -31,11 +34,12 @@ class Spared:
 
 def spared_by_policy(policy: Policy, addresses: Mapping[str, tuple[Network, ...]]) -> list[Spared]:
     """Return the networks that the policy calls its friends."""
-    found = [Spared(network, "an admin network") for network in policy.admin.networks]
+    admins = Context(policy, Origins(), addresses).admin_networks()
+    found = [Spared(network, "an admin network") for network in admins]
     for peer in policy.trusted_peers:
         networks = list(peer.media)
         for entry in peer.signalling:
-            networks += addresses.get(entry.name, ()) if isinstance(entry, Hostname) else [entry]
+            networks += addresses.get(entry.key, ()) if isinstance(entry, Hostname) else [entry]
         # What `allow_any` permits is everybody, and of everybody some may be listed.
         if not peer.allow_any:
             found += [Spared(network, f"trusted peer {peer.name}") for network in networks]
@@ -43,10 +47,11 @@ def spared_by_policy(policy: Policy, addresses: Mapping[str, tuple[Network, ...]
 
 
 def spared_by_host() -> list[Spared]:
-    """Return the addresses of this host, and of those who are logged in by ssh now."""
+    """Return the addresses of this host, and of those who are logged in now, with their tunnels."""
     found = [Spared(ip_network(address), "this host") for address in own_addresses()]
     clients = {session.client for session in ssh_sessions()}
     found += [Spared(ip_network(client), "logged in by ssh") for client in sorted(clients, key=str)]
+    found += [Spared(ip_network(end), f"carries {name}") for end, name in far_ends().items()]
     return found
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sipfw.backends.detect import look
+from sipfw.backends.ipset import Ipsets
 from sipfw.backends.iptables import IptablesBackend
 from sipfw.backends.iptables_reader import IptablesReader
-from sipfw.backends.iptables_restore import RestoreBackend
+from sipfw.backends.iptables_restore import RESTORERS, RestoreBackend
 from sipfw.backends.nft_flavour_tools import NftFlavourTools
 from sipfw.backends.nftables import NftablesBackend
 from sipfw.backends.nftables_reader import nft_live
 from sipfw.backends.runner import SubprocessRunner
 from sipfw.backends.set_filler import fill_ipsets, fill_nft_sets
 from sipfw.backends.set_members import IpsetMembers, NftMembers
-from sipfw.compiler.textless import textless
-from sipfw.diagnostics import Diagnostic, Severity
+from sipfw.backends.strangers import strangers_in_iptables
+from sipfw.backends.xtables_tools import LEGACY_RESTORERS, LegacyTools
+from sipfw.deploy.forms import Possible, in_iptables, in_nftables
 from sipfw.errors import BackendError
 from sipfw.lower import iptables, nftables
 from sipfw.lower.xtables import XSet
@@ -25,11 +28,14 @@ from sipfw.verify.expectation import Expectation, expect, with_lines, without_fa
 from sipfw.verify.expectation_nft import expect_nft, with_jump_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sipfw.backends.interface import Live
+    from sipfw.backends.ipset import LiveSet
     from sipfw.backends.iptables_shared import ApplyResult
     from sipfw.backends.set_members import Members
+    from sipfw.backends.strangers import Strangers
+    from sipfw.diagnostics import Diagnostic
     from sipfw.lower.xtables import XPlan
     from sipfw.ruleset.model import Ruleset
     from sipfw.verify.expectation import ExpectedSet
@@ -37,11 +43,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to apply. `force` goes live even if that locks out who is logged in by ssh."""
+    """How to apply. `force` goes live even if that locks out who is logged in by ssh.
+
+    `leave` names sets and chains that look like ours and are not.
+    """
 
     adopt: bool = False
     lock_seconds: float = 10.0
     force: bool = False
+    leave: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,10 @@ class Target(Protocol):
         """Read what is live; change nothing."""
         ...
 
+    def strangers(self, known: Collection[tuple[str, str]]) -> Strangers:
+        """Return what stands among our things and is not ours; `known` are sets that are."""
+        ...
+
     def fill(self, sets: Sequence[ExpectedSet]) -> None:
         """Give live static sets other elements and touch no rule. Raises BackendError."""
         ...
@@ -93,7 +107,14 @@ class Target(Protocol):
 class Engine(Protocol):
     """What puts lowered iptables rules into the kernel."""
 
-    def apply(self, plan: XPlan, *, adopt: bool = False, lock_seconds: float = 10.0) -> ApplyResult:
+    def apply(
+        self,
+        plan: XPlan,
+        *,
+        adopt: bool = False,
+        lock_seconds: float = 10.0,
+        leave: Collection[str] = (),
+    ) -> ApplyResult:
         """Make the plan live, or leave everything as it was and raise BackendError."""
         ...
 
@@ -101,7 +122,7 @@ class Engine(Protocol):
         """Raise BackendError for what would make `apply` fail; change nothing."""
         ...
 
-    def remove(self, *, lock_seconds: float = 10.0) -> ApplyResult:
+    def remove(self, *, lock_seconds: float = 10.0, leave: Collection[str] = ()) -> ApplyResult:
         """Take out everything of ours."""
         ...
 
@@ -121,33 +142,50 @@ class IptablesTarget:
         """What the record calls it."""
         return "iptables-nft" if self.nft_flavour else "iptables"
 
-    def plan(self, ruleset: Ruleset) -> XPlan:
+    def plan(self, possible: Possible) -> XPlan:
         """Return the lowered rules."""
-        return iptables.lower(ruleset, ipset=self.ipset)
+        return iptables.lower(possible.ruleset, ipset=self.ipset, u32=possible.u32)
 
     def expectation(self, ruleset: Ruleset) -> Expectation:
         """Say what would be live."""
-        return expect(ruleset, self.plan(ruleset))
+        possible = self._possible(ruleset)
+        return expect(possible.ruleset, self.plan(possible))
 
     def check(self, ruleset: Ruleset, options: Options) -> tuple[Diagnostic, ...]:
         """Ask the kernel for every extension, and look for foreign chains."""
-        self._engine().check(self.plan(ruleset), adopt=options.adopt)
-        return ()
+        possible = self._possible(ruleset)
+        self._engine().check(self.plan(possible), adopt=options.adopt)
+        return possible.remarks
 
     def apply(self, ruleset: Ruleset, options: Options) -> Change:
         """Make it live through the engine of the flavour."""
-        plan = self.plan(ruleset)
-        result = self._engine().apply(plan, adopt=options.adopt, lock_seconds=options.lock_seconds)
+        possible = self._possible(ruleset)
+        plan = self.plan(possible)
+        result = self._engine().apply(
+            plan, adopt=options.adopt, lock_seconds=options.lock_seconds, leave=options.leave
+        )
         committed = {Family(name.split()[0]) for name in result.tables}
-        expectation = without_families(expect(ruleset, plan), set(Family) - committed)
+        expectation = without_families(expect(possible.ruleset, plan), set(Family) - committed)
         live = self.live(expectation)
-        return Change(with_jump_lines(with_lines(expectation, live), live), result.notes)
+        remembered = with_jump_lines(with_lines(expectation, live), live)
+        return Change(remembered, result.notes, possible.remarks)
 
     def live(self, expectation: Expectation) -> Live:
         """Read both families' tables and our ipsets."""
         runner = SubprocessRunner()
         reader = IptablesReader(runner, NftFlavourTools(runner) if self.nft_flavour else None)
         return reader.live(expectation.chain_names(), expectation.static_sets())
+
+    def strangers(self, known: Collection[tuple[str, str]]) -> Strangers:
+        """Look at the sets of our name, and at rules of others in our chains."""
+        runner = SubprocessRunner()
+        tools = NftFlavourTools(runner) if self.nft_flavour else LegacyTools(runner)
+        tables = tools.existing(Family.IP) | tools.existing(Family.IP6)
+        sets: tuple[LiveSet, ...] = ()
+        # A kernel without ipset has no sets, and says it with an error.
+        with suppress(BackendError):
+            sets = Ipsets(runner).list_if_installed()
+        return strangers_in_iptables(tables, sets, known)
 
     def fill(self, sets: Sequence[ExpectedSet]) -> None:
         """Swap new versions of the ipsets in."""
@@ -167,7 +205,12 @@ class IptablesTarget:
 
     def remove(self, options: Options) -> tuple[str, ...]:
         """Take out jumps, chains and sets."""
-        return self._engine().remove(lock_seconds=options.lock_seconds).notes
+        engine = self._engine()
+        return engine.remove(lock_seconds=options.lock_seconds, leave=options.leave).notes
+
+    def _possible(self, ruleset: Ruleset) -> Possible:
+        """Return what of the ruleset the kernel and these programs can do, and in which form."""
+        return in_iptables(ruleset, RESTORERS if self.nft_flavour else LEGACY_RESTORERS)
 
     def _engine(self) -> Engine:
         runner = SubprocessRunner()
@@ -190,17 +233,15 @@ class NftablesTarget:
 
     def check(self, ruleset: Ruleset, options: Options) -> tuple[Diagnostic, ...]:
         """Have nft and the kernel judge the transaction."""
-        del options
         possible, warnings = self._possible(ruleset)
-        NftablesBackend().check(nftables.lower(possible))
+        NftablesBackend().check(nftables.lower(possible), options.leave)
         return warnings
 
     def apply(self, ruleset: Ruleset, options: Options) -> Change:
         """Make it live in one transaction."""
-        del options
         possible, warnings = self._possible(ruleset)
         plan = nftables.lower(possible)
-        result = NftablesBackend().apply(plan)
+        result = NftablesBackend().apply(plan, options.leave)
         expectation = expect_nft(possible, plan)
         live = self.live(expectation)
         remembered = with_jump_lines(with_lines(expectation, live), live)
@@ -209,6 +250,10 @@ class NftablesTarget:
     def live(self, expectation: Expectation) -> Live:
         """Read our table."""
         return nft_live(NftablesBackend().listing(expectation.static_sets()))
+
+    def strangers(self, known: Collection[tuple[str, str]]) -> Strangers:
+        """Look at the chains and sets of our table."""
+        return NftablesBackend().strangers(known)
 
     def fill(self, sets: Sequence[ExpectedSet]) -> None:
         """Add and delete elements in one transaction."""
@@ -219,22 +264,13 @@ class NftablesTarget:
         return NftMembers(SubprocessRunner())
 
     def remove(self, options: Options) -> tuple[str, ...]:
-        """Delete our table."""
-        del options
-        NftablesBackend().remove()
-        return ()
+        """Delete our table, or of it what is ours."""
+        return NftablesBackend().remove(options.leave)
 
     def _possible(self, ruleset: Ruleset) -> tuple[Ruleset, tuple[Diagnostic, ...]]:
         """Return what of the ruleset this kernel can do, and what is lost."""
-        reason = NftablesBackend().text_searches()
-        if reason is None:
-            return ruleset, ()
-        message = (
-            f"no text searches on this kernel ({reason}): scanner signatures are left out, the "
-            "switch's replies teach nothing, and a ban is a wall"
-        )
-        warning = Diagnostic(message, "scanners.signatures", severity=Severity.WARNING)
-        return textless(ruleset), (warning,)
+        found = in_nftables(ruleset, NftablesBackend().text_searches())
+        return found.ruleset, found.remarks
 
 
 def target(backend: str, *, ipset: bool = True) -> Target:

@@ -12,8 +12,12 @@ from sipfw.doctor import checks_kernel as kernel
 from sipfw.doctor import checks_neighbours as neighbours
 from sipfw.doctor import checks_network as network
 from sipfw.doctor.checks_alg import sip_alg
+from sipfw.doctor.checks_saved import saved_rules
+from sipfw.doctor.closed import closed
 from sipfw.doctor.containers import published
 from sipfw.doctor.findings import CannotTellError, Finding, State
+from sipfw.doctor.stricter.findings import stricter
+from sipfw.doctor.ways_past import port_moves
 from sipfw.errors import BackendError
 
 if TYPE_CHECKING:
@@ -33,7 +37,11 @@ CHECKS: dict[str, Callable[[Host], Finding]] = {
     "conntrack-timeouts": conntrack.timeouts,
     "freepbx": neighbours.freepbx,
     "fail2ban": neighbours.fail2ban,
+    "saved-rules": saved_rules,
     "containers": published,
+    "stricter-rules": stricter,
+    "closed-protocols": closed,
+    "port-moves": port_moves,
     "rp-filter": network.rp_filter,
     "kernel-matches": kernel.matches,
     "state-folder": firewall.state_folder,
