@@ -12,15 +12,18 @@ PACKAGES := python3-venv python3-dev gcc libc6-dev \
 	iptables ipset nftables iproute2 kmod procps util-linux conntrack \
 	sipsak sip-tester sipvicious nmap kamailio kamailio-tls-modules openssl shellcheck dash
 # Tests look at the report in a browser; the demo does without its 300 MB.
-TEST_PACKAGES := $(PACKAGES) chromium
+TEST_PACKAGES := $(PACKAGES) chromium ufw wireguard-go wireguard-tools
 
-.PHONY: bench demo test lint type unit netns wheel packages test-packages clean
+.PHONY: bench demo flood test lint type unit netns wheel packages test-packages clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo/demo.py
 
 bench: $(VENV)/.ready
 	$(BIN)/python bench/bench.py
+
+flood: $(VENV)/.ready
+	$(BIN)/python bench/flood.py
 
 test: lint type unit netns
 
