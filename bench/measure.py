@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 # Floods last longer than a second: the burst of the cap on all unknown sources (1000) and of every
 # bucket is spent before the clock starts.
 _WARM_UP = 4096
+# After which a phone repeats what was not answered (RFC 3261, 17.1.2.2).
+_T1 = 0.5
+# Of the second that a row with a rate takes.
+_SLICES = 100
 
 
 @dataclass(slots=True)
@@ -88,20 +94,40 @@ def _turned(names: list[str], by: int) -> Iterator[str]:
 
 
 def _play(stage: Stage, row: PacketClass, packets: int, cell: Cell) -> None:
-    with Injector(row.frame(stage.hardware_address), row.sources) as injector:
+    # Where a row has more sources than one round, each round has others.
+    start = random.getrandbits(32)
+    frame = row.frame(stage.hardware_address)
+    if row.repeated:
+        with Injector(frame, row.sources, start) as injector, stage.inside():
+            injector.run(stage.interface_index, _WARM_UP + packets)
+        time.sleep(_T1)
+    with Injector(frame, row.sources, start) as injector:
         with stage.inside():
             injector.run(stage.interface_index, _WARM_UP)
         if row.answered:
             stage.answer(row)
         received, delivered = stage.received()
+        sent = packets if row.rate is None else row.rate
         with stage.inside():
-            spent = injector.run(stage.interface_index, packets)
+            cpu_ns = _inject(injector, stage, sent, row.rate)
         received_after, delivered_after = stage.received()
-    cell.cpu_ns.append(spent.cpu_ns / packets)
+    cell.cpu_ns.append(cpu_ns / sent)
     cell.sent += received_after - received
     cell.delivered += delivered_after - delivered
     cell.tracked = stage.tracked()
     if cell.tracked:
         stage.forget_connections()
-    if received_after - received != packets:
-        raise RuntimeError(f"{row.name}: {received_after - received} of {packets} came in intact")
+    if received_after - received != sent:
+        raise RuntimeError(f"{row.name}: {received_after - received} of {sent} came in intact")
+
+
+def _inject(injector: Injector, stage: Stage, packets: int, rate: int | None) -> int:
+    """Return the CPU time of it; with a rate, each call's own share is in it as well."""
+    if rate is None:
+        return injector.run(stage.interface_index, packets).cpu_ns
+    cpu_ns, each = 0, rate // _SLICES
+    began = time.monotonic()
+    for number in range(_SLICES):
+        time.sleep(max(0.0, began + number / _SLICES - time.monotonic()))
+        cpu_ns += injector.run(stage.interface_index, each).cpu_ns
+    return cpu_ns

@@ -16,6 +16,9 @@ BANNED = "198.19.0.9"
 # RFC 2544 keeps 198.18.0.0/15 for benchmarks; no documentation network holds 65,536 addresses.
 FLOOD = "198.18.0.0"
 FLOOD_SOURCES = 65536
+# No network of 64.0.0.0/3 is private, for tests or refused as a source.
+EVERYBODY = "64.0.0.0"
+EVERYBODY_SOURCES = 1 << 29
 
 SIP_PORT = 5060
 MEDIA_PORT = 12000
@@ -28,7 +31,11 @@ _RTP_PAYLOAD = 172
 
 @dataclass(frozen=True, slots=True)
 class PacketClass:
-    """One kind of traffic. `answered`: the switch has replied, as in a real call."""
+    """One kind of traffic. `answered`: the switch has replied, as in a real call.
+
+    `repeated`: the same packets came half a second before, as what phones repeat. `rate`: so many
+    a second, for one second; otherwise as fast as they can be injected.
+    """
 
     name: str
     source: str
@@ -37,6 +44,8 @@ class PacketClass:
     sources: int = 1
     source_port: int = SIP_PORT
     port: int = SIP_PORT
+    repeated: bool = False
+    rate: int | None = None
 
     @property
     def answered(self) -> bool:
@@ -106,6 +115,26 @@ def packet_classes() -> tuple[PacketClass, ...]:
         _flood("OPTIONS", _message("OPTIONS", FLOOD)),
         PacketClass("REGISTER, 1 source", "198.19.0.2", _message("REGISTER", "198.19.0.2")),
         _flood("REGISTER", _message("REGISTER", FLOOD)),
+        PacketClass(
+            "REGISTER, new sources",
+            EVERYBODY,
+            _message("REGISTER", EVERYBODY),
+            sources=EVERYBODY_SOURCES,
+        ),
+        PacketClass(
+            "REGISTER, new sources, 20,000/s",
+            EVERYBODY,
+            _message("REGISTER", EVERYBODY),
+            sources=EVERYBODY_SOURCES,
+            rate=20_000,
+        ),
+        PacketClass(
+            "REGISTER, new sources again",
+            EVERYBODY,
+            _message("REGISTER", EVERYBODY),
+            sources=EVERYBODY_SOURCES,
+            repeated=True,
+        ),
         _flood("INVITE", _message("INVITE", FLOOD)),
         _flood("scanner UA", _message("REGISTER", FLOOD, "friendly-scanner")),
         PacketClass("banned source", BANNED, _message("INVITE", BANNED)),

@@ -15,8 +15,8 @@ import asking
 import growth
 import loading
 from measure import Cell, Theatre, measure
-from setups import DROP_ALL, GUIDE, against, setups
-from tables import nanoseconds, outcomes, ratios, table
+from setups import COMPARED, DROP_ALL, GUIDE, against, setups
+from tables import nanoseconds, outcomes, pairs, ratios, table
 
 from lab import namespaces
 from packets import packet_classes
@@ -91,6 +91,9 @@ def _packets(effort: Effort, folder: Path, other: Path | None) -> None:
     for reference in (DROP_ALL, GUIDE):
         _print(f'times the cost of "{reference}", median of the rounds\' ratios')
         _print(ratios(cells, titles, [name for name in names if name != reference], reference))
+    if other is not None:
+        _print("times the cost of the other checkout's rules, median of the rounds' ratios")
+        _print(pairs(cells, titles, COMPARED))
     _print(f"of {effort.packets} packets a round: delivered / connections left")
     _print(outcomes(cells, titles, names))
 

@@ -6,7 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from measure import Cell, Cells
 
@@ -40,6 +40,15 @@ def ratios(cells: Cells, titles: Sequence[str], names: Sequence[str], reference:
         return f"{_ratio(cells[title, name], cells[title, reference]):.2f}"
 
     return _grid(titles, names, text)
+
+
+def pairs(cells: Cells, titles: Sequence[str], compared: Mapping[str, str]) -> str:
+    """Return what each column costs in units of the one that it is compared with."""
+
+    def text(title: str, name: str) -> str:
+        return f"{_ratio(cells[title, name], cells[title, compared[name]]):.2f}"
+
+    return _grid(titles, list(compared), text)
 
 
 def _ratio(cell: Cell, reference: Cell) -> float:

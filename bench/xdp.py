@@ -30,12 +30,13 @@ _PSEUDO_MAP_VALUE = 2
 
 ETHERNET_HEADER = 14
 _IP_CHECKSUM = ETHERNET_HEADER + 10
-_SOURCE_LOW = ETHERNET_HEADER + 14
+_SOURCE = ETHERNET_HEADER + 12
 _SHORTEST = ETHERNET_HEADER + 20
 
 # Odd, so that n -> n * _STRIDE is a permutation of any 2**k sources: neighbours in time are no
 # neighbours in a /24.
-_STRIDE = 40503
+_STRIDE = 0x61C89E37
+MOST_SOURCES = 1 << 30
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -69,8 +70,8 @@ def _insn(code: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> 
     return struct.pack("<BBhi", code, dst | src << 4, off, imm)
 
 
-def _program(counter: int, mask: int, low: int, others: int) -> bytes:
-    """Assemble: the low half of the source address becomes low | (n * stride) & mask, n counting.
+def _program(counter: int, mask: int, low: int, others: int, start: int) -> bytes:
+    """Assemble: the source address becomes low | (n * stride + start) & mask, n counting.
 
     The header checksum is written whole from the sum of all other words: pages come back to the
     kernel's pool as the last run left them, so nothing may be relative to the old content.
@@ -82,12 +83,17 @@ def _program(counter: int, mask: int, low: int, others: int) -> bytes:
         _insn(0x79, n, place),  # n = *place
         _insn(0x07, n, imm=1),  # n += 1
         _insn(0x7B, place, n),  # *place = n
-        _insn(0x27, n, imm=_STRIDE),  # n *= stride
-        _insn(0x57, n, imm=mask),  # n &= mask
-        _insn(0x47, n, imm=low),  # n |= low
+        _insn(0x24, n, imm=_STRIDE),  # n *= stride, in 32 bits like all that follows with n
+        _insn(0x04, n, imm=_signed(start)),  # n += start
+        _insn(0x54, n, imm=mask),  # n &= mask
+        _insn(0x44, n, imm=_signed(low)),  # n |= low
         _insn(0xBF, total, n),  # total = n
-        _insn(0xDC, n, imm=16),  # n to network order
-        _insn(0x6B, data, n, _SOURCE_LOW),  # source address, low half = n
+        _insn(0x77, total, imm=16),  # total >>= 16
+        _insn(0xBF, limit, n),  # limit = n
+        _insn(0x57, limit, imm=0xFFFF),  # limit &= 0xffff
+        _insn(0x0F, total, limit),  # total += limit
+        _insn(0xDC, n, imm=32),  # n to network order
+        _insn(0x63, data, n, _SOURCE),  # source address = n
         _insn(0x07, total, imm=others),  # total += the other words
         *_fold(total, limit),
         *_fold(total, limit),
@@ -105,6 +111,10 @@ def _program(counter: int, mask: int, low: int, others: int) -> bytes:
     return b"".join([*head, *body, _insn(0xB7, 0, imm=_XDP_PASS), _insn(0x95)])
 
 
+def _signed(number: int) -> int:
+    return number - (1 << 32) if number >> 31 else number
+
+
 def _fold(total: int, scratch: int) -> list[bytes]:
     return [
         _insn(0xBF, scratch, total),  # scratch = total
@@ -115,21 +125,24 @@ def _fold(total: int, scratch: int) -> list[bytes]:
 
 
 class Injector:
-    """One IPv4 frame and the program that gives each copy one of `sources` addresses."""
+    """One IPv4 frame and the program that gives each copy one of `sources` addresses.
 
-    def __init__(self, frame: bytes, sources: int = 1) -> None:
-        if sources & (sources - 1) or not 1 <= sources <= 1 << 16:
-            raise XdpError(f"{sources} sources: use a power of two up to 65536")
+    They come in an order of their own, which begins anywhere: at `start`, below 2**32.
+    """
+
+    def __init__(self, frame: bytes, sources: int = 1, start: int = 0) -> None:
+        if sources & (sources - 1) or not 1 <= sources <= MOST_SOURCES:
+            raise XdpError(f"{sources} sources: use a power of two up to {MOST_SOURCES}")
         words = struct.unpack("!10H", frame[ETHERNET_HEADER : ETHERNET_HEADER + 20])
-        low = words[7]
+        low = words[6] << 16 | words[7]
         if low & (sources - 1):
             raise XdpError("the source address must be a multiple of the number of sources")
-        # Word 5 is the checksum itself, word 7 the half that the program writes.
-        others = sum(words) - words[5] - low
+        # Word 5 is the checksum itself, words 6 and 7 are what the program writes.
+        others = sum(words) - words[5] - words[6] - words[7]
         self._frame = ctypes.create_string_buffer(frame, len(frame))
         self._map = _bpf(_MAP_CREATE, struct.pack("<5I", _MAP_TYPE_ARRAY, 4, 8, 1, 0))
         try:
-            self._program = _load(_program(self._map, sources - 1, low, others))
+            self._program = _load(_program(self._map, sources - 1, low, others, start))
         except XdpError:
             os.close(self._map)
             raise
