@@ -7,12 +7,15 @@ The switch of the lab is 198.51.100.1, and 192.0.2.0/24 is a bridge with contain
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from lab import Node
 
 JAILED_SSH = "198.51.100.30"
 JAILED_SIP = "198.51.100.31"
@@ -239,6 +242,32 @@ COMMIT
     },
 )
 
+# Its chain takes the media of calls that the kernel module forwards; the others go on.
+RTPENGINE = Neighbour(
+    r"rtpengine",
+    dict.fromkeys(
+        ("iptables", "ip6tables"),
+        """\
+*filter
+:rtpengine - [0:0]
+-A INPUT -p udp -j rtpengine
+-A rtpengine -p udp -m udp --dport 12000:12099 -j DROP
+COMMIT
+""",
+    ),
+)
+
+KEEPALIVED = Neighbour(
+    r"-p (vrrp|112)|keepalived",
+    {
+        "iptables": """\
+*filter
+-A INPUT -p vrrp -m comment --comment "keepalived" -j ACCEPT
+COMMIT
+""",
+    },
+)
+
 NEIGHBOURS: Mapping[str, Neighbour] = MappingProxyType(
     {
         "docker": DOCKER,
@@ -246,8 +275,22 @@ NEIGHBOURS: Mapping[str, Neighbour] = MappingProxyType(
         "crowdsec": CROWDSEC,
         "freepbx": FREEPBX,
         "ufw": UFW,
+        "rtpengine": RTPENGINE,
+        "keepalived": KEEPALIVED,
         "fail2ban-nft": FAIL2BAN_NFT,
         "crowdsec-nft": CROWDSEC_NFT,
         "firewalld": FIREWALLD,
     }
 )
+
+VRRP = """\
+import socket, sys
+sending = socket.socket(socket.AF_INET, socket.SOCK_RAW, 112)
+for _ in range(int(sys.argv[2])):
+    sending.sendto(bytes([0x21, 51, 100, 0, 1, 1, 0, 0]), (sys.argv[1], 0))
+"""
+
+
+def send_vrrp(sender: Node, target: str, count: int) -> None:
+    """Send advertisements to one address, as keepalived does with `unicast_peer`."""
+    sender.run([sys.executable, "-c", VRRP, target, str(count)])

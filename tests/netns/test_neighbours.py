@@ -16,6 +16,7 @@ from neighbours import (
     NEIGHBOURS,
     NFT_BLOCKED,
     NFT_JAILED,
+    send_vrrp,
 )
 from shared_host import BACKENDS, OURS, SharedHost
 
@@ -58,6 +59,8 @@ def give_them_packets(lab: Lab) -> None:
     jailed = [JAILED_SIP, CROWDSEC_BLOCKED, NFT_JAILED, NFT_BLOCKED, attacker.address4]
     attacker.spoof_udp(jailed * 3, switch, 5060, 5060, b"SIP")
     attacker.spoof_udp([attacker.address4] * 4, switch, 1194, 1194, b"VPN")
+    attacker.spoof_udp([attacker.address4] * 2, switch, 12000, 12000, b"RTP")
+    send_vrrp(attacker, switch, 2)
     attacker.spoof_udp([JAILED_SIP6, attacker.address6], switch6, 5060, 5060, b"SIP")
     attacker.spoof_udp([attacker.address6], switch6, 1194, 1194, b"VPN")
     attacker.spoof_udp([attacker.address4] * 2, CONTAINER, 9, 9, b"not published")

@@ -64,7 +64,7 @@ def test_a_peer_meets_nothing(
         trace = evaluate(
             ruleset, replace(packet, state=state, flags=flags), live, assume=Limit.EXCEEDED
         )
-        assert trace.verdict is Verdict.ACCEPTED
+        assert trace.verdict is Verdict.PASSED
         assert trace.changes == ()
     # Of strangers, IP options and extension headers are dropped.
     assert not evaluate(ruleset, replace(packet, moved=True), live).dropped

@@ -73,15 +73,15 @@ def decider(trace: Trace) -> str | None:
         (TOOL, ("learned",), Verdict.RESET, "stream-tool.end"),
         (LOGIN + TOOL, ("registered",), Verdict.RESET, "stream-tool.end"),
         (LOGIN, ("shut",), Verdict.RESET, "stream.shut"),
-        (ANSWER, ("asked",), Verdict.ACCEPTED, "stream-request.pass"),
-        (OPTIONS, ("learned",), Verdict.ACCEPTED, "stream-request.pass"),
-        (OPTIONS, ("callers",), Verdict.ACCEPTED, "stream-request.pass"),
-        (OPTIONS, ("registered",), Verdict.ACCEPTED, "stream-registered.pass"),
-        (REGISTER, (), Verdict.ACCEPTED, "stream-request.pass"),
-        (LOGIN, (), Verdict.ACCEPTED, "stream-login.pass"),
-        (LOGIN, ("banned",), Verdict.ACCEPTED, "stream-login.pass"),
+        (ANSWER, ("asked",), Verdict.PASSED, "stream-request.pass"),
+        (OPTIONS, ("learned",), Verdict.PASSED, "stream-request.pass"),
+        (OPTIONS, ("callers",), Verdict.PASSED, "stream-request.pass"),
+        (OPTIONS, ("registered",), Verdict.PASSED, "stream-registered.pass"),
+        (REGISTER, (), Verdict.PASSED, "stream-request.pass"),
+        (LOGIN, (), Verdict.PASSED, "stream-login.pass"),
+        (LOGIN, ("banned",), Verdict.PASSED, "stream-login.pass"),
         (LOGIN, ("banned-tcp",), Verdict.DROPPED, "streams.drop"),
-        (LOGIN, ("banned-tcp", "registered"), Verdict.ACCEPTED, "stream-login.pass"),
+        (LOGIN, ("banned-tcp", "registered"), Verdict.PASSED, "stream-login.pass"),
     ],
 )
 def test_what_becomes_of_a_segment(
@@ -94,7 +94,7 @@ def test_what_becomes_of_a_segment(
 @pytest.mark.parametrize("payload", [OPTIONS, ANSWER])
 def test_where_no_reset_can_be_sent_nothing_wedges_a_stream(tmp_path: Path, payload: bytes) -> None:
     trace = said(compiled(tmp_path, BEHIND), payload)
-    assert trace.verdict is Verdict.ACCEPTED
+    assert trace.verdict is Verdict.PASSED
     assert said(compiled(tmp_path, BEHIND), TOOL).verdict is Verdict.DROPPED
     assert "adds 198.51.100.7 to banned-tcp" in said(compiled(tmp_path, BEHIND), TOOL).changes
 
@@ -114,7 +114,7 @@ def test_nmap_is_found_over_tcp_also_where_options_are_let_in(
     over_udp = evaluate(let_in, datagram, known(let_in))
     assert decider(over_udp) == "scanner.line.nmap-version-probe"
     other = said(let_in, OPTIONS)
-    assert other.verdict is Verdict.ACCEPTED
+    assert other.verdict is Verdict.PASSED
 
 
 def test_a_tool_on_a_stream_ends_what_was_learned(tmp_path: Path) -> None:
