@@ -39,6 +39,7 @@ LAYERS = ", ".join(LoggedLayer)
 # Everything that may bring a rule that drops, and texts of an operator who means harm.
 POLICY = """\
 admin: {networks: [192.0.2.0/28]}
+media: {sources: expected}
 signalling: {udp: [5060], tcp: [5060], tls: [5061]}
 trusted_peers:
   - {name: plain, signalling: [203.0.113.10, '2001:db8:5::/64'], tier: premium}
