@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,8 @@ from sipfw.cli import cli
 from sipfw.errors import Exit
 from sipfw.policy.messages import field_names
 from sipfw.policy.model import Limits, Methods, Policy
+from sipfw.resolver.name_servers import NameServers
+from sipfw.resolver.records import Unanswered
 
 if TYPE_CHECKING:
     from conftest import Sipfw
@@ -153,14 +154,14 @@ def test_the_policy_of_the_host_is_the_default(
 def test_a_name_without_an_address_is_incomplete(
     policy: Path, sipfw: Sipfw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_dns(*_: object, **__: object) -> list[object]:
-        raise socket.gaierror(-2, "Name or service not known")
+    async def no_dns(*_: object) -> None:
+        raise Unanswered("no answer in time")
 
-    monkeypatch.setattr(socket, "getaddrinfo", no_dns)
+    monkeypatch.setattr(NameServers, "ask", no_dns)
     policy.write_text("trusted_peers: [{name: a, signalling: [sip.example.com]}]\n", "utf-8")
     ran = sipfw("check", "--policy", str(policy), "--root", str(tmp_path))
     assert ran.code == Exit.INCOMPLETE
-    assert "'sip.example.com' has no address now (Name or service not known)" in ran.stderr
+    assert "'sip.example.com' has no address now (no answer in time)" in ran.stderr
 
 
 @pytest.mark.parametrize("form", ["restore", "ipset", "sysctl"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,7 @@ from tampering_nftables import a_changed_signature
 from sipfw.deploy.refresh import refresh
 from sipfw.deploy.targets import Options
 from sipfw.errors import BackendError
+from sipfw.resolver.records import Found, FoundAddress, Question
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,15 +132,18 @@ def test_everything_harmless_at_once(host: TamperedHost) -> None:
 @pytest.mark.parametrize("backend", BACKENDS[::2])
 def test_addresses_of_host_names_follow_the_record(backend: str, tmp_path: Path) -> None:
     peer = {"name": "named", "signalling": ["203.0.113.20", "sip.carrier.example"]}
-    addresses = {"sip.carrier.example": ["198.51.100.7"]}
+    found = Found((FoundAddress(ip_address("198.51.100.7"), "A"),))
+
+    async def lookup(question: Question) -> Found:
+        assert question == Question("sip.carrier.example")
+        return found
+
     with tampered_host(backend, tmp_path) as host:
         # Exit code 6: no name server answers here.
         policy = host.shared.policy({**POLICY, "trusted_peers": [peer]})
         words = ("apply", "--backend", backend, "--policy", policy, "--yes")
         assert host.shared.sipfw(*words).returncode == 6
-        host.inside.submit(
-            refresh, host.layout, Options(), lookup=lambda name: addresses[name]
-        ).result()
+        host.inside.submit(refresh, host.layout, Options(), lookup=lookup).result()
         assert host.deep_drift() == ()
         host.hand.elements("delete", "trusted4", "198.51.100.7")
         where = f"{host.hand.set('trusted4')} 198.51.100.7"

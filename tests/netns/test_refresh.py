@@ -331,7 +331,7 @@ def test_nothing_to_do_is_said(legacy: NamedHost) -> None:
     assert "no firewall of sipfw is in force" in legacy.refresh(NAMES)
     assert not legacy.host.root.exists()
     legacy.apply(NAMES, policy="trusted_peers: [{name: a, signalling: [203.0.113.10]}]\n")
-    assert "no peer of the live policy has a host name" in legacy.refresh(NAMES)
+    assert "the live policy names no host and no block list" in legacy.refresh(NAMES)
     assert not (legacy.host.root / "var/lib/sipfw/names.json").exists()
 
 
@@ -462,7 +462,9 @@ def test_the_cache_says_when(legacy: NamedHost) -> None:
     legacy.apply(NAMES)
     legacy.refresh({**MOVED, "sip.a.example": []})
     data = json.loads((legacy.host.root / "var/lib/sipfw/names.json").read_text())["names"]
-    assert {name: item["addresses"] for name, item in data.items()} == {
+    assert {
+        name: [member["address"] for member in item["addresses"]] for name, item in data.items()
+    } == {
         **MOVED,
         "sip.a.example": NAMES["sip.a.example"],
     }

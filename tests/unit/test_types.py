@@ -7,20 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sipfw.policy.quantities import parse_burst, parse_count, parse_duration, parse_rate, shown
 from sipfw.policy.types import (
     Hostname,
-    parse_burst,
-    parse_count,
-    parse_duration,
+    parse_admin_address,
     parse_identifier,
     parse_interface,
     parse_network,
     parse_peer_address,
     parse_port,
     parse_port_range,
-    parse_rate,
     parse_text,
-    shown,
 )
 from sipfw.ruleset.match import PortRange, Rate, TimeUnit
 
@@ -285,3 +282,13 @@ def test_a_shown_value_is_short_and_harmless() -> None:
     assert shown("a\x1b[31m\nb") == r"'a\x1b[31m\x0ab'"
     assert shown("x" * 61) == f"'{'x' * 60}…'"
     assert shown("right\u202eleft") == r"'right\x202eleft'"
+
+
+def test_a_host_name_may_have_a_port_and_an_administrators_may_not() -> None:
+    assert parse_peer_address("SIP.a.example.:5080") == Hostname("sip.a.example", 5080)
+    assert str(Hostname("sip.a.example", 5080)) == "sip.a.example:5080"
+    assert Hostname("sip.a.example").key != Hostname("sip.a.example", 5080).key
+    assert parse_admin_address("Office.example") == Hostname("office.example")
+    for wrong in ("office.example:22", "office", "office.example;x", "", None, 5):
+        with pytest.raises(ValueError, match=r"write |has a port"):
+            parse_admin_address(wrong)
