@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, TypeAlias, get_args
 import pytest
 
 from lab import Family, Lab, unavailable_reason
-from packets.firewall import Backend, Firewall, Iptables, Nftables, SetlessIptables
+from packets.firewall import (
+    Backend,
+    BpfIptables,
+    Firewall,
+    Iptables,
+    Nftables,
+    SetlessIptables,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +72,13 @@ def firewall(request: Request, lab: Lab, lock_file: Path) -> Iterator[Firewall]:
         else Nftables(lab.switch)
     )
     built = Firewall(lab.switch, backend)
+    yield built
+    built.clear()
+
+
+@pytest.fixture
+def bpf_firewall(lab: Lab, lock_file: Path) -> Iterator[Firewall]:
+    built = Firewall(lab.switch, BpfIptables(lab.switch, "nft", lock_file))
     yield built
     built.clear()
 

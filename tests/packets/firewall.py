@@ -77,6 +77,7 @@ class Iptables:
     """Both flavours of iptables: `legacy` tables and `nft`, the nf_tables one; sets are ipsets."""
 
     ipset = True
+    u32 = True
 
     def __init__(self, node: Node, flavour: str, lock_file: Path) -> None:
         self._node = node
@@ -85,7 +86,7 @@ class Iptables:
         self._env = {"XTABLES_LOCKFILE": str(lock_file)}
 
     def load(self, ruleset: Ruleset) -> None:
-        sets, texts = _texts(ruleset, self.ipset)
+        sets, texts = _texts(ruleset, self.ipset, self.u32)
         if self.ipset:
             self._node.run(["ipset", "restore", "-exist"], sets)
         for family, text in texts.items():
@@ -139,6 +140,12 @@ class Iptables:
         tool = "iptables" if family is Family.IP else "ip6tables"
         program = f"{tool}-{self._flavour}-{verb}"
         return self._node.run([program, *options], text, env=self._env).stdout
+
+
+class BpfIptables(Iptables):
+    """iptables on a kernel without xt_u32."""
+
+    u32 = False
 
 
 class SetlessIptables(Iptables):
@@ -289,6 +296,6 @@ def _compiled(policy: str) -> Ruleset:
 
 
 @cache
-def _texts(ruleset: Ruleset, ipset: bool) -> tuple[str, Mapping[Family, str]]:
-    plan: XPlan = lower(ruleset, ipset=ipset)
+def _texts(ruleset: Ruleset, ipset: bool, u32: bool) -> tuple[str, Mapping[Family, str]]:
+    plan: XPlan = lower(ruleset, ipset=ipset, u32=u32)
     return ipset_text(plan), {family: restore_text(plan, family) for family in Family}

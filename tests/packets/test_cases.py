@@ -52,6 +52,13 @@ def test_packets_meet_their_rule_without_ipset(
     prove(case, lab, setless_firewall, family)
 
 
+@pytest.mark.parametrize("case", SCANNER_CASES, ids=str)
+def test_packets_meet_their_rule_without_u32(
+    case: Case, lab: Lab, bpf_firewall: Firewall, family: Family
+) -> None:
+    prove(case, lab, bpf_firewall, family)
+
+
 def prove(case: Case, lab: Lab, firewall: Firewall, family: Family) -> None:
     firewall.load(case.policy)
     own = lab.hosts[case.role].address(family)
