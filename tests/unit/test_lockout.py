@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import struct
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
+from proc_folder import CLIENT, ESTABLISHED, HERE, OTHER, TIME_WAIT, Proc, hex_address
 
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.deploy.lockout import Session, guard, require_no_lockout, ssh_sessions
@@ -21,81 +20,7 @@ if TYPE_CHECKING:
 
     from sipfw.ruleset.model import Ruleset
 
-HEAD = (
-    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout\n"
-)
-ESTABLISHED, LISTEN, TIME_WAIT = "01", "0A", "06"
-HERE, CLIENT, OTHER = "203.0.113.1", "198.51.100.7", "192.0.2.7"
 NOBODY: dict[str, str] = {}
-
-
-def hex_address(address: str) -> str:
-    packed = ip_address(address).packed
-    return "".join(f"{word:08X}" for word in struct.unpack(f"={len(packed) // 4}I", packed))
-
-
-def row(local: tuple[str, int], remote: tuple[str, int], state: str, inode: int, uid: int) -> str:
-    ends = " ".join(f"{hex_address(address)}:{port:04X}" for address, port in (local, remote))
-    return f"   0: {ends} {state} 00000000:00000000 00:00000000 00000000 {uid} 0 {inode} 1 0\n"
-
-
-class Proc:
-    """A `/proc` in a folder: this process is 900, its parents are what a test says."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        (root / "net").mkdir()
-        for table in ("tcp", "tcp6"):
-            (root / "net" / table).write_text(HEAD)
-        self.process(900, "sipfw", 1)
-        (root / "self").symlink_to("900")
-
-    def process(
-        self,
-        pid: int,
-        comm: str,
-        parent: int,
-        environ: dict[str, str] | None = None,
-        *,
-        sockets: tuple[int, ...] = (),
-        namespace: str = "net:[1]",
-    ) -> None:
-        folder = self.root / str(pid)
-        shutil.rmtree(folder, ignore_errors=True)
-        for name in ("fd", "ns"):
-            (folder / name).mkdir(parents=True)
-        (folder / "comm").write_text(f"{comm}\n")
-        (folder / "status").write_text(f"Name:\t{comm}\nPid:\t{pid}\nPPid:\t{parent}\n")
-        pairs = "".join(f"{name}={value}\0" for name, value in (environ or {}).items())
-        (folder / "environ").write_text(pairs)
-        (folder / "ns" / "net").symlink_to(namespace)
-        (folder / "fd" / "0").symlink_to("/dev/null")
-        for number, inode in enumerate(sockets, start=3):
-            (folder / "fd" / str(number)).symlink_to(f"socket:[{inode}]")
-
-    def socket(
-        self,
-        local: tuple[str, int],
-        remote: tuple[str, int] = ("0.0.0.0", 0),
-        state: str = LISTEN,
-        inode: int = 0,
-        uid: int = 0,
-    ) -> None:
-        table = "tcp6" if ":" in local[0] else "tcp"
-        if ":" in local[0] and remote[1] == 0:
-            remote = ("::", 0)
-        with (self.root / "net" / table).open("a") as file:
-            file.write(row(local, remote, state, inode, uid))
-
-    def sshd(self, port: int = 22, pid: int = 500, inode: int = 50) -> None:
-        self.process(pid, "sshd", 1, sockets=(inode,))
-        self.socket(("0.0.0.0", port), inode=inode)
-
-    def login(self, client: str = CLIENT, port: int = 22, client_port: int = 50000) -> None:
-        self.socket((HERE, port), (client, client_port), ESTABLISHED)
-
-    def clients(self, environment: dict[str, str] | None = None) -> list[str]:
-        return [str(item.client) for item in ssh_sessions(self.root, environment or NOBODY)]
 
 
 @pytest.fixture
@@ -217,6 +142,101 @@ def test_where_no_sshd_is_seen_its_usual_ports_count(proc: Proc) -> None:
     assert proc.clients() == [CLIENT]
     found = ssh_sessions(proc.root, NOBODY, fallback_ports={22, 2222})
     assert [str(item.client) for item in found] == [OTHER, CLIENT]
+
+
+def test_a_daemon_of_any_name_is_found_by_the_terminal_behind_it(proc: Proc) -> None:
+    proc.process(1, "systemd", 0, sockets=(10,))
+    proc.socket(("0.0.0.0", 2022), inode=10, uid=1000)
+    proc.process(600, "gate\x1b[2J", 1, sockets=(60,))
+    proc.socket((HERE, 2022), (CLIENT, 50000), ESTABLISHED, inode=60)
+    proc.process(610, "bash", 600)
+    proc.process(620, "vi", 610)
+    assert proc.clients() == []
+    proc.terminal(610)
+    proc.terminal(620)
+    (found,) = ssh_sessions(proc.root, NOBODY)
+    assert (str(found.client), found.port, found.found) == (CLIENT, 2022, "gate?[2J")
+    # Elsewhere it comes through another firewall.
+    proc.process(600, "gate", 1, sockets=(60,), namespace="net:[2]")
+    assert proc.clients() == []
+
+
+def test_a_web_server_started_at_a_terminal_is_no_login(proc: Proc) -> None:
+    proc.process(600, "python", 1, sockets=(60, 61))
+    proc.process(610, "python", 600)
+    proc.terminal(600)
+    proc.terminal(610)
+    proc.socket((HERE, 8000), inode=60, uid=1000)
+    proc.socket((HERE, 8000), (CLIENT, 50000), ESTABLISHED, inode=61)
+    assert proc.clients() == []
+    # With a terminal of its own for the browser, it is one.
+    proc.process(620, "bash", 610)
+    proc.terminal(620, 2)
+    assert proc.clients() == [CLIENT]
+
+
+def test_what_a_session_forwards_is_not_its_login(proc: Proc) -> None:
+    proc.sshd()
+    proc.process(600, "sshd-session", 500, sockets=(60, 61, 62))
+    proc.process(610, "bash", 600)
+    proc.terminal(610)
+    proc.socket((HERE, 22), (CLIENT, 50000), ESTABLISHED, inode=60)
+    proc.socket((HERE, 8080), inode=61, uid=1000)
+    proc.socket((HERE, 8080), (OTHER, 50000), ESTABLISHED, inode=62)
+    assert proc.clients() == [CLIENT]
+
+
+def test_a_login_without_a_terminal_is_found_by_its_variables(proc: Proc) -> None:
+    value = {"SSH_CONNECTION": f"{CLIENT} 50000 {HERE} 2022"}
+    proc.process(500, "gate", 1, sockets=(50,))
+    proc.process(600, "gate", 500, sockets=(60,))
+    proc.process(610, "rsync", 600, value)
+    proc.socket((HERE, 2022), inode=50)
+    assert proc.clients() == [], "not connected any more"
+    proc.socket((HERE, 2022), (CLIENT, 50000), ESTABLISHED, inode=60)
+    assert proc.clients() == [CLIENT]
+    # Anybody may claim what somebody else holds.
+    proc.process(610, "rsync", 1, value)
+    assert proc.clients() == []
+
+
+def test_who_started_this_process_is_found_without_terminal_and_variables(proc: Proc) -> None:
+    proc.process(700, "socat", 1, sockets=(70,))
+    proc.process(800, "sh", 700)
+    proc.process(900, "sipfw", 800)
+    proc.socket(("0.0.0.0", 2323), inode=69)
+    proc.socket((HERE, 2323), (CLIENT, 50000), ESTABLISHED, inode=70)
+    assert proc.clients() == [CLIENT]
+    # A web service that runs it serves many: which of them asked, nobody can tell.
+    proc.process(700, "gunicorn", 1, sockets=(70, 71))
+    proc.socket((HERE, 2323), (OTHER, 50000), ESTABLISHED, inode=71)
+    assert proc.clients() == []
+
+
+def test_mosh_is_found_by_the_ssh_that_began_it(tmp_path: Path, proc: Proc) -> None:
+    began = {"SSH_CONNECTION": f"{OTHER} 50000 {HERE} 22"}
+    proc.process(600, "mosh-server", 1, began, sockets=(60, 61))
+    proc.process(610, "bash", 600)
+    proc.terminal(610)
+    proc.socket(("0.0.0.0", 60001), inode=60, kind="udp")
+    # Its question to a name server is nobody's login.
+    proc.socket((HERE, 40000), ("192.0.2.53", 53), inode=61, kind="udp")
+    (found,) = guard(compiled(tmp_path, ADMIN), ssh_sessions(proc.root, NOBODY))
+    assert found.severity is Severity.WARNING
+    assert (
+        "the terminal client 192.0.2.7 (mosh-server) comes through a flow of its" in found.message
+    )
+    assert found.message.endswith("; host.udp_ports: add 60001")
+    opened = ADMIN + "host: {udp_ports: [60000-61000]}\n"
+    assert guard(compiled(tmp_path, opened), ssh_sessions(proc.root, NOBODY)) == []
+
+
+def test_a_web_console_is_known_by_its_name(tmp_path: Path, proc: Proc) -> None:
+    proc.process(600, "cockpit-tls", 1, sockets=(60,))
+    proc.socket(("::", 9090), inode=60)
+    proc.socket((f"::ffff:{HERE}", 9090), (f"::ffff:{OTHER}", 50000), ESTABLISHED, inode=61)
+    (found,) = guard(compiled(tmp_path, ADMIN), ssh_sessions(proc.root, NOBODY))
+    assert found.message.endswith("; admin.web_ports: add 9090")
 
 
 @pytest.mark.parametrize("line", ["\n", "  0: x:y z:w 01\n", "  0: 00000000:0016\n", "\x00\n"])
