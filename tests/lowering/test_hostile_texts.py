@@ -33,6 +33,11 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+# The policy takes no text that honest messages hold.
+_COMMON = {'"', "'", "!", "--", "  ", "="}
+SIGNATURES = [f"{text}q7x{text}" if text in _COMMON else text for text in HOSTILE]
+
+
 def words_of(line: str) -> list[str]:
     """Split a line as iptables-restore does: blanks, double quotes, backslash inside quotes."""
     words: list[str] = []
@@ -150,9 +155,9 @@ def test_hostile_signatures_stay_inside_their_rules(
     form: str, sipfw: Sipfw, tmp_path: Path
 ) -> None:
     """The same number of lines as with harmless texts: none broke out of its own."""
-    harmless = [f"harmless-{number}-signature" for number in range(len(HOSTILE))]
+    harmless = [f"harmless-{number}-signature" for number in range(len(SIGNATURES))]
     texts = {}
-    for name, signatures in (("hostile", HOSTILE), ("harmless", harmless)):
+    for name, signatures in (("hostile", SIGNATURES), ("harmless", harmless)):
         policy = tmp_path / f"{name}.yaml"
         items = "\n".join(f"    - {_in_yaml(text)}" for text in dict.fromkeys(signatures))
         policy.write_text(f"scanners:\n  user_agents:\n   add:\n{items}\n", encoding="utf-8")
@@ -168,7 +173,7 @@ def test_hostile_signatures_stay_inside_their_rules(
         for name, text in texts.items()
     }
     assert len(others["hostile"]) == len(others["harmless"])
-    shipped = {text.encode().lower() for text in HOSTILE}
+    shipped = {text.encode().lower() for text in SIGNATURES}
     found, on_streams = (
         {_pattern(line.partition("-A")[2]).lower() for line in rules["hostile"] if where in line}
         for where in ("scanner.ua.user-", "stream.ua.user-")

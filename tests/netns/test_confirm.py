@@ -283,3 +283,22 @@ def test_a_kernel_that_refuses_the_rules(host: Host) -> None:
     wrapper.chmod(0o755)
     setup = f"cp /usr/sbin/nft {real}; mount --bind {wrapper} /usr/sbin/nft"
     assert "Could not process rule" in refused(host, "nftables", setup)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_two_rollbacks_at_once_go_back_one_step(host: Host, backend: str, waits: bool) -> None:
+    for policy in (POLICY, OTHER):
+        apply(host, backend, policy)
+    more = ("--confirm", "600") if waits else ()
+    apply(host, backend, POLICY.replace("77", "66"), *more)
+    command = [sys.executable, "-m", "sipfw", "rollback", "--root", str(host.root)]
+    argv = ["ip", "netns", "exec", host.name, *command]
+    env = {**os.environ, "XTABLES_LOCKFILE": str(host.folder / "lock")}
+    both = [subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=env) for _ in range(2)]
+    said = [each.communicate(timeout=120)[1] for each in both]
+    codes = [each.returncode for each in both]
+    assert sorted(codes) == [0, 4], said
+    # A slow host makes the second one give up before the first one is done.
+    assert "nothing was changed" in said[codes.index(4)]
+    host.must("rollback")
+    assert [item["generation"] for item in history(host) if item["live"]] == [1]

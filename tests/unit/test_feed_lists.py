@@ -205,6 +205,16 @@ def test_a_stand_in_is_said_with_its_age() -> None:
     )
 
 
+def test_a_copy_that_covers_more_than_the_policy_now_allows_drops_nobody() -> None:
+    """It may be older than the bound."""
+    wide = Known(Copy(NOW, nets("203.0.0.0/8"), (), Seen()), Tries(NOW, NOW, None))
+    found = wanted(wide, max_coverage="1/250")
+    assert (found.networks["x"], found.missing) == ((), ("x",))
+    assert "covers 0.5 % of all IPv4 addresses in use" in said(found)
+    assert "nothing is dropped by it" in said(found)
+    assert wanted(wide).networks["x"] == nets("203.0.0.0/8")
+
+
 def test_an_expired_copy_drops_nobody_and_never_is_never() -> None:
     old = Known(Copy(NOW - 8 * 86400, TEN), None)
     found = wanted(old)

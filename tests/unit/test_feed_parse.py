@@ -252,3 +252,30 @@ def test_cutting_takes_exactly_the_holes(networks: list[Any], holes: list[Any]) 
     for hole in holes:
         meets = any(hole.overlaps(network) for network in networks)
         assert touched(spans, span_of(hole)) is meets
+
+
+WIDE = {
+    "every /8": "".join(f"{number}.0.0.0/8\n" for number in range(256)),
+    "every /16 of four /8s": "".join(f"{20 + n // 256}.{n % 256}.0.0/16\n" for n in range(1024)),
+    "IPv6": "".join(
+        f"{start}:{number:x}000::/20\n"
+        for start in ("2400", "2600", "2a00", "2c00")
+        for number in range(16)
+    ),
+}
+
+
+@pytest.mark.parametrize("text", WIDE.values(), ids=WIDE)
+def test_a_list_of_everybody_is_no_list(text: str) -> None:
+    with pytest.raises(FeedError, match=r"covers [\d.]+ % of all IPv\d .* is 1/64; raise"):
+        read(text)
+    assert read(text, max_coverage="1/1").networks
+
+
+def test_only_what_somebody_can_have_counts() -> None:
+    # 6000::/3 and the like are nobody's (RFC 4291), and 3000::/4 was given to nobody yet.
+    assert read("3000::/19\n3001::/19\n" + "10.0.0.0/8\n20.0.0.0/8\n").networks
+    nested = "20.0.0.0/8\n" + "".join(f"20.{n}.0.0/16\n" for n in range(256)) * 3
+    assert len(read(nested, max_coverage="1/200").networks) == 1
+    with pytest.raises(FeedError, match=r"covers 0\.5 %"):
+        read(nested, max_coverage="1/250")

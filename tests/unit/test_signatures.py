@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from sipfw.diagnostics import Severity
+from sipfw.policy.common_texts import why_common
 from sipfw.policy.signatures import (
     Anchor,
     Risk,
@@ -18,16 +20,36 @@ from sipfw.policy.signatures import (
 )
 
 DATA = Path(__file__).parents[1] / "data"
+PACKAGE = Path(str(files("sipfw"))) / "data"
 SHIPPED = shipped_signatures()
 BLOCK = [signature for signature in SHIPPED if signature.tier is Tier.BLOCK]
 BY_ID = {signature.id: signature for signature in SHIPPED}
 USER_AGENTS = [
     line
-    for line in (DATA / "legitimate_user_agents.txt").read_text(encoding="utf-8").splitlines()
+    for line in (PACKAGE / "legitimate_user_agents.txt").read_text(encoding="utf-8").splitlines()
     if line and not line.startswith("#")
 ]
 LEGITIMATE = sorted((DATA / "legitimate_messages").glob("*.sip"))
 ATTACKS = sorted((DATA / "attack_messages").glob("*.sip"))
+COMMON = (
+    "SIP/2.0",
+    "sip/2.0",
+    "INVITE",
+    "REGISTER",
+    "Via:",
+    "v:",
+    "CSeq",
+    "From",
+    "sip:",
+    "User-Agent",
+    "User-Agent: ",
+    "branch=z9hG4bK",
+    "Max-Forwards: 70",
+    "m=audio",
+    "PCMU/8000",
+    "a",
+    " ",
+)
 CAUGHT_BY = {
     "erase-registrations": {"hacker"},
     "modified-sipvicious-options": {"sipvicious-svmap-target"},
@@ -567,12 +589,23 @@ class TestSelect:
         assert [s.id for s in added] == ["user-text", "user-" + "x" * 40]
 
     @pytest.mark.parametrize("name", ["Asterisk PBX", "asterisk", "Zoiper", "FPBX"])
-    def test_add_of_legitimate_name_warns_with_the_reason(self, name: str) -> None:
+    def test_add_of_legitimate_name_is_an_error_with_the_reason(self, name: str) -> None:
         selection = select(SHIPPED, add=[name])
         (note,) = selection.notes
-        assert (note.field, note.index, note.severity) == ("add", 0, Severity.WARNING)
+        assert (note.field, note.index, note.severity) == ("add", 0, Severity.ERROR)
         assert "block legitimate traffic" in note.message
         assert selection.signatures[-1].text == name
+
+    @pytest.mark.parametrize("text", COMMON)
+    def test_add_of_what_every_message_holds_is_an_error(self, text: str) -> None:
+        (note,) = select(SHIPPED, add=[text]).notes
+        assert note.severity is Severity.ERROR
+        assert "stands in the messages of every phone" in note.message
+
+    @pytest.mark.parametrize("path", ATTACKS, ids=lambda path: path.stem)
+    def test_what_tells_a_tool_is_no_common_text(self, path: Path) -> None:
+        for found in CAUGHT_BY.get(path.stem, ()):
+            assert why_common(BY_ID[found].text) is None
 
     def test_add_of_short_text_warns(self) -> None:
         (note,) = select(SHIPPED, add=["qzx"]).notes
