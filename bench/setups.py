@@ -46,6 +46,8 @@ bans: {{size: 131072}}
 
 NOTRACK = f"{POLICY}media: {{notrack: true}}\n"
 
+# Columns of this checkout, and what they are compared with where there is another.
+COMPARED = {"sipfw iptables": "other iptables", "sipfw nftables": "other nftables"}
 NOTHING = "no firewall"
 DROP_ALL = "drop all in raw"
 GUIDE = "guide's script"
@@ -91,9 +93,9 @@ def _guide(stage: Stage) -> None:
     stage.run(["iptables-legacy-restore"], guide_script(TRUSTED, ADMIN))
 
 
-def load_iptables(stage: Stage, text: str = POLICY, bans: int = 0) -> None:
+def load_iptables(stage: Stage, text: str = POLICY, bans: int = 0, *, u32: bool = True) -> None:
     """Load sipfw's rules as its iptables backend would, with `bans` banned addresses."""
-    plan = lower(compiled(text))
+    plan = lower(compiled(text), u32=u32)
     stage.run(["ipset", "restore", "-exist"], ipset_text(plan))
     for family, program in ((Family.IP, "iptables"), (Family.IP6, "ip6tables")):
         stage.run([f"{program}-legacy-restore", "--noflush"], restore_text(plan, family))
@@ -172,6 +174,7 @@ def setups() -> tuple[Setup, ...]:
         Setup("sipfw iptables", load_iptables),
         Setup("iptables, 10k bans", partial(load_iptables, bans=MANY_BANS)),
         Setup("iptables, notrack", partial(load_iptables, text=NOTRACK)),
+        Setup("iptables, bpf", partial(load_iptables, u32=False)),
         Setup("sipfw nftables", load_nftables),
         Setup("nftables, notrack", partial(load_nftables, text=NOTRACK)),
     )

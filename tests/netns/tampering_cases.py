@@ -144,7 +144,7 @@ def a_faster_rate(hand: Hand) -> list[Named]:
 @shared
 def a_larger_burst(hand: Hand) -> list[Named]:
     edit(hand, "aggregate.within", "burst 1000", "burst 9999")
-    return [rule(hand, "changed", "SIP_SOURCES aggregate.within", "limits.aggregate", "9999")]
+    return [rule(hand, "changed", "SIP_CROWD aggregate.within", "limits.aggregate", "9999")]
 
 
 @shared

@@ -181,9 +181,9 @@ def dry(host: Host, *words: str, code: int = 0) -> subprocess.CompletedProcess[s
 def test_legacy_rules_lead_to_legacy_tables(host: Host) -> None:
     host.run("iptables-legacy", "-A", "INPUT", "-s", "198.51.100.1", "-j", "DROP")
     done = dry(host)
-    assert "into iptables\n" in done.stdout
+    assert "into iptables, " in done.stdout
     assert "ip filter INPUT (1 rule)" in note(done)
-    assert "into iptables\n" in dry(host, "--backend", "iptables").stdout
+    assert "into iptables, " in dry(host, "--backend", "iptables").stdout
 
 
 @pytest.mark.netns
@@ -191,9 +191,9 @@ def test_rules_of_iptables_nft_lead_to_the_restore_engine(host: Host) -> None:
     host.run("iptables-nft", "-A", "INPUT", "-s", "198.51.100.1", "-j", "DROP")
     host.run("nft", "-f", "-", stdin="table ip x {\n\tchain y {\n\t\tdrop\n\t}\n}\n")
     done = dry(host)
-    assert "into iptables-nft\n" in done.stdout
+    assert "into iptables-nft, " in done.stdout
     assert "ip filter INPUT (1 rule)" in note(done)
-    assert "into iptables-nft\n" in dry(host, "--backend", "iptables").stdout
+    assert "into iptables-nft, " in dry(host, "--backend", "iptables").stdout
     # Looking has not made a legacy table.
     assert host.run("cat", "/proc/net/ip_tables_names").stdout == ""
 
@@ -210,7 +210,7 @@ def test_nft_tables_lead_to_nftables(host: Host) -> None:
             stdin=f"add table {table}\nadd {native}".replace("chain", f"chain {table}"),
         )
     done = dry(host)
-    assert "into nftables\n" in done.stdout
+    assert "into nftables, " in done.stdout
     assert "inet x input (policy drop)" in note(done)
 
 

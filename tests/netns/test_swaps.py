@@ -25,6 +25,7 @@ from packets.firewall import Iptables, Nftables
 from sipfw.backends.iptables import IptablesBackend
 from sipfw.backends.nftables import NftablesBackend
 from sipfw.compiler.pipeline import compile_policy
+from sipfw.deploy.forms import Possible
 from sipfw.deploy.targets import IptablesTarget, Options, Target, target
 from sipfw.lower.nftables import lower
 from sipfw.policy.load import Request, load
@@ -99,7 +100,7 @@ class Bench:
         Those come before it or after it, when the firewall does not change.
         """
         if isinstance(self.target, IptablesTarget):
-            return partial(IptablesBackend().apply, self.target.plan(ruleset))
+            return partial(IptablesBackend().apply, self.target.plan(Possible(ruleset)))
         return partial(NftablesBackend().apply, lower(ruleset))
 
     def counts(self) -> Counts:

@@ -22,10 +22,12 @@ _ALLOWED = {
     "policy": {"ruleset"},
     "compiler": {"policy", "ruleset"},
     "feeds": {"policy", "ruleset"},
+    "resolver": {"policy"},
     "walk": {"ruleset"},
     "lower": {"ruleset"},
     "render": {"lower", "ruleset"},
     "backends": {"lower", "render", "ruleset"},
+    "saved": {"backends", "lower", "ruleset"},
     "verify": {"backends", "lower", "ruleset"},
     "deploy": {
         "backends",
@@ -34,7 +36,9 @@ _ALLOWED = {
         "lower",
         "policy",
         "render",
+        "resolver",
         "ruleset",
+        "saved",
         "verify",
         "walk",
     },
@@ -42,6 +46,7 @@ _ALLOWED = {
         "backends",
         "compiler",
         "deploy",
+        "doctor",
         "feeds",
         "lower",
         "policy",
@@ -75,6 +80,7 @@ _HOME = {
     "yaml": "policy",
     "iptc": "backends",
     "rich": "cli",
+    "dns": "resolver",
 }
 
 

@@ -34,9 +34,17 @@ _NOBODYS = [
 _ABOUT_ADDRESSES = {
     "tests/errors/test_generated_files.py": "5,000 networks need more than three /24",
     "tests/lowering/test_actions.py": "40,000 networks need more than three /24",
-    "tests/unit/test_resolve.py": "1,000 addresses need more than three /24",
+    "tests/unit/test_answers.py": "private addresses, and 10,000 of an answer, are the subject",
+    "tests/netns/test_names.py": "private addresses are refused",
+    "docs/decisions/0017-names.md": "private networks are the subject",
+    "tests/unit/test_names_cache.py": "private addresses are refused",
     "tests/errors/peer-internet-in-halves": "half of the Internet is the fault",
     "tests/unit/test_feed_parse.py": "private and too wide networks are the subject",
+    "tests/errors/peer-internet-in-pieces": "a part of the Internet is the fault",
+    "tests/unit/test_feed_lists.py": "a network that is too much is the subject",
+    "tests/unit/test_feed_places.py": "private networks and their disguises are the subject",
+    "tests/lab/flood/": "floods come from everywhere",
+    "tests/packets/flood/test_memory.py": "a set is filled with more than three /24",
     "tests/repo/test_repository.py": "this list",
 }
 

@@ -61,11 +61,13 @@ def test_without_need_nothing_is_different(tmp_path: Path) -> None:
 def test_the_rules_stand_right_behind_the_peers(tmp_path: Path) -> None:
     found = compiled(tmp_path, BOTH)
     assert lint(found) == []
-    assert ids(found, "SIP_TRUSTED")[-7:] == [
+    assert ids(found, "SIP_TRUSTED")[-9:] == [
         "trusted.ports",
         "trusted.guest",
         "identity.blocked",
         "scanner.request",
+        "scanner.call",
+        "scanner.others-call",
         "scanner.response",
         "scanner.probe",
         "trusted.others",
@@ -89,8 +91,7 @@ def test_the_rules_stand_right_behind_the_peers(tmp_path: Path) -> None:
             f"{prefix}.count",
             f"{prefix}.learned",
         }
-    admitted = ids(found, "SIPFW_INPUT")
-    assert admitted.index("host.media-guests") == admitted.index("host.media") + 1
+    assert ids(found, "SIP_MEDIA")[:3] == ["media.blocked", "media.peers", "media.guests"]
     layers = [chain.layer for chain in found.chains]
     assert layers.index(Layer.BANNED) == [c.name for c in found.chains].index("SIP_BLOCKED")
 
@@ -178,8 +179,8 @@ def test_the_walk_lets_a_guest_through_though_he_is_banned(tmp_path: Path, packe
         (("blocked",), Verdict.RESET),
         (("blocked", "learned"), Verdict.RESET),
         (("banned-tcp",), Verdict.RESET),
-        (("guests", "blocked", "banned-tcp"), Verdict.ACCEPTED),
-        ((), Verdict.ACCEPTED),
+        (("guests", "blocked", "banned-tcp"), Verdict.PASSED),
+        ((), Verdict.PASSED),
     ],
 )
 def test_a_connection_of_the_switch_itself_meets_the_wall(
@@ -197,5 +198,5 @@ def test_a_connection_of_the_switch_itself_meets_the_wall(
     live = replace(live, elements={**live.elements, "asked": live.elements["outward"]})
     trace = evaluate(found, packet, live)
     # Where the switch is behind this host, no reset can be sent, and INPUT is not where it goes.
-    passed_on = {Verdict.RESET: Verdict.DROPPED, Verdict.ACCEPTED: Verdict.PASSED}
-    assert trace.verdict is (passed_on[verdict] if behind else verdict)
+    resets = verdict is Verdict.RESET
+    assert trace.verdict is (Verdict.DROPPED if behind and resets else verdict)

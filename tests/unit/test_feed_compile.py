@@ -63,7 +63,7 @@ def test_the_rules_stand_behind_friends_and_before_the_cap(ruleset: Ruleset) -> 
     order = ids(ruleset, "SIP_SOURCES")
     wanted = ["identity.banned", "identity.learned", "feeds.first", "feeds.sixteen-letters-"]
     assert order[:4] == wanted
-    assert order.index("aggregate.within") == 4
+    assert order[4:] == ["aggregate.looked-at", "aggregate.overlooked"]
     streams = ids(ruleset, "SIP_STREAMS")
     assert streams[:6] == [
         "streams.moved",
@@ -71,7 +71,7 @@ def test_the_rules_stand_behind_friends_and_before_the_cap(ruleset: Ruleset) -> 
         "streams.learned",
         "feeds.first.tcp",
         "feeds.sixteen-letters-.tcp",
-        "streams.within",
+        "streams.opening",
     ]
     # TCP and TLS come to the same place.
     for chain in ("SIP_TRUSTED", "SIP_ENCRYPTED"):

@@ -358,3 +358,32 @@ def test_an_old_nft_is_refused_by_name(version: str, *, fits: bool) -> None:
     else:
         with pytest.raises(BackendError, match=f"nft {version} is too old; 1.0.6 or newer"):
             backend.require()
+
+
+# NFT_JUMP_STACK_SIZE in net/netfilter/nf_tables_core.c: a longer way is refused as too many links.
+JUMP_STACK = 16
+DEEPEST = """\
+logging: {layers: [entry, trusted, learned, banned, scanner-block, rate-limit, media, host]}
+limits: {methods: {other: {rate: 10/second, burst: 10}}}
+media: {sources: expected}
+signalling: {behind: [docker0]}
+tiers: {enforce: true}
+"""
+
+
+def test_no_way_through_the_chains_is_too_long_for_the_kernel(tmp_path: Path) -> None:
+    plan = lower(compile_policy(loaded(tmp_path, "retail", DEEPEST)))
+    leads = re.compile(r"(?:goto|jump) (\S+)")
+    ways = {
+        chain.name: set(leads.findall(" ".join(rule.action for rule in chain.rules)))
+        for chain in plan.chains
+    }
+    for texts in plan.texts:
+        ways[texts.name] = {
+            rule.verdict.chain for rule in texts.rules if not isinstance(rule.verdict, str)
+        }
+
+    def depth(name: str) -> int:
+        return 1 + max((depth(each) for each in ways[name]), default=0)
+
+    assert max(map(depth, ways)) <= JUMP_STACK

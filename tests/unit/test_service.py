@@ -84,14 +84,43 @@ def test_the_boot_unit_restores_before_the_network_and_never_opens_the_host() ->
         "/usr/local/bin/sipfw restore --root /",
         "-/usr/local/bin/sipfw refresh --cached --root /",
     ]
+    assert service["ExecStartPre"] == ["-/usr/local/bin/sipfw saved --load --root /"]
     assert not [name for name in service if name.startswith("ExecStop")]
     assert unit["Install"]["WantedBy"] == ["multi-user.target"]
+
+
+LOADERS = ("netfilter-persistent", "iptables", "ip6tables", "nftables", "ufw", "firewalld")
+
+
+def test_sets_are_made_before_anybody_loads_rules_that_name_them() -> None:
+    order = _unit(unit_texts(COMMAND, "/")["sipfw-sets.service"])["Unit"]
+    before = " ".join(order["Before"]).split()
+    assert {f"{name}.service" for name in (*LOADERS, "sipfw", "ipset")} <= set(before)
+    assert order["DefaultDependencies"] == ["no"]
+    assert not set(before) & set(" ".join(order["After"]).split())
+
+
+def test_sets_are_made_after_an_ipset_service_that_would_destroy_them(tmp_path: Path) -> None:
+    unit = tmp_path / "usr/lib/systemd/system/ipset.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Service]\n")
+    install(Layout(tmp_path), COMMAND, _host(FakeSystemctl()), enable=False)
+    text = (tmp_path / "etc/systemd/system/sipfw-sets.service").read_text()
+    order = _unit(text)["Unit"]
+    assert "ipset.service" in " ".join(order["After"]).split()
+    assert "ipset.service" not in " ".join(order["Before"]).split()
+    # On Debian the name is a link, an alias of the unit before which the sets are needed.
+    unit.unlink()
+    unit.symlink_to("netfilter-persistent.service")
+    install(Layout(tmp_path), COMMAND, _host(FakeSystemctl()), enable=False)
+    text = (tmp_path / "etc/systemd/system/sipfw-sets.service").read_text()
+    assert "ipset.service" not in " ".join(_unit(text)["Unit"]["After"]).split()
 
 
 def test_the_timer_asks_dns_again_and_again() -> None:
     texts = unit_texts(COMMAND, "/srv/x")
     service = _unit(texts["sipfw-refresh.service"])["Service"]
-    assert service["ExecStart"] == ["/usr/local/bin/sipfw refresh --root /srv/x"]
+    assert service["ExecStart"] == ["/usr/local/bin/sipfw refresh --due --root /srv/x"]
     assert service["SuccessExitStatus"] == ["6"]
     timer = _unit(texts["sipfw-refresh.timer"])
     assert timer["Timer"]["OnUnitInactiveSec"] == ["5min"]
@@ -122,12 +151,12 @@ def test_install_writes_enables_and_starts_the_timer_alone(tmp_path: Path) -> No
     written = install(Layout(tmp_path), COMMAND, _host(fake), enable=True)
     folder = tmp_path / "etc/systemd/system"
     assert written == [str(folder / name) for name in UNITS]
-    assert [oct(path.stat().st_mode & 0o777) for path in folder.iterdir()] == ["0o644"] * 3
+    assert [oct(path.stat().st_mode & 0o777) for path in folder.iterdir()] == ["0o644"] * 6
     assert folder.stat().st_mode & 0o777 == 0o755
     assert fake.asked == [
         ["daemon-reload"],
-        ["enable", "sipfw.service"],
-        ["enable", "--now", "sipfw-refresh.timer"],
+        ["enable", "sipfw.service", "sipfw-sets.service"],
+        ["enable", "--now", "sipfw-refresh.timer", "sipfw-keep.timer"],
     ]
 
 
@@ -174,9 +203,10 @@ def test_a_refusal_of_systemd_is_told_in_its_words(tmp_path: Path) -> None:
     fake = FakeSystemctl(refuses=("enable",))
     with pytest.raises(BackendError) as caught:
         install(Layout(tmp_path), COMMAND, _host(fake), enable=True)
-    assert "not enabled: systemctl enable sipfw.service: Failed to do it: Access denied" in str(
+    assert "not enabled: systemctl enable sipfw.service sipfw-sets.service: Failed" in str(
         caught.value
     )
+    assert "Access denied" in str(caught.value)
 
 
 def test_a_host_without_systemd_is_told_what_to_do_and_stays_as_it_is(tmp_path: Path) -> None:
@@ -194,8 +224,8 @@ def test_an_image_is_served_by_systemctl_with_its_root(tmp_path: Path) -> None:
     install(Layout(tmp_path), COMMAND, manager, enable=True)
     where = f"--root={tmp_path.resolve()}"
     assert fake.asked == [
-        [where, "enable", "sipfw.service"],
-        [where, "enable", "sipfw-refresh.timer"],
+        [where, "enable", "sipfw.service", "sipfw-sets.service"],
+        [where, "enable", "sipfw-refresh.timer", "sipfw-keep.timer"],
     ]
 
 
@@ -221,7 +251,14 @@ def test_uninstall_disables_deletes_and_says_so(tmp_path: Path) -> None:
     said = uninstall(layout, _host(fake))
     assert [str(item) for item in said] == [f"note: disabled and deleted: {', '.join(UNITS)}"]
     assert fake.asked == [
-        ["disable", "--now", "sipfw.service", "sipfw-refresh.timer"],
+        [
+            "disable",
+            "--now",
+            "sipfw.service",
+            "sipfw-sets.service",
+            "sipfw-refresh.timer",
+            "sipfw-keep.timer",
+        ],
         ["daemon-reload"],
     ]
     assert [path.name for path in folder.iterdir()] == ["other.service"]
@@ -287,7 +324,14 @@ def _script(tmp_path: Path, *, restore: int = 0) -> Path:
 def test_the_init_script_starts_and_never_stops(tmp_path: Path, shell: str) -> None:
     script, calls = _script(tmp_path), tmp_path / "calls"
     for verb, wanted in (
-        ("start", ["restore --root /srv/x", "refresh --root /srv/x --cached"]),
+        (
+            "start",
+            [
+                "saved --root /srv/x --load",
+                "restore --root /srv/x",
+                "refresh --root /srv/x --cached",
+            ],
+        ),
         ("status", ["verify --root /srv/x"]),
     ):
         calls.unlink(missing_ok=True)
@@ -304,7 +348,9 @@ def test_the_init_script_starts_and_never_stops(tmp_path: Path, shell: str) -> N
 def test_the_init_script_reports_a_failed_restore(tmp_path: Path) -> None:
     script = _script(tmp_path, restore=4)
     assert subprocess.run(["sh", str(script), "start"], check=False).returncode == 4
-    assert (tmp_path / "calls").read_text() == "restore --root /srv/x\n"
+    assert (tmp_path / "calls").read_text() == (
+        "saved --root /srv/x --load\nrestore --root /srv/x\n"
+    )
 
 
 def test_the_init_script_has_a_header_and_no_fault(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ media: {sources: peers}
 LACKS = ["the kernel has no nft_compat", "the kernel has no xt_string"]
 # What a reply's text teaches, what waits for that, and what looks for a tool in a text.
 TAUGHT_CHAINS = {
-    *("LEARNED", "REGISTERED", "REQUESTS", "TOOLS", "LOGIN", "STRANGER_LOGIN", "TEXTS"),
+    *("CALLERS", "LEARNED", "REGISTERED", "REQUESTS", "TOOLS", "LOGIN", "STRANGER_LOGIN", "TEXTS"),
     *("PORT_LOGINS", "NEW_LOGINS", "NEW_PORT_LOGINS", "ASKED_METHOD", "ASKED_REGISTER"),
     *(
         "PORT_FULL",
@@ -60,7 +60,7 @@ TAUGHT_CHAINS = {
     *("LEARNED_FAILURE", "FAILURE", "BANNING", "CHALLENGE_BARE", "UNANSWERED", "PROBED_BARE"),
 }
 TAUGHT_SETS = {
-    *("learned", "callers", "registered", "pending", "ringing", "dialling", "logins"),
+    *("learned", "former", "callers", "registered", "pending", "ringing", "dialling", "logins"),
     *("challenged", "wrong", "refused-calls", "shut", "failures", "failures-learned", "barred"),
     *("tried", "masked-refused", "bare", "challenges", "no-register", "unanswered"),
     # Buckets.
@@ -69,8 +69,9 @@ TAUGHT_SETS = {
 }
 TAUGHT_RULES = {
     *("connections.learned", "streams.learned", "streams.registered", "answers.learned"),
-    *("scanner.learned", "scanner.caller", "identity.learned", "aggregate.caller"),
-    *("host.media-learned", "scanner.texts"),
+    *("scanner.learned", "scanner.caller", "identity.learned", "scanner.call"),
+    *("aggregate.former", "aggregate.challenged", "streams.former"),
+    *("media.learned", "scanner.texts"),
     *("rate.pending-register", "rate.pending-invite", "rate.bare"),
     *("stream.shut", "stream.registered", "stream.learned", "stream.callers"),
     *("stream-data.learned", "stream-data.callers", "stream-banned.registered"),
@@ -159,7 +160,7 @@ def test_a_check_returns_what_the_apply_would_warn_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[NftPlan] = []
-    monkeypatch.setattr(NftablesBackend, "check", lambda _self, plan: checked.append(plan))
+    monkeypatch.setattr(NftablesBackend, "check", lambda _self, plan, _: checked.append(plan))
     ruleset = compile_policy(loaded(tmp_path))
     (warning,) = without_searches(monkeypatch).check(ruleset, Options())
     assert LACKS[0] in str(warning)

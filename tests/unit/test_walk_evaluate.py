@@ -354,14 +354,14 @@ def test_what_counts_against_whom(
 @pytest.mark.parametrize(
     ("method", "waiting", "lesson"),
     [
-        (b"REGISTER", ("pending",), ("learned", "registered")),
-        (b"INVITE", ("ringing", "dialling"), ("learned", "registered")),
+        (b"REGISTER", ("pending",), ("learned", "former", "registered")),
+        (b"INVITE", ("ringing", "dialling"), ("learned", "former", "registered")),
         (b"INVITE", ("ringing",), ("callers",)),
         (b"OPTIONS", ("pending", "ringing"), ()),
         (b"REGISTER", ("ringing",), ()),
         (b"INVITE", ("pending",), ()),
-        (b"BYE", ("learned",), ("learned",)),
-        (b"SUBSCRIBE", ("registered",), ("registered", "learned")),
+        (b"BYE", ("learned",), ("learned", "former")),
+        (b"SUBSCRIBE", ("registered",), ("registered", "learned", "former")),
     ],
 )
 def test_what_teaches(
@@ -386,7 +386,7 @@ def test_media_kept_out_of_tracking_is_delivered(tmp_path: Path) -> None:
     )
     rtp = replace(PACKET, destination_port=10002, payload=b"\x80")
     trace = evaluate(ruleset, rtp)
-    assert trace.verdict is Verdict.ACCEPTED
+    assert trace.verdict is Verdict.PASSED
     assert trace.changes == ("keeps the packet out of connection tracking",)
     assert trace.decider is not None
     assert trace.decider.id == "host.media"
@@ -396,7 +396,7 @@ def test_a_policy_line_is_behind_every_step(tmp_path: Path) -> None:
     ruleset = compiled(tmp_path, "profile: default\nlimits:\n  hashlimit:\n    rate: 3/second\n")
     invite = replace(PACKET, payload=b"INVITE sip:a@192.0.2.1 SIP/2.0\r\n\r\n")
     trace = evaluate(ruleset, invite)
-    assert trace.verdict is Verdict.ACCEPTED
+    assert trace.verdict is Verdict.PASSED
     steps = {step.rule_id: step for step in trace.steps}
     assert steps["rate.hashlimit"].origin.file.endswith("policy.yaml")
     assert steps["rate.hashlimit"].origin.line == 3

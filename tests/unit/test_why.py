@@ -149,6 +149,7 @@ def test_a_limit_that_nobody_can_read_has_two_outcomes(ruleset: Ruleset) -> None
     assert set(ends) == {
         (),
         ("rate.per-source",),
+        ("aggregate.looked-at",),
         ("aggregate.within",),
         ("rate.per-source", "ban.add"),
     }
