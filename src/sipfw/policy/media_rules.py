@@ -1,6 +1,6 @@
 """Checks of who may send RTP: where the setting does nothing, and where it costs somebody's audio.
 
-What is said here about phones and carriers was measured: docs/decisions/0019-expected-media.md.
+What is said here about phones and carriers: docs/decisions/0019-expected-media.md.
 """
 
 from __future__ import annotations
