@@ -84,20 +84,31 @@ def _keys() -> Iterator[None]:
 
 
 def _ended(live: Live, screen: Screen, console: Console, until: float) -> bool:
-    """Wait for the next look; tell whether the operator wants to end. Follows a new size."""
+    """Wait for the next look; tell whether the operator wants to end. Follows a new size.
+
+    Keys and the size are asked for at least once, also where a look takes longer than the interval.
+    """
     size = console.size
-    while (left := until - time.monotonic()) > 0:
-        try:
-            ready, _, _ = select.select([sys.stdin], [], [], min(left, _PATIENCE))
-            # A terminal that is gone reads as its end.
-            if ready and (not (key := os.read(sys.stdin.fileno(), 1)) or key.decode() in _ENDING):
-                return True
-        except KeyboardInterrupt:
+    while True:
+        left = until - time.monotonic()
+        if _key_ends(max(0.0, min(left, _PATIENCE))):
             return True
-        except (OSError, UnicodeDecodeError):
-            continue
         fit(console)
         if console.size != size:
             size = console.size
             live.update(screen.render(size), refresh=True)
-    return False
+        if left <= 0:
+            return False
+
+
+def _key_ends(patience: float) -> bool:
+    try:
+        ready, _, _ = select.select([sys.stdin], [], [], patience)
+        # A terminal that is gone reads as its end.
+        return bool(ready) and (
+            not (key := os.read(sys.stdin.fileno(), 1)) or key.decode() in _ENDING
+        )
+    except KeyboardInterrupt:
+        return True
+    except (OSError, UnicodeDecodeError):
+        return False
