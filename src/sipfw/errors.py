@@ -2,7 +2,6 @@
 
     SipfwError
     ├── PolicyError        3   the policy is wrong; nothing was changed
-    ├── UnsupportedError   3   the backend cannot say what the policy asks
     ├── BackendError       4   the host refused: permission, missing tool, kernel, foreign chains
     └── ApplyError         5   something went live and was taken back
 
@@ -46,10 +45,6 @@ class PolicyError(SipfwError):
     def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
         super().__init__("\n".join(str(item) for item in self.diagnostics))
-
-
-class UnsupportedError(PolicyError):
-    """The policy is sound, but this backend or target cannot express it."""
 
 
 class BackendError(SipfwError):

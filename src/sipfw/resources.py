@@ -1,4 +1,4 @@
-"""Finds the shipped templates, profiles and data, in an installed wheel or in a checkout.
+"""Finds the shipped templates and profiles, in an installed wheel or in a checkout.
 
 A wheel carries the top-level `templates/` and `profiles/` as `sipfw/_data/...`; an editable
 install has no such folder, so the checkout's own folders are the fallback.
@@ -23,6 +23,11 @@ def shipped_folder(name: str) -> Path:
     raise FileNotFoundError(message)
 
 
-def data_file(name: str) -> Path:
-    """Return the path of a file in `sipfw/data`."""
-    return _PACKAGE / "data" / name
+def import_root() -> str:
+    """Return the folder from which this package is imported."""
+    return str(_PACKAGE.parent)
+
+
+def package_folder() -> Path:
+    """Return the folder of this package's own code."""
+    return _PACKAGE

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
+def pluralize(number: int, one: str, many: str | None = None) -> str:
     """Write `1 rule` and `1,200 rules`; `many` is the plural where it is not `one` with an s."""
     word = one if number == 1 else many or f"{one}s"
     return f"{number:,} {word}"
 
 
-def span_text(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Write a length of time in its two largest units: `41 min 12 s`, `3 d 2 h`."""
     left = max(round(seconds), 0)
     parts: list[str] = []
@@ -26,7 +26,7 @@ def span_text(seconds: float) -> str:
     return " ".join(parts)
 
 
-def moment_text(epoch: float) -> str:
+def format_timestamp(epoch: float) -> str:
     """Write a moment by this host's clock, with its distance from UTC (RFC 3339).
 
     `--since` reads it; the letters of a zone would not do, CST is one of three.
@@ -34,9 +34,9 @@ def moment_text(epoch: float) -> str:
     return datetime.fromtimestamp(int(epoch), UTC).astimezone().isoformat(sep=" ")
 
 
-def stored_moment_text(text: str) -> str:
+def format_stored_timestamp(text: str) -> str:
     """Write a moment that stands in a file, in ISO 8601; as it is where it cannot be read."""
     try:
-        return moment_text(datetime.fromisoformat(text).timestamp())
+        return format_timestamp(datetime.fromisoformat(text).timestamp())
     except (ValueError, OverflowError, OSError):
         return text

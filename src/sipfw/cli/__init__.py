@@ -78,7 +78,7 @@ def cli() -> None:
 
     Exit codes: 0 clean, 1 difference found, 2 usage, 3 invalid policy,
     4 host refused (nothing changed), 5 went live and failed (see the message),
-    6 done, but a host name has no address or a block list no entries.
+    6 done, but a host name has no address or a block list has no entries.
     """
 
 

@@ -26,10 +26,10 @@ from sipfw.errors import Exit, PolicyError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sipfw.deploy.feed_files import Known
-    from sipfw.deploy.files import Layout
     from sipfw.deploy.generations import Content
-    from sipfw.deploy.targets import Options, Target
+    from sipfw.deploy.lists.files import KnownList
+    from sipfw.host.files import Layout
+    from sipfw.kernel.backend import Backend, Options
     from sipfw.policy.load import LoadedPolicy
 
 
@@ -38,26 +38,30 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Check everything and change nothing.")
 @backend_option("Where the rules go.")
 @click.option("--no-ipset", is_flag=True, help="Use plain rules and xt_recent instead of ipset.")
-@click.option("--adopt", is_flag=True, help="Take over chains of our names that are not ours.")
+@click.option(
+    "--adopt",
+    is_flag=True,
+    help="Take over chains and sets that bear a name of sipfw and were made by others.",
+)
 @click.option(
     "--confirm",
     type=click.IntRange(1, 86_400),
     metavar="SECONDS",
-    help="Put the old firewall back after so long, unless you say yes or run sipfw confirm.",
+    help="Roll back after this many seconds unless you answer yes or run `sipfw confirm`.",
 )
 @click.option(
     "--force",
     is_flag=True,
-    help="Even if that locks out or cuts off somebody, or others may write the policy.",
+    help="Apply even if it locks out or cuts off somebody, or if others may write the policy.",
 )
-@click.option("--yes", is_flag=True, help="Never ask; for scripts.")
+@click.option("--yes", is_flag=True, help="Do not ask; for scripts.")
 @click.option(
     "--lock-seconds",
     type=Seconds(0.0, 600.0),
     metavar="SECONDS",
     default=10.0,
     show_default=True,
-    help="How long to wait for another program that holds the xtables lock.",
+    help="Wait this long for another program that holds the xtables lock.",
 )
 def command(
     *,
@@ -79,11 +83,12 @@ def command(
     """
     from sipfw.deploy.apply import apply
     from sipfw.deploy.choose import choose
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.targets import Options
-    from sipfw.doctor.beforehand import remarks
-    from sipfw.doctor.host import Host
-    from sipfw.lower.setless import warnings
+    from sipfw.host.files import Layout
+    from sipfw.kernel.backend import Options
+    from sipfw.kernel.snapshot import HostSnapshot
+    from sipfw.lower.without_ipset import warnings
+    from sipfw.monitor.doctor.beforehand import remarks
+    from sipfw.monitor.doctor.host import HostView
 
     layout = Layout(choice.root)
     loaded = load_policy(choice, obeyed=not dry_run, force=force)
@@ -95,16 +100,17 @@ def command(
     wanted = _wanted(loaded, layout, known, force=force)
     if no_ipset:
         remark(warnings(wanted.ruleset))
-    choice_of_backend = choose(backend, layout, ipset=not no_ipset)
+    host = HostSnapshot()
+    choice_of_backend = choose(backend, layout, ipset=not no_ipset, host=host)
     remark(choice_of_backend.remarks)
-    remark(remarks(Host(choice.root), wanted.ruleset, force=force))
-    chosen = choice_of_backend.target
-    options = Options(adopt=adopt, lock_seconds=lock_seconds, force=force)
+    remark(remarks(HostView(choice.root, runner=host), wanted.ruleset, force=force))
+    chosen = choice_of_backend.backend
+    options = Options(adopt=adopt, lock_seconds=lock_seconds, force=force, host=host)
     if dry_run:
         _rehearsed(wanted, chosen, options, layout)
     else:
         content = _content(wanted, chosen, ipset=not no_ipset)
-        if not agreed(wanted.ruleset, chosen, layout, ask=not (yes or confirm)):
+        if not agreed(wanted.ruleset, chosen, layout, ask=not (yes or confirm), host=host):
             return Exit.DIFFERENT
         outcome = apply(content, layout, options, confirm=confirm)
         keep_names(layout, wanted.resolution)
@@ -118,7 +124,7 @@ def command(
     return Exit.INCOMPLETE if wanted.incomplete else Exit.CLEAN
 
 
-def _rehearsed(wanted: Wanted, chosen: Target, options: Options, layout: Layout) -> None:
+def _rehearsed(wanted: Wanted, chosen: Backend, options: Options, layout: Layout) -> None:
     from sipfw.deploy.apply import rehearse
 
     text, doubts = rehearse(wanted.ruleset, chosen, options, layout)
@@ -129,16 +135,16 @@ def _rehearsed(wanted: Wanted, chosen: Target, options: Options, layout: Layout)
 
 
 def _wanted(
-    loaded: LoadedPolicy, layout: Layout, lists: Mapping[str, Known], *, force: bool
+    loaded: LoadedPolicy, layout: Layout, lists: Mapping[str, KnownList], *, force: bool
 ) -> Wanted:
-    from sipfw.deploy.way_in import require_way_in
+    from sipfw.deploy.names.way_in import require_way_in
 
     found = compile_wanted(loaded, layout, lists)
     require_way_in(loaded, found.resolution, force=force)
     return found
 
 
-def _content(wanted: Wanted, chosen: Target, *, ipset: bool) -> Content:
+def _content(wanted: Wanted, chosen: Backend, *, ipset: bool) -> Content:
     from sipfw.deploy.generations import Content
 
     loaded = wanted.loaded

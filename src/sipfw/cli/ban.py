@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sipfw.cli.by_hand import (
+from sipfw.cli.manual import (
     complain_all,
     option_value,
     read_input,
@@ -22,8 +22,8 @@ from sipfw.cli.output import complain
 from sipfw.errors import Exit
 
 if TYPE_CHECKING:
-    from sipfw.deploy.bans import Wish
-    from sipfw.deploy.manual_change import Obeyed
+    from sipfw.manual.bans import BanRequest
+    from sipfw.manual.change import Obeyed
 
 
 @click.command("ban")
@@ -32,15 +32,17 @@ if TYPE_CHECKING:
     "--for",
     "length",
     metavar="TIME",
-    help="How long, like 2h. Default: bans.duration, at most 49d.",
+    help="Ban for this long, such as 2h; at most 49d. Default: bans.duration.",
 )
-@click.option("--reason", default="", metavar="TEXT", help="Why, in at most 80 characters.")
+@click.option(
+    "--reason", default="", metavar="TEXT", help="Record this reason, at most 80 characters."
+)
 @click.option(
     "--import",
     "source",
     type=click.Path(path_type=Path, allow_dash=True, readable=False),
     metavar="FILE",
-    help="Ban what this list names, text or JSON as `sipfw bans --export` writes it; - is stdin.",
+    help="Ban what this file lists, text or JSON as `sipfw bans --export` writes it; - is stdin.",
 )
 @root_option
 def command(
@@ -59,9 +61,9 @@ def command(
     Refused for trusted peers, admin networks, this host and whoever is logged in by ssh. The first
     ban by hand makes a new generation of the same policy, with a rule for it.
     """
-    from sipfw.deploy.bans import Wish, ban
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.manual_file import checked_reason
+    from sipfw.deploy.manual_list import checked_reason
+    from sipfw.host.files import Layout
+    from sipfw.manual.bans import BanRequest, ban
     from sipfw.policy.quantities import parse_duration
 
     if bool(addresses) == (source is not None):
@@ -69,7 +71,7 @@ def command(
     seconds = None if length is None else option_value("--for", length, parse_duration)
     why = option_value("--reason", reason, checked_reason)
     if source is None:
-        wishes = [Wish(address, why) for address in read_sources(addresses)]
+        wishes = [BanRequest(address, why) for address in read_sources(addresses)]
     else:
         wishes = _imported(source, why)
     if not wishes:
@@ -81,8 +83,8 @@ def command(
     return Exit.CLEAN
 
 
-def _imported(source: Path, reason: str) -> list[Wish]:
-    from sipfw.deploy.manual_text import LONGEST_FILE, read_list
+def _imported(source: Path, reason: str) -> list[BanRequest]:
+    from sipfw.manual.text import LONGEST_FILE, read_list
 
     found = read_list(read_input(source, LONGEST_FILE), reason, time.time())
     if found.expired:
@@ -93,7 +95,7 @@ def _imported(source: Path, reason: str) -> list[Wish]:
 
 
 def _say(done: Obeyed) -> None:
-    from sipfw.deploy.manual_file import Book
+    from sipfw.deploy.manual_list import Book
     from sipfw.ruleset.source import source_text
 
     banned = [item for item in done.order.books[Book.BANS].values() if item is not None]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sipfw.cli.by_hand import timed_cells, write_output
+from sipfw.cli.manual import timed_cells, write_output
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, remark, say, say_json, table
 from sipfw.errors import Exit
-from sipfw.words import counted
+from sipfw.words import pluralize
 
 if TYPE_CHECKING:
-    from sipfw.deploy.bans import Ban, Bans
+    from sipfw.manual.bans import ActiveBans, Ban
 
 _HEAD = ("address", "left", "until", "over", "cause", "why", "by")
 
@@ -28,7 +28,7 @@ _HEAD = ("address", "left", "until", "over", "cause", "why", "by")
     "target",
     type=click.Path(path_type=Path, allow_dash=True, writable=False),
     metavar="FILE",
-    help="Write a list that `sipfw ban --import` reads, text or with --json JSON; - is stdout.",
+    help="Write a file that `sipfw ban --import` reads, text or with --json JSON; - is stdout.",
 )
 @root_option
 def command(*, as_json: bool, target: Path | None, root: Path) -> int:
@@ -37,10 +37,10 @@ def command(*, as_json: bool, target: Path | None, root: Path) -> int:
     The cause is `by hand`, `replies` (the switch refused the logins), `rate-limit` (it sent too
     much), or `by packets` where the failures are forgotten already and either may have been it.
     """
-    from sipfw.deploy.bans import list_bans
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.manual_text import as_json as as_data
-    from sipfw.deploy.manual_text import as_text
+    from sipfw.host.files import Layout
+    from sipfw.manual.bans import list_bans
+    from sipfw.manual.text import as_json as as_data
+    from sipfw.manual.text import as_text
 
     found, now = list_bans(Layout(root)), time.time()
     _warn(found)
@@ -48,7 +48,7 @@ def command(*, as_json: bool, target: Path | None, root: Path) -> int:
         data = as_data(found.found, now)
         text = json.dumps(data, indent=2) + "\n" if as_json else as_text(found.found, now)
         write_output(target, text)
-        complain(f"exported: {counted(len(found.found), 'ban')}")
+        complain(f"exported: {pluralize(len(found.found), 'ban')}")
     elif as_json:
         say_json(as_data(found.found, now))
     elif found.found:
@@ -66,7 +66,7 @@ def _row(ban: Ban, now: float) -> tuple[str, ...]:
     return *cells, over, ban.cause, ban.reason or "-", ban.who
 
 
-def _warn(found: Bans) -> None:
+def _warn(found: ActiveBans) -> None:
     remark(found.faults)
     if found.missing:
         first, more = found.missing[0], len(found.missing) - 1

@@ -9,10 +9,10 @@ import click
 from sipfw.cli.options import Choice, compile_wanted, load_policy, policy_options
 from sipfw.cli.output import complain, remark, say, say_json, table
 from sipfw.errors import Exit
-from sipfw.words import counted
+from sipfw.words import pluralize
 
 if TYPE_CHECKING:
-    from sipfw.deploy.names import Resolution
+    from sipfw.deploy.names.cache import Resolution
 
 
 # More addresses of a name than this are counted.
@@ -21,7 +21,7 @@ _LISTED = 8
 
 @click.command("check")
 @policy_options
-@click.option("--explain", is_flag=True, help="Print every value with its origin.")
+@click.option("--explain", is_flag=True, help="Print every value and where it comes from.")
 @click.option("--json", "as_json", is_flag=True, help="With --explain: print JSON.")
 @click.option("--no-ipset", is_flag=True, help="Check for a host without ipset.")
 def command(
@@ -33,7 +33,7 @@ def command(
 ) -> int:
     """Check a policy. Needs no root and no iptables, and changes nothing."""
     from sipfw.lower.iptables import lower
-    from sipfw.lower.setless import warnings
+    from sipfw.lower.without_ipset import warnings
     from sipfw.policy.explain import explained
     from sipfw.ruleset.memory import memory_of, memory_text
 
@@ -55,9 +55,9 @@ def command(
     plan = lower(wanted.ruleset, ipset=not no_ipset)
     rules = sum(len(chain.rules) for tab in plan.tables for chain in tab.chains)
     sizes = (
-        counted(len(loaded.policy.trusted_peers), "trusted peer"),
-        counted(rules, "rule"),
-        counted(len(plan.sets), "set"),
+        pluralize(len(loaded.policy.trusted_peers), "trusted peer"),
+        pluralize(rules, "rule"),
+        pluralize(len(plan.sets), "set"),
         memory_text(memory_of(wanted.ruleset)),
     )
     complain(f"the policy is sound: {', '.join(sizes)}")
@@ -66,8 +66,8 @@ def command(
 
 def _say_names(resolution: Resolution) -> None:
     """Say what host names mean now, and by which record: SRV may lead elsewhere than expected."""
-    from sipfw.deploy.resolve import name_of
-    from sipfw.look.names_behind import member_text
+    from sipfw.deploy.names.resolve import name_of
+    from sipfw.monitor.names_behind import member_text
 
     for key, known in resolution.known.items():
         for member in known.members[:_LISTED]:

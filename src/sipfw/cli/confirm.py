@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 @click.command("confirm")
 @root_option
 @click.option(
-    "--force", is_flag=True, help="Even if that locks out somebody who logged in since the apply."
+    "--force", is_flag=True, help="Confirm even if it locks out somebody who logged in since."
 )
 def command(*, root: Path, force: bool) -> int:
     """Keep the firewall that waits to be confirmed; without this the old one comes back."""
-    from sipfw.deploy.files import Layout
     from sipfw.deploy.rollback import confirm
-    from sipfw.deploy.targets import Options
+    from sipfw.host.files import Layout
+    from sipfw.kernel.backend import Options
 
     kept = confirm(Layout(root), Options(force=force))
     remark(kept.warnings)

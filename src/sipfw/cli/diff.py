@@ -12,10 +12,10 @@ from sipfw.errors import Exit, PolicyError
 
 @click.command("diff")
 @policy_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every rule and member.")
-@click.option("--full", is_flag=True, help="List every rule, also where nothing is live yet.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with every rule and set element.")
+@click.option("--full", is_flag=True, help="List every rule, also where nothing is active yet.")
 @backend_option("Where the rules would go.")
-@click.option("--no-ipset", is_flag=True, help="Compare with the rules of a host without ipset.")
+@click.option("--no-ipset", is_flag=True, help="Compare with the rules for a host without ipset.")
 def command(*, choice: Choice, as_json: bool, full: bool, backend: str, no_ipset: bool) -> int:
     """Show what an apply would change: rules, sets and their members, kernel settings.
 
@@ -25,9 +25,10 @@ def command(*, choice: Choice, as_json: bool, full: bool, backend: str, no_ipset
     """
     from sipfw.cli.plan_view import as_data, as_lines
     from sipfw.deploy.choose import choose
-    from sipfw.deploy.files import Layout
     from sipfw.deploy.plan import plan_apply
-    from sipfw.lower.setless import warnings
+    from sipfw.host.files import Layout
+    from sipfw.kernel.snapshot import HostSnapshot
+    from sipfw.lower.without_ipset import warnings
 
     layout = Layout(choice.root)
     loaded = load_policy(choice)
@@ -38,11 +39,11 @@ def command(*, choice: Choice, as_json: bool, full: bool, backend: str, no_ipset
     if no_ipset:
         loaded.require_setless()
         remark(warnings(wanted.ruleset))
-    choice_of_backend = choose(backend, layout, ipset=not no_ipset)
+    choice_of_backend = choose(backend, layout, host=HostSnapshot(), ipset=not no_ipset)
     remark(choice_of_backend.remarks)
-    plan = plan_apply(wanted.ruleset, choice_of_backend.target, layout)
+    plan = plan_apply(wanted.ruleset, choice_of_backend.backend, layout)
     if as_json:
-        say_json(as_data(plan, ", ".join(loaded.sources), choice_of_backend.target.name))
+        say_json(as_data(plan, ", ".join(loaded.sources), choice_of_backend.backend.name))
     else:
         for line in as_lines(plan, full=full):
             say(line)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from sipfw.doctor.findings import Finding
+    from sipfw.monitor.doctor.findings import Diagnosis
 
 FORMAT = 1
 
@@ -28,11 +28,11 @@ def command(*, root: Path, as_json: bool) -> int:
     Looks at the kernel, the rules of all programs, and files below --root; changes nothing. Exit
     code 1 means that a problem was found; warnings and what cannot be known leave it at 0.
     """
-    from sipfw.doctor.examine import examine
-    from sipfw.doctor.findings import State
-    from sipfw.doctor.host import Host
+    from sipfw.monitor.doctor.examine import examine
+    from sipfw.monitor.doctor.findings import DiagnosisState
+    from sipfw.monitor.doctor.host import HostView
 
-    host = Host(root, log_reader=_log_reader(root))
+    host = HostView(root, log_reader=_log_reader(root))
     findings = examine(host)
     if not host.is_root:
         complain("not root: rules and sipfw's own record are not seen; use sudo for all checks")
@@ -41,7 +41,7 @@ def command(*, root: Path, as_json: bool) -> int:
     else:
         for line in as_lines(findings):
             say(line)
-    sick = any(item.state is State.PROBLEM for item in findings)
+    sick = any(item.state is DiagnosisState.PROBLEM for item in findings)
     return Exit.DIFFERENT if sick else Exit.CLEAN
 
 
@@ -59,7 +59,7 @@ def _log_reader(root: Path) -> str | None:
     return logging.to.value if logging.layers else None
 
 
-def as_lines(findings: Sequence[Finding]) -> Iterator[str]:
+def as_lines(findings: Sequence[Diagnosis]) -> Iterator[str]:
     """Return the page for people: a line for each check, and its fix below it."""
     rows: list[tuple[str, str, str]] = []
     for item in findings:
@@ -72,7 +72,7 @@ def as_lines(findings: Sequence[Finding]) -> Iterator[str]:
     yield ", ".join(f"{count} {state}" for state, count in counts.items() if count)
 
 
-def as_data(findings: Sequence[Finding]) -> dict[str, Any]:
+def as_data(findings: Sequence[Diagnosis]) -> dict[str, Any]:
     """Return the page for machines; `format` counts up when a field changes its meaning.
 
     `findings` holds every check, worst first: `name` is stable, `state` is problem, warning,
@@ -91,7 +91,7 @@ def as_data(findings: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
-def _counts(findings: Sequence[Finding]) -> dict[str, int]:
-    from sipfw.doctor.findings import State
+def _counts(findings: Sequence[Diagnosis]) -> dict[str, int]:
+    from sipfw.monitor.doctor.findings import DiagnosisState
 
-    return {state.value: sum(item.state is state for item in findings) for state in State}
+    return {state.value: sum(item.state is state for item in findings) for state in DiagnosisState}

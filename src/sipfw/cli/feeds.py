@@ -10,12 +10,12 @@ import click
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, say, say_json, table
 from sipfw.errors import Exit
-from sipfw.words import span_text
+from sipfw.words import format_duration
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sipfw.look.feed_report import FeedReport
+    from sipfw.monitor.feed_report import FeedReport
 
 _HEAD = ("list", "IPv4", "IPv6", "last good", "last try", "hits", "left out", "state")
 
@@ -28,9 +28,9 @@ def command(*, root: Path, as_json: bool) -> int:
 
     Asks no source and changes nothing; `sipfw refresh` does. Hits are packets since the apply.
     """
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.in_force import HINT, NOTHING
-    from sipfw.look.feed_report import feed_reports
+    from sipfw.deploy.none_active import HINT, NOTHING
+    from sipfw.host.files import Layout
+    from sipfw.monitor.feed_report import feed_reports
 
     found = feed_reports(Layout(root))
     if found is None:
@@ -68,4 +68,4 @@ def _state(item: FeedReport) -> str:
 def _ago(seconds: float | None) -> str:
     if seconds is None:
         return "never"
-    return f"{span_text(seconds)} ago" if seconds >= 0 else "unknown"
+    return f"{format_duration(seconds)} ago" if seconds >= 0 else "unknown"

@@ -10,28 +10,28 @@ from sipfw.cli.output import remark
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sipfw.deploy.feed_files import Known
-    from sipfw.deploy.files import Layout
+    from sipfw.deploy.lists.files import KnownList
+    from sipfw.host.files import Layout
     from sipfw.policy.load import LoadedPolicy
 
 
 def first_lists(
     choice: Choice, loaded: LoadedPolicy
-) -> tuple[Mapping[str, Known], Mapping[str, Known]]:
+) -> tuple[Mapping[str, KnownList], Mapping[str, KnownList]]:
     """Fetch the lists without a copy; return what is known of all lists, and what was fetched.
 
     The others are `sipfw refresh`'s to follow.
     """
-    from sipfw.deploy.feeds import ask_sources
+    from sipfw.deploy.lists.follow import ask_sources
 
     known = stored_lists(choice, loaded)
     fetched = ask_sources([f for f in loaded.policy.feeds if known[f.name].copy is None], known)
     return {**known, **fetched}, fetched
 
 
-def keep_lists(layout: Layout, loaded: LoadedPolicy, fetched: Mapping[str, Known]) -> None:
+def keep_lists(layout: Layout, loaded: LoadedPolicy, fetched: Mapping[str, KnownList]) -> None:
     """Keep the copies of what is live now."""
-    from sipfw.deploy.feeds import keep
+    from sipfw.deploy.lists.follow import keep
     from sipfw.diagnostics import Diagnostic, Severity
     from sipfw.errors import BackendError
 

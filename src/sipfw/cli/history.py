@@ -9,14 +9,14 @@ import click
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, say, say_json, table
 from sipfw.errors import Exit
-from sipfw.words import moment_text, stored_moment_text
+from sipfw.words import format_stored_timestamp, format_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from sipfw.deploy.history import Entry
-    from sipfw.deploy.restores import Restore
+    from sipfw.deploy.history import HistoryEntry
+    from sipfw.upkeep.restores import Restore
 
 # More losses than this are counted, not listed.
 _EVENTS = 10
@@ -31,9 +31,9 @@ def command(*, root: Path, as_json: bool) -> int:
 
     Below them, what another program took away and sipfw keep put back.
     """
-    from sipfw.deploy.files import Layout
     from sipfw.deploy.history import history
-    from sipfw.deploy.restores import read_restores
+    from sipfw.host.files import Layout
+    from sipfw.upkeep.restores import read_restores
 
     entries = history(Layout(root))
     restores = read_restores(Layout(root)) if entries else None
@@ -50,12 +50,12 @@ def command(*, root: Path, as_json: bool) -> int:
     return Exit.CLEAN
 
 
-def _row(item: Entry) -> tuple[str, ...]:
+def _row(item: HistoryEntry) -> tuple[str, ...]:
     made = item.generation
     star, number = "*" if item.live else "", str(item.number)
     if made is None:
         return star, number, "-", "-", "-", item.state, ""
-    when = stored_moment_text(made.time)
+    when = format_stored_timestamp(made.time)
     return star, number, when, made.who, made.backend, item.state, made.source
 
 
@@ -68,10 +68,10 @@ def _told(events: Sequence[Restore]) -> Iterator[str]:
         yield f"{len(events) - _EVENTS} earlier losses are not shown"
     for item in events[-_EVENTS:]:
         number = "the firewall" if item.generation is None else f"generation {item.generation}"
-        yield f"{moment_text(item.time)}  {number} {item.outcome}; lost was: {item.lost}"
+        yield f"{format_timestamp(item.time)}  {number} {item.outcome}; lost was: {item.lost}"
 
 
-def _data(item: Entry, events: Sequence[Restore]) -> dict[str, Any]:
+def _data(item: HistoryEntry, events: Sequence[Restore]) -> dict[str, Any]:
     made = item.generation
     lost = [each for each in events if each.generation == item.number]
     return {
@@ -88,7 +88,7 @@ def _data(item: Entry, events: Sequence[Restore]) -> dict[str, Any]:
         "digest": made and made.digest,
         "confirmed": made and made.confirmed,
         "losses": [
-            {"time": moment_text(each.time), "lost": each.lost, "outcome": each.outcome}
+            {"time": format_timestamp(each.time), "lost": each.lost, "outcome": each.outcome}
             for each in lost
         ],
     }

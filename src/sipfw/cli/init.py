@@ -17,12 +17,12 @@ from sipfw.errors import Exit
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help=f"File to write; `-` is stdout. Default: /{DEFAULT_POLICY}.",
+    help=f"Write to this file; `-` is stdout. Default: /{DEFAULT_POLICY}.",
 )
-@click.option("--switch", help="Softswitch; found from the listening ports when not given.")
-@click.option("--profile", default="default", show_default=True, help="Profile to start from.")
+@click.option("--switch", help="Use this softswitch. Default: detected from the listening ports.")
+@click.option("--profile", default="default", show_default=True, help="Start from this profile.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
-@click.option("--yes", is_flag=True, help="Never ask; take what was found.")
+@click.option("--yes", is_flag=True, help="Do not ask; use what was detected.")
 def command(
     *,
     root: Path,
@@ -38,9 +38,9 @@ def command(
     """
     import sys
 
-    from sipfw.deploy.files import write_atomically
-    from sipfw.deploy.survey import survey
     from sipfw.errors import BackendError
+    from sipfw.host.files import write_atomically
+    from sipfw.host.survey import survey
     from sipfw.policy.load import Request, load
     from sipfw.policy.starter import starter_policy
 

@@ -14,13 +14,16 @@ from sipfw.errors import Exit
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sipfw.deploy.files import Layout
+    from sipfw.host.files import Layout
 
 
 @click.command("install-service")
 @root_option
 @click.option(
-    "--enable/--no-enable", default=True, show_default=True, help="Have systemd start it at boot."
+    "--enable/--no-enable",
+    default=True,
+    show_default=True,
+    help="Enable the units, so that systemd starts them at boot.",
 )
 @click.option(
     "--format",
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     type=click.Choice(["systemd", "sysv", "sysv-sets"]),
     default="systemd",
     show_default=True,
-    help="sysv and sysv-sets print an init script for a host without systemd; nothing is changed.",
+    help="Print an init script instead (sysv, sysv-sets) for a host without systemd.",
 )
 def command(*, root: Path, enable: bool, form: str) -> int:
     """Restore the last confirmed firewall at boot, before the network is up.
@@ -37,10 +40,10 @@ def command(*, root: Path, enable: bool, form: str) -> int:
     that looks every 30 seconds whether the firewall is still there, and sipfw-sets.service, which
     makes saved rules of other programs loadable. `sipfw remove` takes all of it away again.
     """
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.privilege import require_root
-    from sipfw.deploy.saved_state import warnings
     from sipfw.deploy.service import ENABLED, doubts, install, systemd, this_command
+    from sipfw.host.files import Layout
+    from sipfw.host.privilege import require_root
+    from sipfw.upkeep.saved_state import warnings
 
     layout, program = Layout(root), this_command(sys.argv[0])
     if form != "systemd":

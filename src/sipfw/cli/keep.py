@@ -14,8 +14,8 @@ from sipfw.errors import Exit
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.keep import Kept
+    from sipfw.host.files import Layout
+    from sipfw.upkeep.keep import KeepResult
 
 
 @click.command("keep")
@@ -29,30 +29,30 @@ def command(*, root: Path) -> int:
     is done while an apply waits to be confirmed, or after sipfw remove. Exit code 1 means that the
     firewall is not whole.
     """
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.keep import State, keep
-    from sipfw.deploy.targets import Options
+    from sipfw.host.files import Layout
+    from sipfw.kernel.backend import Options
+    from sipfw.upkeep.keep import KeepState, keep
 
     layout = Layout(root)
     found = keep(layout, Options())
     match found.state:
-        case State.WHOLE | State.NOTHING | State.BUSY:
+        case KeepState.WHOLE | KeepState.NOTHING | KeepState.BUSY:
             complain(f"nothing to do: {found.state}")
             return Exit.CLEAN
-        case State.RESTORED:
+        case KeepState.RESTORED:
             _tell(found, f"the firewall was not whole and is restored: {found.summary}")
             _follow(layout)
             return Exit.DIFFERENT if found.detail else Exit.CLEAN
-        case State.HELD:
+        case KeepState.HELD:
             _tell(found, f"the firewall is not whole and is not restored: {found.detail}")
-        case State.FAILED:
+        case KeepState.FAILED:
             _tell(found, f"the firewall is not whole and cannot be restored: {found.detail}")
-        case State.LEFT:
+        case KeepState.LEFT:
             _tell(found, f"the firewall is not whole: {found.summary}; {found.detail}")
     return Exit.DIFFERENT
 
 
-def _tell(found: Kept, text: str) -> None:
+def _tell(found: KeepResult, text: str) -> None:
     """Say it, and where nobody has been told, into the system's log as well."""
     complain(text if not found.detail or found.detail in text else f"{text}; {found.detail}")
     if found.new:
@@ -63,9 +63,9 @@ def _tell(found: Kept, text: str) -> None:
 
 def _follow(layout: Layout) -> None:
     """Give the sets what host names and block lists were last; the rules are in force already."""
-    from sipfw.deploy.refresh import refresh
-    from sipfw.deploy.targets import Options
     from sipfw.errors import SipfwError
+    from sipfw.kernel.backend import Options
+    from sipfw.upkeep.refresh import refresh
 
     try:
         refresh(layout, Options(), cached=True)

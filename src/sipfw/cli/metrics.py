@@ -10,16 +10,16 @@ import click
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, say
 from sipfw.errors import BackendError, Exit
-from sipfw.metrics.address import DEFAULT, Address, parse_address
+from sipfw.monitor.metrics.address import DEFAULT, ListenAddress, parse_address
 
 if TYPE_CHECKING:
-    from sipfw.deploy.files import Layout
-    from sipfw.metrics.families import Rules
-    from sipfw.metrics.scrape import Scrape
-    from sipfw.metrics.text import Format
+    from sipfw.host.files import Layout
+    from sipfw.monitor.metrics.families import RuleSeries
+    from sipfw.monitor.metrics.scrape import Scrape
+    from sipfw.monitor.metrics.text import Format
 
 
-def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> Address | None:
+def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> ListenAddress | None:
     try:
         return None if value is None else parse_address(value)
     except ValueError as error:
@@ -32,7 +32,7 @@ def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> A
     "--textfile",
     metavar="FILE.prom",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write it for node_exporter's textfile collector; below no --root.",
+    help="Write the file of node_exporter's textfile collector; --root does not apply to it.",
 )
 @click.option(
     "--listen",
@@ -40,37 +40,38 @@ def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> A
     is_flag=False,
     flag_value=DEFAULT,
     metavar="[[ADDRESS:]PORT]",
-    help=f"Answer scrapes at http://{DEFAULT}/metrics until SIGTERM.",
+    help=f"Serve scrapes at http://{DEFAULT}/metrics until SIGTERM.",
 )
 @click.option(
     "--rules",
     type=click.Choice(["deciding", "all", "none"]),
     default="deciding",
     show_default=True,
-    help="Rules with series of their own: those that drop or let through, all, or none.",
+    help="Export a series for each rule that drops or passes packets, for all rules, or for none.",
 )
 @click.option(
     "--format",
     "form",
     type=click.Choice(["openmetrics", "prometheus"]),
-    help="What stdout gets; prometheus is the older format.  [default: openmetrics]",
+    help="Print this format; prometheus is the older one.  [default: openmetrics]",
 )
 def command(
-    *, root: Path, textfile: Path | None, listen: Address | None, rules: str, form: str | None
+    *, root: Path, textfile: Path | None, listen: ListenAddress | None, rules: str, form: str | None
 ) -> int:
     """Print what the live firewall counts and how it is, for Prometheus.
 
     Without an applied firewall, --textfile and --listen report sipfw_up 0, so that an alert fires.
     """
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.privilege import require_root
-    from sipfw.metrics.families import Rules
-    from sipfw.metrics.text import Format
+    from sipfw.host.files import Layout
+    from sipfw.host.privilege import require_root
+    from sipfw.monitor.metrics.families import RuleSeries
+    from sipfw.monitor.metrics.text import Format, require_library
 
     if (textfile is not None) + (listen is not None) + (form is not None) > 1:
         raise click.UsageError("choose one of --textfile, --listen and --format")
     require_root()
-    layout, wanted = Layout(root), Rules(rules)
+    require_library()
+    layout, wanted = Layout(root), RuleSeries(rules)
     if listen is not None:
         _serve(layout, listen, wanted)
     elif textfile is not None:
@@ -80,15 +81,15 @@ def command(
     return Exit.CLEAN
 
 
-def _page(found: Scrape, rules: Rules, form: Format) -> str:
-    from sipfw.metrics.families import metrics_of
-    from sipfw.metrics.text import as_text
+def _page(found: Scrape, rules: RuleSeries, form: Format) -> str:
+    from sipfw.monitor.metrics.families import metrics_of
+    from sipfw.monitor.metrics.text import as_text
 
     return as_text(metrics_of(found, rules), form)
 
 
-def _print(layout: Layout, form: Format, rules: Rules) -> None:
-    from sipfw.metrics.scrape import scrape
+def _print(layout: Layout, form: Format, rules: RuleSeries) -> None:
+    from sipfw.monitor.metrics.scrape import scrape
 
     found = scrape(layout)
     if found.problem:
@@ -98,10 +99,10 @@ def _print(layout: Layout, form: Format, rules: Rules) -> None:
     say(_page(found, rules, form), end="")
 
 
-def _write(layout: Layout, path: Path, rules: Rules) -> None:
-    from sipfw.metrics.scrape import scrape
-    from sipfw.metrics.text import Format
-    from sipfw.metrics.textfile import SUFFIX, write_textfile
+def _write(layout: Layout, path: Path, rules: RuleSeries) -> None:
+    from sipfw.monitor.metrics.scrape import scrape
+    from sipfw.monitor.metrics.text import Format
+    from sipfw.monitor.metrics.textfile import SUFFIX, write_textfile
 
     if path.suffix != SUFFIX:
         raise click.UsageError(f"{path}: node_exporter reads only files that end in {SUFFIX}")
@@ -111,9 +112,9 @@ def _write(layout: Layout, path: Path, rules: Rules) -> None:
         complain(f"{path}: {text}")
 
 
-def _serve(layout: Layout, address: Address, rules: Rules) -> None:
-    from sipfw.metrics.scrape import Cached, scrape
-    from sipfw.metrics.server import Exporter, serve, until_told_to_end
+def _serve(layout: Layout, address: ListenAddress, rules: RuleSeries) -> None:
+    from sipfw.monitor.metrics.scrape import Cached, scrape
+    from sipfw.monitor.metrics.server import Exporter, serve, until_told_to_end
 
     said: set[str] = set()
 

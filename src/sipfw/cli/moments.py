@@ -23,7 +23,7 @@ def moment_of(text: str, now: float) -> float:
             return now - parse_duration(text)
         except ValueError as error:
             raise click.BadParameter(
-                f"{text!r} is no time; write `last`, 10m, 1d or 2026-11-24T08:00",
+                f"{text!r} is not a time; write `last`, 10m, 1d or 2026-11-24T08:00",
                 param_hint="--since",
             ) from error
     if moment > now:

@@ -19,10 +19,10 @@ from sipfw.errors import BackendError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sipfw.deploy.feed_files import Known
-    from sipfw.deploy.feeds import Lists
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.names import Resolution
+    from sipfw.deploy.lists.files import KnownList
+    from sipfw.deploy.lists.follow import Lists
+    from sipfw.deploy.names.cache import Resolution
+    from sipfw.host.files import Layout
     from sipfw.policy.load import LoadedPolicy
     from sipfw.ruleset.model import Ruleset
 
@@ -55,7 +55,7 @@ class Seconds(click.FloatRange):
         """Read the option's value."""
         number = float(super().convert(value, param, ctx))
         if math.isnan(number):
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
         return number
 
 
@@ -67,7 +67,7 @@ def root_option(command: F) -> F:
         type=click.Path(path_type=Path, file_okay=False),
         default=Path("/"),
         show_default=True,
-        help="Folder below which every file is read and written.",
+        help="Read and write every file below this folder.",
     )(command)
 
 
@@ -107,16 +107,18 @@ def policy_options(command: Callable[..., int]) -> Callable[..., int]:
             "-f",
             "--policy",
             type=click.Path(path_type=Path, readable=False),
-            help=f"Policy file. Default: /{DEFAULT_POLICY}, where it exists.",
+            help=f"Read this policy file. Default: /{DEFAULT_POLICY}, if it exists.",
         ),
-        click.option("--profile", help="Profile below the policy; see `sipfw profiles`."),
-        click.option("--switch", help="Softswitch whose ports are meant; see `sipfw profiles`."),
+        click.option(
+            "--profile", help="Use this profile as the base of the policy; see `sipfw profiles`."
+        ),
+        click.option("--switch", help="Use the ports of this softswitch; see `sipfw profiles`."),
         click.option(
             "--set",
             "settings",
             multiple=True,
             metavar="FIELD=VALUE",
-            help="Set one field, e.g. --set limits.hashlimit.rate=5/second. Repeatable.",
+            help="Set one field, such as limits.hashlimit.rate=5/second. Repeatable.",
         ),
         root_option,
     )
@@ -159,7 +161,7 @@ def load_policy(choice: Choice, *, obeyed: bool = False, force: bool = False) ->
 def compile_wanted(
     loaded: LoadedPolicy,
     layout: Layout | None = None,
-    lists: Mapping[str, Known] | None = None,
+    lists: Mapping[str, KnownList] | None = None,
 ) -> Wanted:
     """Resolve host names and compile; a name without an answer now is a warning.
 
@@ -167,13 +169,13 @@ def compile_wanted(
     hold what is in `lists`, or on file; where there is neither they are empty. With `layout` there
     are rules for what is banned and trusted by hand on this host.
     """
-    from sipfw.compiler.by_hand import NOBODY
+    from sipfw.compiler.manual import NOBODY
     from sipfw.compiler.pipeline import compile_policy
-    from sipfw.deploy.answers import standards
-    from sipfw.deploy.feeds import NO_LISTS, lists_of, read_all
-    from sipfw.deploy.manual_file import by_hand
-    from sipfw.deploy.names import read_names, resolution_warnings, resolve_or_recall
-    from sipfw.deploy.resolve import host_names
+    from sipfw.deploy.lists.follow import NO_LISTS, lists_of, read_all
+    from sipfw.deploy.manual_list import by_hand
+    from sipfw.deploy.names.answers import standards
+    from sipfw.deploy.names.cache import read_names, resolution_warnings, resolve_or_recall
+    from sipfw.deploy.names.resolve import host_names
 
     known = {} if layout is None else read_names(layout)
     names = host_names(loaded.policy)
@@ -190,17 +192,17 @@ def compile_wanted(
     return Wanted(loaded, ruleset, resolution, found)
 
 
-def stored_lists(choice: Choice, loaded: LoadedPolicy) -> Mapping[str, Known]:
+def stored_lists(choice: Choice, loaded: LoadedPolicy) -> Mapping[str, KnownList]:
     """Return the copies of the policy's block lists that are on this host."""
-    from sipfw.deploy.feeds import read_all
-    from sipfw.deploy.files import Layout
+    from sipfw.deploy.lists.follow import read_all
+    from sipfw.host.files import Layout
 
     return read_all(Layout(choice.root), loaded.policy)
 
 
 def keep_names(layout: Layout, resolution: Resolution) -> None:
     """Remember what was resolved, for a day without DNS."""
-    from sipfw.deploy.names import remember
+    from sipfw.deploy.names.cache import remember
     from sipfw.diagnostics import Diagnostic, Severity
     from sipfw.errors import BackendError
 

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from sipfw.cli.output import complain, remark
 from sipfw.errors import Exit
-from sipfw.words import counted, moment_text, span_text
+from sipfw.words import format_duration, format_timestamp, pluralize
 
 if TYPE_CHECKING:
-    from sipfw.deploy.apply import Outcome
-    from sipfw.deploy.files import Layout
+    from sipfw.deploy.apply import ApplyOutcome
     from sipfw.deploy.journal import Journal
+    from sipfw.host.files import Layout
 
 _FAMILIES = {"ip": "IPv4", "ip6": "IPv6"}
-# How long the guardian may take to bring the old firewall back before we stop watching.
+# How long the watchdog may take to bring the old firewall back before we stop watching.
 _PATIENCE = 30.0
 
 
-def report(done: str, outcome: Outcome) -> None:
+def report(done: str, outcome: ApplyOutcome) -> None:
     """Print notes, warnings, and what is in force now."""
     for note in outcome.notes:
         complain(f"note: {note}")
@@ -31,15 +31,15 @@ def report(done: str, outcome: Outcome) -> None:
         return
     families = " and ".join(_FAMILIES[family] for family in outcome.families)
     complain(
-        f"{done}: {counted(outcome.rules, 'rule')} for {families}, "
-        f"{counted(outcome.sets, 'set')}, "
+        f"{done}: {pluralize(outcome.rules, 'rule')} for {families}, "
+        f"{pluralize(outcome.sets, 'set')}, "
         f"generation {outcome.generation}"
     )
 
 
 def report_saved(layout: Layout) -> None:
     """Print what the next boot will do with rules that other programs save."""
-    from sipfw.deploy.saved_state import unprepared, warnings
+    from sipfw.upkeep.saved_state import unprepared, warnings
 
     remark([*warnings(layout), *unprepared(layout)])
 
@@ -47,8 +47,10 @@ def report_saved(layout: Layout) -> None:
 def wait_or_leave(layout: Layout, waiting: Journal, *, ask: bool) -> int:
     """Ask at the terminal for the confirmation, or say how to give it."""
     left = waiting.seconds_left()
-    until = moment_text(time.time() + left)
-    complain(f"it is taken back in {span_text(left)}, at {until}, unless you run: sipfw confirm")
+    until = format_timestamp(time.time() + left)
+    complain(
+        f"it is taken back in {format_duration(left)}, at {until}, unless you run: sipfw confirm"
+    )
     if not (ask and sys.stdin.isatty() and sys.stderr.isatty()):
         return Exit.CLEAN
     try:
@@ -62,7 +64,7 @@ def _prompt(layout: Layout, waiting: Journal) -> int:
     """Count down until 'yes' or the end; another session may decide first."""
     from sipfw.deploy.repair import unfinished
     from sipfw.deploy.rollback import confirm
-    from sipfw.deploy.targets import Options
+    from sipfw.kernel.backend import Options
 
     listening = [sys.stdin]
     while (left := waiting.seconds_left()) > 0:
@@ -79,7 +81,7 @@ def _prompt(layout: Layout, waiting: Journal) -> int:
             remark(kept.warnings)
             complain(f"confirmed: generation {kept.number} stays")
             return Exit.CLEAN
-        if not answer:  # end of input: nobody will answer, the guardian decides
+        if not answer:  # end of input: nobody will answer, the watchdog decides
             listening = []
     complain("")
     return _decided(layout, waiting)

@@ -7,16 +7,16 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sipfw.cli.output import table
+from sipfw.compare.changes import Action
 from sipfw.lower.naming import base_id
 from sipfw.ruleset.model import Layer
 from sipfw.ruleset.rule import Family
-from sipfw.verify.changes import Action
-from sipfw.words import counted
+from sipfw.words import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sipfw.verify.changes import JumpChange, Plan, RuleChange, SetChange, SysctlChange
+    from sipfw.compare.changes import JumpChange, Plan, RuleChange, SetChange, SysctlChange
 
 FORMAT = 1
 
@@ -49,12 +49,12 @@ def as_lines(plan: Plan, *, full: bool = False, brief: bool = False) -> Iterator
     """
     rules = _rule_sections(plan.rules)
     count = sum(len(rows) for _, rows in rules)
-    counted = plan.fresh or (brief and count > _SHOWN_RULES)
+    pluralize = plan.fresh or (brief and count > _SHOWN_RULES)
     if plan.fresh and not plan.same:
         yield "nothing of sipfw is live on this host"
     if plan.asleep:
         yield "the table of sipfw is switched off (dormant): no packet reaches it"
-    if counted and not full:
+    if pluralize and not full:
         yield from _section("rules", _counted(rules))
         if plan.fresh:
             yield from _section("sets", [_few_sets(plan.sets)] if plan.sets else [])
@@ -63,7 +63,7 @@ def as_lines(plan: Plan, *, full: bool = False, brief: bool = False) -> Iterator
             yield from _section(title, rows)
         yield from _section("hooks", _jumps(plan.jumps))
         yield from _section("chains", _chains(plan))
-    if full or not (counted and plan.fresh):
+    if full or not (pluralize and plan.fresh):
         yield from _section("sets", [_set(item) for item in plan.sets])
     yield from _section("kernel", [_sysctl(item) for item in plan.sysctls])
     yield from (_cannot(item) for item in plan.fixed)
@@ -180,7 +180,7 @@ def _chains(plan: Plan) -> list[_Row]:
             (
                 _DONE[item.action],
                 f"{item.table} {item.name} ({_FAMILIES[item.family]})",
-                counted(item.rules, "rule"),
+                pluralize(item.rules, "rule"),
                 "",
             )
         )

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING
 from sipfw.cli.output import complain
 
 if TYPE_CHECKING:
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.targets import Target
+    from sipfw.host.files import Layout
+    from sipfw.kernel.backend import Backend
+    from sipfw.kernel.snapshot import HostSnapshot
     from sipfw.ruleset.model import Ruleset
 
 
-def agreed(ruleset: Ruleset, chosen: Target, layout: Layout, *, ask: bool) -> bool:
+def agreed(
+    ruleset: Ruleset,
+    chosen: Backend,
+    layout: Layout,
+    *,
+    ask: bool,
+    host: HostSnapshot | None = None,
+) -> bool:
     """Print the plan on stderr; with `ask`, and at a terminal, return the operator's answer."""
     from sipfw.cli.plan_view import as_lines
     from sipfw.deploy.plan import plan_apply
@@ -29,6 +37,9 @@ def agreed(ruleset: Ruleset, chosen: Target, layout: Layout, *, ask: bool) -> bo
     if not answer:  # end of input leaves the cursor behind the question
         complain("")
     if answer.strip().lower() in {"y", "yes"}:
+        # Others may have changed something while the question stood.
+        if host is not None:
+            host.forget()
         return True
     complain("nothing was changed")
     return False

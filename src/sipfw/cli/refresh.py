@@ -9,12 +9,12 @@ import click
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, remark
 from sipfw.errors import Exit
-from sipfw.words import counted
+from sipfw.words import pluralize
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sipfw.deploy.refresh import Change, Refreshed
+    from sipfw.upkeep.refresh import Refreshed, SetUpdate
 
 # More changes than this in one set are counted, not listed.
 _LISTED = 20
@@ -22,14 +22,16 @@ _LISTED = 20
 
 @click.command("refresh")
 @root_option
-@click.option("--cached", is_flag=True, help="Ask nobody; use the last good answers, as at boot.")
-@click.option("--due", is_flag=True, help="Look up only names whose answers have run out.")
-@click.option("--feeds-now", is_flag=True, help="Fetch every block list, also before its time.")
+@click.option("--cached", is_flag=True, help="Do not query DNS or feeds; use the cached answers.")
+@click.option("--due", is_flag=True, help="Query only names whose cached answers have expired.")
+@click.option(
+    "--feeds-now", is_flag=True, help="Fetch every block list now, even if it is not due."
+)
 @click.option(
     "--accept",
     multiple=True,
     metavar="NAME",
-    help="Fetch this block list and take it, also if it is empty or has shrunk. Repeatable.",
+    help="Fetch this block list and accept it even if it is empty or has shrunk. Repeatable.",
 )
 def command(
     *, root: Path, cached: bool, due: bool, feeds_now: bool, accept: tuple[str, ...]
@@ -40,15 +42,15 @@ def command(
     Refused while an apply waits to be confirmed. Exit code 6 means that a host name has no address,
     or that nothing is dropped by a block list.
     """
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.refresh import Wish, refresh
-    from sipfw.deploy.targets import Options
     from sipfw.diagnostics import Severity
+    from sipfw.host.files import Layout
+    from sipfw.kernel.backend import Options
+    from sipfw.upkeep.refresh import RefreshRequest, refresh
 
     if cached and (due or feeds_now or accept):
         raise click.UsageError("--cached asks nobody, so it goes with no other option")
     done = refresh(
-        Layout(root), Options(), cached=cached, due_only=due, wish=Wish(feeds_now, accept)
+        Layout(root), Options(), cached=cached, due_only=due, wish=RefreshRequest(feeds_now, accept)
     )
     if done is None:
         complain("nothing to refresh: no firewall of sipfw is in force")
@@ -65,7 +67,7 @@ def command(
 
 
 def _warn(done: Refreshed) -> None:
-    from sipfw.deploy.names import resolution_warnings
+    from sipfw.deploy.names.cache import resolution_warnings
 
     remark(resolution_warnings(done.resolution, done.lost))
 
@@ -85,14 +87,14 @@ def _report(done: Refreshed) -> None:
         return
     added = sum(len(change.added) for change in done.changes)
     removed = sum(len(change.removed) for change in done.changes)
-    what = f"{counted(added, 'element')} added, {removed:,} removed"
+    what = f"{pluralize(added, 'element')} added, {removed:,} removed"
     complain(f"refreshed: {what}; the rules are untouched")
 
 
-def _list(change: Change) -> None:
+def _list(change: SetUpdate) -> None:
     for word, elements in (("added", change.added), ("removed", change.removed)):
         if len(elements) > _LISTED:
-            complain(f"{change.set}: {counted(len(elements), 'element')} {word}")
+            complain(f"{change.set}: {pluralize(len(elements), 'element')} {word}")
             continue
         for element in elements:
             complain(f"{change.set}: {element} {word}")

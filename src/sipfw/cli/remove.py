@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @click.command("remove")
 @root_option
-@click.option("--yes", is_flag=True, help="Never ask; for scripts.")
+@click.option("--yes", is_flag=True, help="Do not ask; for scripts.")
 def command(*, root: Path, yes: bool) -> int:
     """Remove sipfw's rules, chains, sets and sysctls; nothing else is touched."""
     from sipfw.deploy.apply import remove
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.saved_state import warnings
-    from sipfw.deploy.targets import Options
+    from sipfw.host.files import Layout
+    from sipfw.kernel.backend import Options
+    from sipfw.upkeep.saved_state import warnings
 
     outcome = remove(Layout(root), Options())
     for note in outcome.notes:

@@ -25,23 +25,25 @@ from sipfw.errors import Exit
     type=click.Choice(["script", "restore", "ipset", "nft", "sysctl"]),
     default="script",
     show_default=True,
-    help="A shell script; iptables-restore, ipset-restore or nft text; a sysctl.d file.",
+    help="Print a shell script, iptables-restore, ipset-restore or nft text, or a sysctl.d file.",
 )
 @click.option(
     "--family",
     type=click.Choice(["ip", "ip6"]),
-    help="With --format restore: only this family, ready for ip(6)tables-restore --noflush.",
+    help="With --format restore: print only this family, ready for ip(6)tables-restore --noflush.",
 )
-@click.option("--no-ipset", is_flag=True, help="For a host without ipset; prints what that costs.")
+@click.option(
+    "--no-ipset", is_flag=True, help="Render for a host without ipset; prints what that costs."
+)
 @click.option(
     "--no-u32",
     is_flag=True,
-    help="For a kernel without xt_u32 (RHEL, Alma and Rocky 9 and later): xt_bpf instead.",
+    help="Use xt_bpf instead of xt_u32 (RHEL, Alma and Rocky 9 and later).",
 )
 @click.option(
     "--template-dir",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder whose templates win over the shipped ones.",
+    help="Prefer the templates in this folder over the shipped ones.",
 )
 def command(
     *,
@@ -57,7 +59,7 @@ def command(
     Needs no root and no iptables; the script needs no Python.
     """
     from sipfw.lower.iptables import lower
-    from sipfw.lower.setless import warnings
+    from sipfw.lower.without_ipset import warnings
     from sipfw.render.text import rendered
 
     if family is not None and form != "restore":

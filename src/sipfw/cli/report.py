@@ -20,14 +20,14 @@ from sipfw.errors import Exit
     required=True,
     type=click.Path(path_type=Path, allow_dash=True, writable=False),
     metavar="FILE",
-    help="Where to write the page; - is standard output.",
+    help="Write the page to this file; - is stdout.",
 )
 @click.option(
     "--since",
     default="7d",
     show_default=True,
     metavar="WHEN",
-    help="How far back the charts go: a time ago such as 12h or 30d, or a moment.",
+    help="Chart from this time on: a duration ago such as 12h or 30d, or a timestamp.",
 )
 @click.option(
     "--seconds",
@@ -35,13 +35,13 @@ from sipfw.errors import Exit
     metavar="SECONDS",
     default=2.0,
     show_default=True,
-    help="How long to look at arriving packets.",
+    help="Look at arriving packets for this long.",
 )
-@click.option("--names", is_flag=True, help="Ask DNS for the names of sources.")
+@click.option("--names", is_flag=True, help="Query DNS for the names of sources.")
 @click.option(
     "--template-dir",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder whose report.html.j2 wins over the shipped one.",
+    help="Prefer report.html.j2 in this folder over the shipped one.",
 )
 @root_option
 def command(
@@ -62,9 +62,9 @@ def command(
     of sipfw is in force.
     """
     from sipfw.cli.report_view import page_of
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.in_force import HINT, NOTHING
-    from sipfw.look.report import gather
+    from sipfw.deploy.none_active import HINT, NOTHING
+    from sipfw.host.files import Layout
+    from sipfw.monitor.page import gather
     from sipfw.render.report import report_html
 
     moment = moment_of(since, time.time())
@@ -83,14 +83,14 @@ def _refuse(target: Path) -> None:
         return
     # A file takes the place of what was there: a device must not lose its own.
     if target.is_symlink() or (target.exists() and not target.is_file()):
-        message = f"{target} is no plain file; write - for standard output"
+        message = f"{target} is not a plain file; write - for standard output"
         raise click.BadParameter(message, param_hint="--html")
     if not target.parent.is_dir():
-        raise click.BadParameter(f"{target.parent} is no folder", param_hint="--html")
+        raise click.BadParameter(f"{target.parent} is not a folder", param_hint="--html")
 
 
 def _write(target: Path, text: str) -> None:
-    from sipfw.deploy.files import write_atomically
+    from sipfw.host.files import write_atomically
 
     if str(target) == "-":
         say(text, end="")

@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipfw.cli.numbers import bytes_text, count_text, rate_text, share_text
-from sipfw.render.report import Cell, Column, Table
+from sipfw.compare.drift import DriftKind
+from sipfw.monitor.health import NEARLY_FULL
+from sipfw.render.report import Cell, Column, ReportTable
 from sipfw.ruleset.model import Layer
-from sipfw.verify.drift import Kind
-from sipfw.verify.health import NEARLY_FULL
-from sipfw.words import span_text, stored_moment_text
+from sipfw.words import format_duration, format_stored_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sipfw.deploy.history import Entry
-    from sipfw.look.report import Facts, PeerFacts
-    from sipfw.look.top_source import Source
-    from sipfw.verify.drift import Drift
-    from sipfw.verify.report import Report, RuleReport, SetReport
-    from sipfw.verify.series import Series
-    from sipfw.verify.summary import LayerSummary
+    from sipfw.compare.drift import Drift
+    from sipfw.deploy.history import HistoryEntry
+    from sipfw.monitor.page import Facts, PeerFacts
+    from sipfw.monitor.report import Report, RuleReport, SetReport
+    from sipfw.monitor.series import Series
+    from sipfw.monitor.summary import LayerSummary
+    from sipfw.monitor.top.source import DroppedSource
 
 MOST_SOURCES = 15
 _MOST_RULES = 20
@@ -39,10 +39,10 @@ _MEANING = {
 }
 
 
-def layers_table(layers: Iterable[LayerSummary], series: Series | None) -> Table:
+def layers_table(layers: Iterable[LayerSummary], series: Series | None) -> ReportTable:
     """Return what each layer dropped and let through."""
     counted = {} if series is None else series.counted
-    return Table(
+    return ReportTable(
         "Packets by layer, in the order in which a packet meets them",
         (
             Column("layer"),
@@ -71,11 +71,11 @@ def layers_table(layers: Iterable[LayerSummary], series: Series | None) -> Table
     )
 
 
-def sources_table(facts: Facts) -> Table:
+def sources_table(facts: Facts) -> ReportTable:
     """Return who is being dropped."""
     head = ["source", "layer", "packets", "last seen", "first seen", "lasts", "reason"]
     kinds = {"source": "code", "packets": "number", "reason": ""}
-    return Table(
+    return ReportTable(
         "Sources that are being dropped, those with the most packets first",
         tuple(Column(title, kinds.get(title, "short")) for title in head),
         tuple(
@@ -86,7 +86,7 @@ def sources_table(facts: Facts) -> Table:
     )
 
 
-def _source(item: Source, name: str | None, now: float) -> tuple[Cell, ...]:
+def _source(item: DroppedSource, name: str | None, now: float) -> tuple[Cell, ...]:
     network = item.network
     place = network.network_address if network.num_addresses == 1 else network
     return (
@@ -95,7 +95,7 @@ def _source(item: Source, name: str | None, now: float) -> tuple[Cell, ...]:
         Cell("-" if item.packets is None else count_text(item.packets)),
         Cell(_ago(item.last, now)),
         Cell(_ago(item.first, now)),
-        Cell("-" if item.left is None else span_text(item.left)),
+        Cell("-" if item.left is None else format_duration(item.left)),
         Cell(item.reason, note=item.rule),
     )
 
@@ -103,15 +103,15 @@ def _source(item: Source, name: str | None, now: float) -> tuple[Cell, ...]:
 def _ago(moment: float | None, now: float) -> str:
     if moment is None:
         return "-"
-    return "now" if now - moment < 3 else f"{span_text(now - moment)} ago"
+    return "now" if now - moment < 3 else f"{format_duration(now - moment)} ago"
 
 
-def rules_table(rules: Sequence[RuleReport]) -> Table:
+def rules_table(rules: Sequence[RuleReport]) -> ReportTable:
     """Return the rules that dropped or let through the most."""
     deciding = [rule for rule in rules if rule.action in {"drop", "pass"} and rule.packets]
     busiest = sorted(deciding, key=lambda rule: -rule.packets)[:_MOST_RULES]
     most = max((rule.packets for rule in busiest), default=1)
-    return Table(
+    return ReportTable(
         "Rules that dropped or let through the most packets",
         (
             Column("rule", "code"),
@@ -143,9 +143,9 @@ def rules_table(rules: Sequence[RuleReport]) -> Table:
     )
 
 
-def sets_table(sets: Iterable[SetReport]) -> Table:
+def sets_table(sets: Iterable[SetReport]) -> ReportTable:
     """Return the sets that hold something, and how full those are that packets fill."""
-    return Table(
+    return ReportTable(
         "Sets that are not empty",
         (
             Column("set", "code"),
@@ -179,10 +179,10 @@ def _set(item: SetReport) -> tuple[Cell, ...]:
     )
 
 
-def peers_table(peers: Iterable[PeerFacts]) -> Table:
+def peers_table(peers: Iterable[PeerFacts]) -> ReportTable:
     """Return the trusted peers of the policy."""
     heads = ("peer", "signalling", "media", "tier")
-    return Table(
+    return ReportTable(
         "Trusted peers of the policy",
         (
             *(Column(title, "code" if title in {"signalling", "media"} else "") for title in heads),
@@ -209,9 +209,9 @@ def _listed(items: Sequence[str], most: int = 6) -> str:
     return (", ".join(items[:most]) or "-") + more
 
 
-def drift_table(items: Iterable[Drift]) -> Table:
+def drift_table(items: Iterable[Drift]) -> ReportTable:
     """Return every difference from what was applied."""
-    return Table(
+    return ReportTable(
         "Differences between the live firewall and the applied one",
         (
             Column("how", "short"),
@@ -222,7 +222,7 @@ def drift_table(items: Iterable[Drift]) -> Table:
         ),
         tuple(
             (
-                Cell(item.kind.value, tone="bad" if item.kind is Kind.MISSING else "warn"),
+                Cell(item.kind.value, tone="bad" if item.kind is DriftKind.MISSING else "warn"),
                 Cell(item.what),
                 Cell(item.where),
                 Cell(item.detail or "-"),
@@ -234,9 +234,9 @@ def drift_table(items: Iterable[Drift]) -> Table:
     )
 
 
-def kernel_table(report: Report) -> Table:
+def kernel_table(report: Report) -> ReportTable:
     """Return kernel settings as they are and as the policy wants them."""
-    return Table(
+    return ReportTable(
         "Kernel settings of the policy",
         (
             Column("setting", "code"),
@@ -263,9 +263,9 @@ def kernel_table(report: Report) -> Table:
     )
 
 
-def generations_table(entries: Sequence[Entry]) -> Table:
+def generations_table(entries: Sequence[HistoryEntry]) -> ReportTable:
     """Return what was applied, newest first."""
-    return Table(
+    return ReportTable(
         "What was applied, newest first",
         (
             Column("generation", "number"),
@@ -280,12 +280,12 @@ def generations_table(entries: Sequence[Entry]) -> Table:
     )
 
 
-def _generation(item: Entry) -> tuple[Cell, ...]:
+def _generation(item: HistoryEntry) -> tuple[Cell, ...]:
     made = item.generation
     state = Cell("live" if item.live else item.state, tone="good" if item.live else "")
     if item.live and item.state != "confirmed":
         state = Cell(f"live, {item.state}", tone="warn")
     known = ("-",) * 4
     if made is not None:
-        known = (stored_moment_text(made.time), made.who, made.backend, made.source)
+        known = (format_stored_timestamp(made.time), made.who, made.backend, made.source)
     return (Cell(str(item.number)), state, *(Cell(text) for text in known))

@@ -22,9 +22,9 @@ def command(*, root: Path) -> int:
 
     What an interrupted apply has left is taken back first.
     """
-    from sipfw.deploy.files import Layout
     from sipfw.deploy.rollback import restore
-    from sipfw.deploy.targets import Options
+    from sipfw.host.files import Layout
+    from sipfw.kernel.backend import Options
 
     outcome = restore(Layout(root), Options())
     if outcome is None:

@@ -10,21 +10,23 @@ import click
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, say
 from sipfw.errors import Exit
-from sipfw.words import counted
+from sipfw.words import pluralize
 
 if TYPE_CHECKING:
-    from sipfw.deploy.files import Layout
+    from sipfw.host.files import Layout
 
 
 @click.command("saved")
 @root_option
-@click.option("--make-sets", is_flag=True, help="Make the sets that saved rules name, empty.")
-@click.option("--load", is_flag=True, help="Load what nft could not, without sipfw's rules.")
+@click.option("--make-sets", is_flag=True, help="Create the sets that saved rules refer to, empty.")
+@click.option(
+    "--load", is_flag=True, help="Load the files that nft could not load, without sipfw's rules."
+)
 @click.option(
     "--clean",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Take sipfw's rules out of FILE; a copy of it is kept beside it.",
+    help="Remove sipfw's rules from FILE; keeps a copy beside it.",
 )
 def command(*, root: Path, make_sets: bool, load: bool, clean: Path | None) -> int:
     """List the files of other programs that sipfw's rules were saved into, and what to do.
@@ -33,7 +35,7 @@ def command(*, root: Path, make_sets: bool, load: bool, clean: Path | None) -> i
     those of the host. The units of sipfw install-service use --make-sets and --load at boot, so
     that such files are loaded all the same. Exit code 1 means that a file would not be loaded.
     """
-    from sipfw.deploy.files import Layout
+    from sipfw.host.files import Layout
 
     if make_sets + load + (clean is not None) > 1:
         raise click.UsageError("one of --make-sets, --load and --clean at a time")
@@ -46,16 +48,16 @@ def command(*, root: Path, make_sets: bool, load: bool, clean: Path | None) -> i
 
 
 def _make_sets(layout: Layout) -> int:
-    from sipfw.deploy.saved_sets import make_sets
+    from sipfw.upkeep.saved_sets import make_sets
 
     made = make_sets(layout)
-    what = counted(len(made), "empty set")
+    what = pluralize(len(made), "empty set")
     complain(f"made {what} that saved rules name" if made else "no set is missing for saved rules")
     return Exit.CLEAN
 
 
 def _load(layout: Layout) -> int:
-    from sipfw.deploy.saved_load import load_left_out
+    from sipfw.upkeep.saved_load import load_left_out
 
     done = load_left_out(layout)
     for item in done:
@@ -70,7 +72,7 @@ def _load(layout: Layout) -> int:
 
 
 def _clean(layout: Layout, path: Path) -> int:
-    from sipfw.deploy.saved_clean import clean
+    from sipfw.upkeep.saved_clean import clean
 
     copy = clean(layout, path)
     if copy is None:
@@ -81,8 +83,8 @@ def _clean(layout: Layout, path: Path) -> int:
 
 
 def _list(layout: Layout) -> int:
-    from sipfw.deploy.saved_state import judged
     from sipfw.diagnostics import Severity
+    from sipfw.upkeep.saved_state import judged
 
     verdicts = judged(layout)
     for item in verdicts:

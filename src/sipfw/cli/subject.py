@@ -8,14 +8,14 @@ from sipfw.cli.options import Choice, compile_wanted, load_policy
 from sipfw.cli.output import complain, remark
 
 if TYPE_CHECKING:
-    from sipfw.look.observe import Subject
+    from sipfw.monitor.observe import Subject
 
 
 def find_subject(choice: Choice, backend: str, *, ipset: bool) -> Subject:
     """Return the applied firewall, unless the options name a policy or nothing was applied."""
     from sipfw.deploy.choose import choose
-    from sipfw.deploy.files import Layout
-    from sipfw.look.observe import Subject, applied_subject
+    from sipfw.host.files import Layout
+    from sipfw.monitor.observe import Subject, applied_subject
 
     layout = Layout(choice.root)
     if not choice.explicit:
@@ -27,5 +27,5 @@ def find_subject(choice: Choice, backend: str, *, ipset: bool) -> Subject:
     wanted = compile_wanted(loaded, layout)
     chosen = choose(backend, layout, ipset=ipset)
     remark(chosen.remarks)
-    expectation = chosen.target.expectation(wanted.ruleset)
-    return Subject(expectation, chosen.target, ", ".join(loaded.sources))
+    expectation = chosen.backend.expectation(wanted.ruleset)
+    return Subject(expectation, chosen.backend, ", ".join(loaded.sources))

@@ -12,13 +12,13 @@ from sipfw.cli.options import Seconds, root_option
 from sipfw.cli.output import complain, say, say_json, table
 from sipfw.errors import Exit
 from sipfw.ruleset.model import Layer
-from sipfw.words import span_text
+from sipfw.words import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from sipfw.look.top_source import Source, Top
+    from sipfw.monitor.top.source import DroppedSource, Top
 
 FORMAT = 1
 
@@ -31,7 +31,7 @@ FORMAT = 1
     metavar="SECONDS",
     default=3.0,
     show_default=True,
-    help="How long to look at arriving packets.",
+    help="Look at arriving packets for this long.",
 )
 @click.option(
     "-n",
@@ -41,16 +41,16 @@ FORMAT = 1
     metavar="N",
     default=20,
     show_default=True,
-    help="How many sources to show.",
+    help="Show this many sources.",
 )
 @click.option(
     "--layer",
     "layers",
     multiple=True,
     type=click.Choice([item.value for item in Layer]),
-    help="Only what this layer drops. Repeatable.",
+    help="Show only what this layer drops. Repeatable.",
 )
-@click.option("--names", is_flag=True, help="Ask DNS for their names; that takes some seconds.")
+@click.option("--names", is_flag=True, help="Query DNS for their names; takes some seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     *, root: Path, seconds: float, most: int, layers: tuple[str, ...], names: bool, as_json: bool
@@ -61,9 +61,9 @@ def command(
     the policy logs to NFLOG, at that as well. No rule is touched. Exit code 4: no firewall of sipfw
     is in force.
     """
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.in_force import HINT, NOTHING
-    from sipfw.look.top import top
+    from sipfw.deploy.none_active import HINT, NOTHING
+    from sipfw.host.files import Layout
+    from sipfw.monitor.top.top import top
 
     found = top(Layout(root), seconds=seconds)
     if found is None:
@@ -73,7 +73,7 @@ def command(
     shown = sources[:most]
     called: Mapping[str, str] = {}
     if names:
-        from sipfw.look.reverse_names import reverse_names
+        from sipfw.monitor.reverse_names import reverse_names
 
         called = reverse_names([item.network for item in shown])
     if as_json:
@@ -86,7 +86,7 @@ def command(
     return Exit.CLEAN
 
 
-def _lines(shown: Sequence[Source], called: Mapping[str, str], *, more: int) -> list[str]:
+def _lines(shown: Sequence[DroppedSource], called: Mapping[str, str], *, more: int) -> list[str]:
     if not shown:
         return ["nobody is being dropped"]
     head = ["source", "layer", "packets", "last seen", "first seen", "lasts", "reason"]
@@ -101,7 +101,7 @@ def _lines(shown: Sequence[Source], called: Mapping[str, str], *, more: int) -> 
                 "-" if item.packets is None else count_text(item.packets),
                 _ago(item.last, now),
                 _ago(item.first, now),
-                "-" if item.left is None else span_text(item.left),
+                "-" if item.left is None else format_duration(item.left),
                 f"{item.rule}: {item.reason}",
             ]
         )
@@ -109,7 +109,7 @@ def _lines(shown: Sequence[Source], called: Mapping[str, str], *, more: int) -> 
     return [*lines, f"and {more:,} more; see --top"] if more > 0 else lines
 
 
-def _place(item: Source) -> str:
+def _place(item: DroppedSource) -> str:
     network = item.network
     return str(network.network_address if network.num_addresses == 1 else network)
 
@@ -117,10 +117,10 @@ def _place(item: Source) -> str:
 def _ago(moment: float | None, now: float) -> str:
     if moment is None:
         return "-"
-    return "now" if now - moment < 1 else f"{span_text(now - moment)} ago"
+    return "now" if now - moment < 1 else f"{format_duration(now - moment)} ago"
 
 
-def _data(found: Top, shown: Sequence[Source], called: Mapping[str, str]) -> dict[str, Any]:
+def _data(found: Top, shown: Sequence[DroppedSource], called: Mapping[str, str]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "looked_seconds": round(found.looked, 3),

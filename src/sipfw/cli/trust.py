@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sipfw.cli.by_hand import (
+from sipfw.cli.manual import (
     complain_all,
     option_value,
     read_addresses,
@@ -23,17 +23,21 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
     from pathlib import Path
 
-    from sipfw.deploy.trust import Guest
+    from sipfw.manual.trust import Guest
 
 _HEAD = ("address", "left", "until", "why", "by", "in force")
 
 
 @click.command("trust")
 @click.argument("addresses", metavar="[ADDRESS|NAME]...", nargs=-1)
-@click.option("--for", "length", metavar="TIME", help="How long, like 2h; at most 30d.")
-@click.option("--reason", default="", metavar="TEXT", help="Why, in at most 80 characters.")
-@click.option("--end", is_flag=True, help="End the trust of these addresses now.")
-@click.option("--list", "listed", is_flag=True, help="Show who is trusted for a time.")
+@click.option(
+    "--for", "length", metavar="TIME", help="Trust for this long, such as 2h; at most 30d."
+)
+@click.option(
+    "--reason", default="", metavar="TEXT", help="Record this reason, at most 80 characters."
+)
+@click.option("--end", is_flag=True, help="Stop trusting these addresses now.")
+@click.option("--list", "listed", is_flag=True, help="List who is trusted temporarily.")
 @click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
 @root_option
 def command(
@@ -87,7 +91,7 @@ def _require_one_job(
 
 
 def _seconds(text: str) -> int:
-    from sipfw.deploy.trust import LONGEST_TRUST
+    from sipfw.manual.trust import LONGEST_TRUST
     from sipfw.policy.quantities import parse_duration, shown
 
     seconds = parse_duration(text)
@@ -114,11 +118,11 @@ def _trust(
     seconds: int,
     reason: str,
 ) -> int:
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.manual_file import Book, checked_reason
-    from sipfw.deploy.names import resolution_warnings
-    from sipfw.deploy.trust import trust
-    from sipfw.deploy.trust_names import trust_names
+    from sipfw.deploy.manual_list import Book, checked_reason
+    from sipfw.deploy.names.cache import resolution_warnings
+    from sipfw.host.files import Layout
+    from sipfw.manual.trust import trust
+    from sipfw.manual.trust_names import trust_names
 
     why = option_value("--reason", reason, checked_reason)
     until = time.time() + seconds
@@ -137,15 +141,15 @@ def _trust(
 
 
 def _bare(key: str) -> str:
-    from sipfw.deploy.resolve import name_of
+    from sipfw.deploy.names.resolve import name_of
 
     return name_of(key)
 
 
 def _end(root: Path, addresses: list[IPv4Address | IPv6Address], keys: list[str]) -> int:
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.trust import end_trust
-    from sipfw.deploy.trust_names import end_names
+    from sipfw.host.files import Layout
+    from sipfw.manual.trust import end_trust
+    from sipfw.manual.trust_names import end_names
 
     if keys:
         named = end_names(Layout(root), keys)
@@ -161,9 +165,9 @@ def _end(root: Path, addresses: list[IPv4Address | IPv6Address], keys: list[str]
 
 
 def _list(root: Path, *, as_json: bool) -> int:
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.manual_file import FORMAT
-    from sipfw.deploy.trust import list_trusts
+    from sipfw.deploy.manual_list import FORMAT
+    from sipfw.host.files import Layout
+    from sipfw.manual.trust import list_trusts
 
     found, faults = list_trusts(Layout(root))
     remark(faults)
@@ -178,7 +182,7 @@ def _list(root: Path, *, as_json: bool) -> int:
 
 
 def _data(guest: Guest) -> dict[str, object]:
-    from sipfw.deploy.manual_text import utc_text
+    from sipfw.manual.text import utc_text
 
     return {
         "address": str(guest.kept.address),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sipfw.cli.by_hand import complain_all, read_sources, report
+from sipfw.cli.manual import complain_all, read_sources, report
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain
 from sipfw.errors import Exit
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("unban")
 @click.argument("addresses", metavar="[ADDRESS]...", nargs=-1)
-@click.option("--all", "everybody", is_flag=True, help="Free everybody who is banned.")
+@click.option("--all", "everybody", is_flag=True, help="Unban all addresses.")
 @root_option
 def command(*, addresses: tuple[str, ...], everybody: bool, root: Path) -> int:
     """Free these addresses, whether a ban came by hand or by packets, and forget their failures.
@@ -25,8 +25,8 @@ def command(*, addresses: tuple[str, ...], everybody: bool, root: Path) -> int:
     In IPv6 that is the whole prefix of `limits.ipv6_prefix`. Who guesses on, or floods on, is
     banned again by the rules.
     """
-    from sipfw.deploy.bans import unban
-    from sipfw.deploy.files import Layout
+    from sipfw.host.files import Layout
+    from sipfw.manual.bans import unban
 
     if bool(addresses) == everybody:
         raise click.UsageError("name addresses, or say --all")

@@ -18,10 +18,10 @@ from sipfw.ruleset.model import Layer
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
-    from sipfw.deploy.files import Layout
-    from sipfw.look.observe import Observation, Subject
-    from sipfw.verify.reading import Reading
-    from sipfw.verify.selection import Selection
+    from sipfw.host.files import Layout
+    from sipfw.monitor.observe import Observation, Subject
+    from sipfw.monitor.reading import Reading
+    from sipfw.monitor.selection import Selection
 
 _FAMILIES = {"4": Family.IP, "6": Family.IP6}
 
@@ -29,33 +29,37 @@ _FAMILIES = {"4": Family.IP, "6": Family.IP6}
 @click.command("verify")
 @policy_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--brief", is_flag=True, help="One line, for a monitoring check.")
-@click.option("--watch", is_flag=True, help="Keep looking, with rates; q ends it.")
+@click.option("--brief", is_flag=True, help="Print one line, for a monitoring check.")
+@click.option("--watch", is_flag=True, help="Refresh the screen with rates until you press q.")
 @click.option(
     "--interval",
     type=Seconds(0.5, 3600.0),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="How often --watch looks.",
+    help="Refresh --watch this often.",
 )
-@click.option("--hits", is_flag=True, help="Only rules that counted a packet.")
-@click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N busiest rules.")
+@click.option("--hits", is_flag=True, help="Show only rules that counted a packet.")
+@click.option("--top", type=click.IntRange(1), metavar="N", help="Show only the N busiest rules.")
 @click.option(
     "--layer",
     "layers",
     multiple=True,
     type=click.Choice([item.value for item in Layer]),
-    help="Only this layer. Repeatable.",
+    help="Show only this layer. Repeatable.",
 )
-@click.option("--family", type=click.Choice(tuple(_FAMILIES)), help="Only IPv4 or only IPv6.")
+@click.option("--family", type=click.Choice(tuple(_FAMILIES)), help="Show only IPv4 or only IPv6.")
 @click.option(
     "--since",
     metavar="WHEN",
-    help="Count from an earlier look: `last`, a time ago such as 10m or 1d, or a moment such as "
+    help="Count from an earlier reading: `last`, a duration such as 10m, or a timestamp such as "
     "2026-11-24T08:00.",
 )
-@click.option("--deep", is_flag=True, help="Load the applied rules aside and compare kernels.")
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Load the applied rules into a namespace and compare the two kernels' listings.",
+)
 @backend_option("With a policy: where to look for it.")
 @click.option("--no-ipset", is_flag=True, help="With a policy: expect a host without ipset.")
 def command(
@@ -84,8 +88,8 @@ def command(
     kernel setting is not what the policy says, rules are split over two packet filters, or one of
     them leads another port to SIP. 4: it could not look, or --since found no earlier reading.
     """
-    from sipfw.deploy.files import Layout
-    from sipfw.verify.selection import Selection
+    from sipfw.host.files import Layout
+    from sipfw.monitor.selection import Selection
 
     if sum((as_json, brief, watch)) > 1:
         raise click.UsageError("--json, --brief and --watch exclude each other")
@@ -134,7 +138,7 @@ def _refuse_unheard(choice: Choice, *, brief: bool, watch: bool) -> None:
 
 
 def _earlier(layout: Layout, subject: Subject, moment: float | None) -> Reading | None:
-    from sipfw.look import readings
+    from sipfw.monitor import readings
 
     if subject.generation is None:
         found = None
@@ -154,17 +158,17 @@ def _earlier(layout: Layout, subject: Subject, moment: float | None) -> Reading 
 
 
 def _look(subject: Subject, earlier: Reading | None, layout: Layout, *, deep: bool) -> Observation:
-    from sipfw.look.observe import observe
+    from sipfw.monitor.observe import observe
 
     if not deep:
         return observe(subject, earlier)
-    from sipfw.look.deep import deep_drift
+    from sipfw.monitor.deep import deep_drift
 
     return observe(subject, earlier, more=deep_drift(layout))
 
 
 def _keep(layout: Layout, seen: Observation) -> None:
-    from sipfw.look.observe import keep
+    from sipfw.monitor.observe import keep
 
     try:
         keep(layout, seen)
@@ -175,8 +179,8 @@ def _keep(layout: Layout, seen: Observation) -> None:
 def _show(
     seen: Observation, selection: Selection, *, as_json: bool, brief: bool, only_since: bool
 ) -> None:
-    from sipfw.verify.selection import grown
-    from sipfw.verify.summary import summarise
+    from sipfw.monitor.selection import grown
+    from sipfw.monitor.summary import summarise
 
     rules = selection.scope(seen.report.rules)
     if only_since and seen.growth is not None:

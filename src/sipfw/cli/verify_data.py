@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sipfw.look.observe import Observation
-    from sipfw.verify.drift import Drift
-    from sipfw.verify.report import RuleReport
-    from sipfw.verify.summary import LayerSummary
+    from sipfw.compare.drift import Drift
+    from sipfw.monitor.observe import Observation
+    from sipfw.monitor.report import RuleReport
+    from sipfw.monitor.summary import LayerSummary
 
 # Counts up when a field goes or changes its meaning; a new field leaves it as it is.
 FORMAT = 1
@@ -25,7 +25,7 @@ def as_data(
         "format": FORMAT,
         "taken": round(seen.reading.taken, 3),
         "source": seen.subject.source,
-        "backend": seen.subject.target.name,
+        "backend": seen.subject.backend.name,
         "generation": seen.subject.generation,
         "clean": not report.drift,
         "state": seen.health.state.name.lower(),

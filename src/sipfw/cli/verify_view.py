@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from sipfw.cli.numbers import bytes_text, count_text, rate_text, share_text
 from sipfw.cli.output import table
 from sipfw.lower.xtables import Family
-from sipfw.words import counted, moment_text, span_text
+from sipfw.words import format_duration, format_timestamp, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from sipfw.look.observe import Observation
-    from sipfw.verify.health import Health
-    from sipfw.verify.report import Report, RuleReport, SetReport, SysctlReport
-    from sipfw.verify.selection import Selection
-    from sipfw.verify.summary import LayerSummary
+    from sipfw.monitor.health import Health
+    from sipfw.monitor.observe import Observation
+    from sipfw.monitor.report import Report, RuleReport, SetReport, SysctlReport
+    from sipfw.monitor.selection import Selection
+    from sipfw.monitor.summary import LayerSummary
 
 NAMES = {Family.IP: "IPv4", Family.IP6: "IPv6"}
 
@@ -72,15 +72,15 @@ def _head(seen: Observation, *, only_since: bool) -> Iterator[str]:
     report, subject = seen.report, seen.subject
     families = " and ".join(NAMES[family] for family in report.families) or "nothing"
     number = "" if subject.generation is None else f", generation {subject.generation}"
-    yield f"firewall for {families} in {subject.target.name}{number}, from {subject.source}"
+    yield f"firewall for {families} in {subject.backend.name}{number}, from {subject.source}"
     if seen.earlier is None or seen.growth is None:
         yield "no earlier reading to count a rate from"
         return
-    ago = span_text(time.time() - seen.earlier.taken)
+    ago = format_duration(time.time() - seen.earlier.taken)
     what = "only what was counted" if only_since else "rates"
-    yield f"{what} since {moment_text(seen.earlier.taken)}, {ago} ago"
+    yield f"{what} since {format_timestamp(seen.earlier.taken)}, {ago} ago"
     if seen.growth.reset:
-        what = counted(seen.growth.reset, "counter")
+        what = pluralize(seen.growth.reset, "counter")
         yield f"{what} had been set back meanwhile and began again"
 
 
@@ -201,7 +201,7 @@ def _setting_text(item: SysctlReport) -> str:
 
 def _verdict(report: Report, health: Health) -> Iterator[str]:
     if report.drift:
-        yield f"the live firewall differs in {counted(len(report.drift), 'place')}:"
+        yield f"the live firewall differs in {pluralize(len(report.drift), 'place')}:"
         for item in report.drift:
             yield f"  {item}"
         yield "`sipfw apply` mends what is sipfw's own; what others added, take out by hand"

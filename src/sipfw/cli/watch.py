@@ -17,14 +17,14 @@ from rich.live import Live
 
 from sipfw.cli.watch_view import Screen
 from sipfw.errors import BackendError, Exit
-from sipfw.look.observe import observe
+from sipfw.monitor.observe import observe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sipfw.look.observe import Subject
-    from sipfw.verify.reading import Reading
-    from sipfw.verify.selection import Selection
+    from sipfw.monitor.observe import Subject
+    from sipfw.monitor.reading import Reading
+    from sipfw.monitor.selection import Selection
 
 # How soon a key or a new size of the terminal is noticed, in seconds.
 _PATIENCE = 0.2

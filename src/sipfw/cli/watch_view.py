@@ -12,23 +12,23 @@ from rich.table import Table
 from rich.text import Text
 
 from sipfw.cli.numbers import bytes_text, count_text, rate_text, share_text
-from sipfw.verify.health import NEARLY_FULL, State
-from sipfw.verify.summary import summarise
-from sipfw.words import moment_text
+from sipfw.monitor.health import NEARLY_FULL, HealthState
+from sipfw.monitor.summary import summarise
+from sipfw.words import format_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import ConsoleDimensions, RenderableType
 
-    from sipfw.look.observe import Observation
-    from sipfw.verify.report import RuleReport
-    from sipfw.verify.selection import Selection
-    from sipfw.verify.summary import LayerSummary
+    from sipfw.monitor.observe import Observation
+    from sipfw.monitor.report import RuleReport
+    from sipfw.monitor.selection import Selection
+    from sipfw.monitor.summary import LayerSummary
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _REMEMBERED = 60
-_COLOURS = {State.HEALTHY: "green", State.DRIFT: "yellow", State.DEGRADED: "red"}
+_COLOURS = {HealthState.HEALTHY: "green", HealthState.DRIFT: "yellow", HealthState.DEGRADED: "red"}
 # Lines that are always there: title, heads and frames of the tables, sums, health.
 _FIXED_LINES = 12
 # The two columns of numbers beside the busiest rules, and the space between all five.
@@ -84,10 +84,10 @@ class Screen:
     def _title(self, seen: Observation) -> Text:
         text = Text()
         text.append("sipfw", "bold")
-        text.append(f"  {seen.subject.target.name}", style="cyan")
+        text.append(f"  {seen.subject.backend.name}", style="cyan")
         if seen.subject.generation is not None:
             text.append(f"  generation {seen.subject.generation}")
-        text.append(f"  {moment_text(time.time())}  every {self._interval:g} s  q ends", "dim")
+        text.append(f"  {format_timestamp(time.time())}  every {self._interval:g} s  q ends", "dim")
         return text
 
     def _layers(self, layers: Sequence[LayerSummary], width: int) -> Table:

@@ -14,10 +14,10 @@ from sipfw.cli.options import Choice, policy_options
 from sipfw.cli.output import complain, say, say_json
 
 if TYPE_CHECKING:
-    from sipfw.look.why_live import Firewall
-    from sipfw.look.why_packets import Question
-    from sipfw.look.why_state import Source
-    from sipfw.walk.packet import IpAddress
+    from sipfw.monitor.why.live import ExplainedFirewall
+    from sipfw.monitor.why.packets import PacketQuestion
+    from sipfw.monitor.why.state import SourceState
+    from sipfw.ruleset.addresses import IpAddress
 
 # The largest UDP datagram is a little smaller.
 _LARGEST = 64 * 1024
@@ -29,19 +29,25 @@ _PORT = click.IntRange(1, 65535)
 @click.command("why")
 @click.argument("address")
 @policy_options
-@click.option("--port", type=_PORT, help="Its source port. Default: any.")
-@click.option("--to-port", type=_PORT, help="The port of this host. Default: the SIP port.")
-@click.option("--transport", type=click.Choice(("udp", "tcp", "tls", "ws")), help="Default: udp.")
-@click.option("--method", help="One SIP method. Default: OPTIONS, REGISTER and INVITE.")
-@click.option("--user-agent", help="What it calls itself; scanners are known by that.")
+@click.option("--port", type=_PORT, help="Assume this source port. Default: any.")
+@click.option("--to-port", type=_PORT, help="Assume this destination port. Default: the SIP port.")
+@click.option(
+    "--transport",
+    type=click.Choice(("udp", "tcp", "tls", "ws")),
+    help="Assume this transport. Default: udp.",
+)
+@click.option("--method", help="Send this SIP method. Default: OPTIONS, REGISTER and INVITE.")
+@click.option(
+    "--user-agent", help="Send this User-Agent header; scanners are recognised by theirs."
+)
 @click.option(
     "--file",
     "packet",
     type=click.Path(path_type=Path),
-    help="The message itself: what stands behind the UDP or TCP header, at most 64 kB.",
+    help="Send this message: what follows the UDP or TCP header, at most 64 kB.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--offline", is_flag=True, help="Ask about a policy, as if it had just been applied.")
+@click.option("--offline", is_flag=True, help="Explain a policy as if it had just been applied.")
 def command(
     *,
     address: str,
@@ -61,20 +67,20 @@ def command(
     the kernel does not show is said to be unknown. Nothing is changed. Rules of other programs
     are not judged.
     """
-    from sipfw.deploy.files import Layout
-    from sipfw.look.names_behind import names_behind
-    from sipfw.look.why import explain
-    from sipfw.look.why_packets import Question, Transport
+    from sipfw.host.files import Layout
+    from sipfw.monitor.names_behind import names_behind
+    from sipfw.monitor.why.packets import PacketQuestion, PacketTransport
+    from sipfw.monitor.why.why import explain
 
     if choice.explicit and not offline:
         raise click.UsageError("--policy, --profile, --switch and --set need --offline")
     if packet is not None and (method is not None or user_agent is not None):
         raise click.UsageError("--file is the whole message; leave out --method and --user-agent")
-    question = Question(
+    question = PacketQuestion(
         _address(address),
         port,
         to_port,
-        None if transport is None else Transport(transport),
+        None if transport is None else PacketTransport(transport),
         _method(method),
         _agent(user_agent),
         None if packet is None else _bytes(packet),
@@ -95,26 +101,28 @@ def command(
     return 0
 
 
-def _look(question: Question, firewall: Firewall) -> tuple[Question, Source]:
+def _look(
+    question: PacketQuestion, firewall: ExplainedFirewall
+) -> tuple[PacketQuestion, SourceState]:
     from dataclasses import replace
 
-    from sipfw.deploy.proc_net import way_to
-    from sipfw.look.why_live import LiveKernel, is_own_address
-    from sipfw.look.why_state import Source, Untouched
+    from sipfw.host.proc_net import way_to
+    from sipfw.monitor.why.live import LiveKernel, is_own_address
+    from sipfw.monitor.why.state import SourceState, Untouched
 
     offline = firewall.backend is None
     local = question.source.is_loopback if offline else is_own_address(question.source)
     kernel = Untouched() if offline else LiveKernel(firewall)
-    source = Source(firewall.ruleset, question.source, question.source_port, kernel)
+    source = SourceState(firewall.ruleset, question.source, question.source_port, kernel)
     # What a host would send comes in where its answers go out, unless a route says otherwise.
     interface = None if offline or local else way_to(question.source)
     return replace(question, local=local, interface=interface), source
 
 
-def _applied(choice: Choice, source: IpAddress) -> Firewall:
-    from sipfw.deploy.files import Layout
+def _applied(choice: Choice, source: IpAddress) -> ExplainedFirewall:
     from sipfw.errors import BackendError
-    from sipfw.look.why_live import applied_firewall
+    from sipfw.host.files import Layout
+    from sipfw.monitor.why.live import applied_firewall
     from sipfw.ruleset.rule import Family
 
     if os.geteuid() != 0:
@@ -126,12 +134,12 @@ def _applied(choice: Choice, source: IpAddress) -> Firewall:
     return firewall
 
 
-def _of_policy(choice: Choice) -> Firewall:
+def _of_policy(choice: Choice) -> ExplainedFirewall:
     from sipfw.cli.options import compile_wanted, load_policy
-    from sipfw.look.why_live import Firewall
+    from sipfw.monitor.why.live import ExplainedFirewall
 
     loaded = load_policy(choice)
-    return Firewall(compile_wanted(loaded).ruleset, ", ".join(loaded.sources))
+    return ExplainedFirewall(compile_wanted(loaded).ruleset, ", ".join(loaded.sources))
 
 
 def _address(text: str) -> IpAddress:
@@ -141,7 +149,7 @@ def _address(text: str) -> IpAddress:
         found = ip_address(text)
     except ValueError as error:
         raise click.UsageError(
-            f"{text!r} is no address; write one such as 203.0.113.7 or 2001:db8::7"
+            f"{text!r} is not an address; write one such as 203.0.113.7 or 2001:db8::7"
         ) from error
     if isinstance(found, IPv6Address):
         if found.scope_id is not None:
@@ -175,7 +183,7 @@ def _bytes(path: Path) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(handle, "rb") as file:  # noqa: PTH123 - a handle has no path
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise click.UsageError(f"{path}: is no file")
+                raise click.UsageError(f"{path}: is not a file")
             found = file.read(_LARGEST + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

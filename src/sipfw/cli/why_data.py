@@ -12,26 +12,26 @@ from sipfw.cli.why_words import (
     rule_id,
     standing_text,
 )
-from sipfw.look.why import Effect
+from sipfw.monitor.why.why import Effect
 from sipfw.ruleset.model import SetKind
 from sipfw.ruleset.source import source_text
-from sipfw.walk.trace import Verdict
+from sipfw.simulate.trace import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sipfw.look.why import Case, Explanation
-    from sipfw.look.why_live import Firewall
-    from sipfw.look.why_state import Reading, Source
+    from sipfw.monitor.why.live import ExplainedFirewall
+    from sipfw.monitor.why.state import LimitReading, SourceState
+    from sipfw.monitor.why.why import Case, Explanation
     from sipfw.ruleset.rule import Rule
-    from sipfw.walk.outcomes import Outcome
+    from sipfw.simulate.outcomes import Outcome
 
 # Counts up when a field goes or changes its meaning; a new field leaves it as it is.
 FORMAT = 1
 
 
 def as_data(
-    answer: Explanation, firewall: Firewall, source: Source, names: Sequence[str] = ()
+    answer: Explanation, firewall: ExplainedFirewall, source: SourceState, names: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the answer for machines.
 
@@ -57,7 +57,7 @@ def as_data(
     }
 
 
-def _case(case: Case, source: Source) -> dict[str, Any]:
+def _case(case: Case, source: SourceState) -> dict[str, Any]:
     return {
         "messages": list(case.titles),
         "verdict": _verdict(case),
@@ -84,7 +84,7 @@ def _verdict(case: Case) -> str:
     return case.effect.name.lower()
 
 
-def _outcome(end: Outcome, source: Source) -> dict[str, Any]:
+def _outcome(end: Outcome, source: SourceState) -> dict[str, Any]:
     return {
         "dropped": end.trace.dropped,
         "reset": end.trace.verdict is Verdict.RESET,
@@ -98,7 +98,7 @@ def _outcome(end: Outcome, source: Source) -> dict[str, Any]:
     }
 
 
-def _rule(rule: Rule, source: Source) -> dict[str, Any]:
+def _rule(rule: Rule, source: SourceState) -> dict[str, Any]:
     chains = source.world.ruleset.chains
     layer = next((chain.layer.value for chain in chains if rule in chain.rules), None)
     return {
@@ -109,7 +109,7 @@ def _rule(rule: Rule, source: Source) -> dict[str, Any]:
     }
 
 
-def _held(name: str, source: Source) -> dict[str, Any]:
+def _held(name: str, source: SourceState) -> dict[str, Any]:
     held, item = source.sets[name], source.world.ruleset.set(name)
     data: dict[str, Any] = {
         "present": held.present,
@@ -130,7 +130,7 @@ def _rounded(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds)
 
 
-def _reading(reading: Reading, source: Source) -> dict[str, Any]:
+def _reading(reading: LimitReading, source: SourceState) -> dict[str, Any]:
     return {
         "rule": reading.rule_id,
         "limit": limit_text(reading, source),

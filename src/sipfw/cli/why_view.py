@@ -14,8 +14,8 @@ from sipfw.cli.why_words import (
     rule_id,
     standing_text,
 )
-from sipfw.look.why import Effect
-from sipfw.look.why_packets import Transport
+from sipfw.monitor.why.packets import PacketTransport
+from sipfw.monitor.why.why import Effect
 from sipfw.ruleset.match import (
     ConnectionsAbove,
     CountAbove,
@@ -25,20 +25,20 @@ from sipfw.ruleset.match import (
     Protocol,
 )
 from sipfw.ruleset.rule import Accept, Done, Drop, Goto, Jump, Reset
-from sipfw.walk.trace import Verdict
-from sipfw.words import span_text
+from sipfw.simulate.trace import Verdict
+from sipfw.words import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sipfw.look.why import Case, Change, Explanation
-    from sipfw.look.why_live import Firewall
-    from sipfw.look.why_packets import Question
-    from sipfw.look.why_state import Reading, Source
+    from sipfw.monitor.why.live import ExplainedFirewall
+    from sipfw.monitor.why.packets import PacketQuestion
+    from sipfw.monitor.why.state import LimitReading, SourceState
+    from sipfw.monitor.why.why import Case, Explanation, Remedy
     from sipfw.ruleset.model import Ruleset
     from sipfw.ruleset.rule import Rule
-    from sipfw.walk.outcomes import Outcome
-    from sipfw.walk.trace import Trace
+    from sipfw.simulate.outcomes import Outcome
+    from sipfw.simulate.trace import Trace
 
 _WORDS = {
     Verdict.PASSED: "passed",
@@ -55,8 +55,8 @@ _DECIDING = (Accept, Done, Drop, Reset, Goto, Jump)
 
 def as_lines(
     answer: Explanation,
-    firewall: Firewall,
-    source: Source,
+    firewall: ExplainedFirewall,
+    source: SourceState,
     commands: frozenset[str],
     names: Sequence[str] = (),
 ) -> Iterator[str]:
@@ -73,7 +73,7 @@ def as_lines(
     yield from _notes(answer, firewall)
 
 
-def _head(firewall: Firewall, question: Question) -> str:
+def _head(firewall: ExplainedFirewall, question: PacketQuestion) -> str:
     if firewall.backend is None:
         return f"{question.source} and the policy {firewall.source}, as if it had just been applied"
     number = "" if firewall.generation is None else f", generation {firewall.generation}"
@@ -81,7 +81,7 @@ def _head(firewall: Firewall, question: Question) -> str:
 
 
 def _case(
-    case: Case, question: Question, source: Source, commands: frozenset[str]
+    case: Case, question: PacketQuestion, source: SourceState, commands: frozenset[str]
 ) -> Iterator[str]:
     main, *others = case.outcomes
     what = f"{', '.join(case.titles)} over {question.transport} to port {question.to_port}"
@@ -103,7 +103,7 @@ def _block(title: str, lines: list[str]) -> list[tuple[str, str, str]]:
     return [("", title if number == 0 else "", line) for number, line in enumerate(lines)]
 
 
-def _exceptions(main: Outcome, others: list[Outcome], source: Source) -> list[str]:
+def _exceptions(main: Outcome, others: list[Outcome], source: SourceState) -> list[str]:
     lines = []
     for end in others:
         if end.trace.dropped != main.trace.dropped:
@@ -114,7 +114,7 @@ def _exceptions(main: Outcome, others: list[Outcome], source: Source) -> list[st
     return lines
 
 
-def _why_unknown(end: Outcome, source: Source) -> str:
+def _why_unknown(end: Outcome, source: SourceState) -> str:
     """Say who could know: the operator knows the port, and nobody what the kernel hides."""
     per_port = {
         reading.rule_id
@@ -142,7 +142,7 @@ def _by(rule: Rule, ruleset: Ruleset) -> str:
 def _reasons(trace: Trace) -> list[str]:
     """Return what the rules on the packet's way found, those that chose the way."""
     found = (
-        _SECONDS.sub(lambda found: f"for another {span_text(int(found[1]))}", step.why)
+        _SECONDS.sub(lambda found: f"for another {format_duration(int(found[1]))}", step.why)
         for step in trace.steps
         if step.matched
         and isinstance(step.rule.action, _DECIDING)
@@ -152,13 +152,13 @@ def _reasons(trace: Trace) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _change_line(change: Change, source: Source, commands: frozenset[str]) -> str:
+def _change_line(change: Remedy, source: SourceState, commands: frozenset[str]) -> str:
     command = command_text(change, source, commands)
     text = change_text(change, source)
     return text if command is None else f"{text}: {command}"
 
 
-def asked(answer: Explanation, source: Source) -> list[Reading]:
+def asked(answer: Explanation, source: SourceState) -> list[LimitReading]:
     """Return the limits that the packets met, without those of what might be.
 
     A count puts nobody out: it leads into a set, which another rule asks.
@@ -166,7 +166,7 @@ def asked(answer: Explanation, source: Source) -> list[Reading]:
     met = {
         step.rule_id for case in answer.cases for end in case.outcomes for step in end.trace.steps
     }
-    connects = answer.question.transport is not Transport.UDP
+    connects = answer.question.transport is not PacketTransport.UDP
     return [
         reading
         for reading in source.readings
@@ -176,7 +176,7 @@ def asked(answer: Explanation, source: Source) -> list[Reading]:
     ]
 
 
-def memberships(source: Source) -> list[str]:
+def memberships(source: SourceState) -> list[str]:
     """Return the names of the policy's sets that the source is in."""
     return [
         item.name
@@ -186,7 +186,7 @@ def memberships(source: Source) -> list[str]:
 
 
 def _state(
-    answer: Explanation, source: Source, ruleset: Ruleset, names: Sequence[str]
+    answer: Explanation, source: SourceState, ruleset: Ruleset, names: Sequence[str]
 ) -> Iterator[str]:
     inside = [
         name for name, it in source.sets.items() if it.present is not False or source.doors(name)
@@ -208,7 +208,7 @@ def _state(
     yield from table([["limits" if row is limits[0] else "", *row[1:]] for row in limits])
 
 
-def _asked_sets(answer: Explanation, source: Source) -> list[str]:
+def _asked_sets(answer: Explanation, source: SourceState) -> list[str]:
     """Return the dynamic sets that the packets were asked about, in the order of the policy's."""
     asked = {
         match.set
@@ -221,7 +221,7 @@ def _asked_sets(answer: Explanation, source: Source) -> list[str]:
     return [name for name in source.sets if name in asked]
 
 
-def _notes(answer: Explanation, firewall: Firewall) -> Iterator[str]:
+def _notes(answer: Explanation, firewall: ExplainedFirewall) -> Iterator[str]:
     question = answer.question
     searches = any(
         isinstance(match, PayloadContains)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipfw.compiler.names import SET_BANNED, SET_BLOCKED
-from sipfw.look.why import Effect, Kind
-from sipfw.look.why_state import network_of
+from sipfw.monitor.why.state import network_of
+from sipfw.monitor.why.why import Effect, RemedyKind
 from sipfw.ruleset.match import (
     ConnectionsAbove,
     CountAbove,
@@ -17,14 +17,14 @@ from sipfw.ruleset.match import (
 )
 from sipfw.ruleset.model import SetKind
 from sipfw.ruleset.source import source_text
-from sipfw.walk.state import Limit
-from sipfw.words import counted, span_text
+from sipfw.simulate.state import Limit
+from sipfw.words import format_duration, pluralize
 
 if TYPE_CHECKING:
-    from sipfw.backends.limit_state import Bucket
-    from sipfw.backends.source_sets import Held
-    from sipfw.look.why import Change
-    from sipfw.look.why_state import Reading, Source
+    from sipfw.kernel.state.limits import SourceBucket
+    from sipfw.kernel.state.sources import Held
+    from sipfw.monitor.why.state import LimitReading, SourceState
+    from sipfw.monitor.why.why import Remedy
     from sipfw.ruleset.model import Ruleset
     from sipfw.ruleset.rule import Rule
 
@@ -40,7 +40,7 @@ def rule_id(rule: Rule) -> str:
     return rule.id
 
 
-def limit_text(reading: Reading, source: Source) -> str:
+def limit_text(reading: LimitReading, source: SourceState) -> str:
     """Say what a limit allows, and to whom."""
     limit = reading.limit
     network = network_of(reading, source)
@@ -50,23 +50,23 @@ def limit_text(reading: Reading, source: Source) -> str:
             port = " and port" if limit.with_port else ""
             return f"{limit.rate}, burst {limit.burst}, for {_each(whom)}{port}"
         case SeenAtLeast():
-            requests = counted(limit.hits, "request")
-            return f"{requests} in {span_text(limit.seconds)}, for {_each(whom)}"
+            requests = pluralize(limit.hits, "request")
+            return f"{requests} in {format_duration(limit.seconds)}, for {_each(whom)}"
         case ConnectionsAbove():
-            return f"{counted(limit.count, 'connection')}, for {_each(whom)}"
+            return f"{pluralize(limit.count, 'connection')}, for {_each(whom)}"
         case CountAbove() | VolumeAbove():
             item = source.world.ruleset.set(limit.set)
             what = f"{limit.size:,} bytes" if isinstance(limit, VolumeAbove) else str(limit.count)
             of_port = item.kind is SetKind.ENDPOINT
             each = "each connection" if of_port else _each(whom)
-            return f"{what} in {span_text(item.timeout or 0)} ({item.name}), for {each}"
+            return f"{what} in {format_duration(item.timeout or 0)} ({item.name}), for {each}"
 
 
 def _each(whom: str) -> str:
     return "each source" if whom == "source" else f"all of {whom}"
 
 
-def standing_text(reading: Reading) -> str:
+def standing_text(reading: LimitReading) -> str:
     """Say where the source stands against a limit."""
     limit, buckets = reading.limit, reading.buckets
     if isinstance(limit, ConnectionsAbove):
@@ -85,7 +85,7 @@ def standing_text(reading: Reading) -> str:
         return "within: nothing counted"
     shown = [_bucket_text(bucket, limit) for bucket in buckets[:_SHOWN_PORTS]]
     if len(buckets) > _SHOWN_PORTS:
-        shown.append(f"and {counted(len(buckets) - _SHOWN_PORTS, 'more port')}")
+        shown.append(f"and {pluralize(len(buckets) - _SHOWN_PORTS, 'more port')}")
     text = "; ".join(shown)
     several = any(bucket.port is not None for bucket in buckets)
     if several and reading.standing is Limit.UNKNOWN:
@@ -93,7 +93,7 @@ def standing_text(reading: Reading) -> str:
     return text
 
 
-def _entry_text(reading: Reading, limit: CountAbove | VolumeAbove) -> str:
+def _entry_text(reading: LimitReading, limit: CountAbove | VolumeAbove) -> str:
     entry = reading.entry
     if entry is None or entry.present is None:
         return "unknown without --port, or not shown by the kernel"
@@ -103,11 +103,11 @@ def _entry_text(reading: Reading, limit: CountAbove | VolumeAbove) -> str:
     if seen is None:
         return "unknown: it is counted, and the kernel does not show how much"
     most = limit.size if isinstance(limit, VolumeAbove) else limit.count
-    left = "" if entry.left is None else f", from zero in {span_text(entry.left)}"
+    left = "" if entry.left is None else f", from zero in {format_duration(entry.left)}"
     return f"{reading.standing}: {seen:,} of {most:,} counted{left}"
 
 
-def _bucket_text(bucket: Bucket, limit: RateAbove | SeenAtLeast) -> str:
+def _bucket_text(bucket: SourceBucket, limit: RateAbove | SeenAtLeast) -> str:
     port = "" if bucket.port is None else f"port {bucket.port}: "
     most = limit.hits if isinstance(limit, SeenAtLeast) else limit.burst
     if bucket.left is not None and bucket.left >= 1:
@@ -127,7 +127,7 @@ def _bucket_text(bucket: Bucket, limit: RateAbove | SeenAtLeast) -> str:
     )
 
 
-def wait_of(bucket: Bucket, limit: RateAbove | SeenAtLeast) -> float | None:
+def wait_of(bucket: SourceBucket, limit: RateAbove | SeenAtLeast) -> float | None:
     """Return the seconds until a bucket lets the next packet through."""
     if bucket.left is None:
         return None
@@ -137,10 +137,10 @@ def wait_of(bucket: Bucket, limit: RateAbove | SeenAtLeast) -> float | None:
 
 
 def _short(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 10 else span_text(seconds)
+    return f"{seconds:.1f} s" if seconds < 10 else format_duration(seconds)
 
 
-def held_text(name: str, source: Source, ruleset: Ruleset) -> str:
+def held_text(name: str, source: SourceState, ruleset: Ruleset) -> str:
     """Say whether the source is in a dynamic set; of endpoints, with which of its ports."""
     held, item = source.sets[name], ruleset.set(name)
     doors = source.doors(name)
@@ -167,7 +167,7 @@ def held_text(name: str, source: Source, ruleset: Ruleset) -> str:
 
 
 def _left_text(held: Held) -> str:
-    return "" if held.left is None else f", for another {span_text(held.left)}"
+    return "" if held.left is None else f", for another {format_duration(held.left)}"
 
 
 def failures(held: Held) -> int | None:
@@ -191,48 +191,48 @@ def failures_to_ban(ruleset: Ruleset, name: str) -> int | None:
     )
 
 
-def change_text(change: Change, source: Source) -> str:
+def change_text(change: Remedy, source: SourceState) -> str:
     """Say what would have to happen."""
     text = _change_text(change, source)
     return f"{text} (as far as can be known)" if change.effect is Effect.DEPENDS else text
 
 
-def _change_text(change: Change, source: Source) -> str:
-    ends = "" if change.seconds is None else f", in {span_text(change.seconds)}"
+def _change_text(change: Remedy, source: SourceState) -> str:
+    ends = "" if change.seconds is None else f", in {format_duration(change.seconds)}"
     match change.kind:
-        case Kind.BAN_ENDS:
+        case RemedyKind.BAN_ENDS:
             return f"{_of_source(source)} ban ends{ends}"
-        case Kind.WINDOW_ENDS:
+        case RemedyKind.WINDOW_ENDS:
             return f"it is no longer in {change.name}: that ends by itself{ends}"
-        case Kind.SUCCESS:
+        case RemedyKind.SUCCESS:
             return "the switch accepts a login from it (answers 200)"
-        case Kind.TRUST:
+        case RemedyKind.TRUST:
             return "it becomes a trusted peer"
-        case Kind.ADMIN:
+        case RemedyKind.ADMIN:
             return "it lies in an admin network of the policy"
-        case Kind.SPOKEN:
+        case RemedyKind.SPOKEN:
             return "the switch sends RTP to it"
-        case Kind.MEDIA:
+        case RemedyKind.MEDIA:
             return "it lies in a media network of a trusted peer"
-        case Kind.LEAVES_SET:
+        case RemedyKind.LEAVES_SET:
             return f"it is no longer in {change.name}"
-        case Kind.FORGOTTEN:
+        case RemedyKind.FORGOTTEN:
             return f"it is no longer in {change.name}{ends}"
-        case Kind.BANNED:
+        case RemedyKind.BANNED:
             return "it gets banned"
-        case Kind.METHOD:
+        case RemedyKind.METHOD:
             return f"it sends {change.name} instead"
-        case Kind.TRANSPORT:
+        case RemedyKind.TRANSPORT:
             return f"it sends over {change.name} instead"
-        case Kind.SLOWER:
+        case RemedyKind.SLOWER:
             limits = ", ".join(item.rule_id for item in change.readings)
             return f"it sends more slowly ({limits})"
-        case Kind.FASTER:
+        case RemedyKind.FASTER:
             (reading,) = change.readings
             return f"it exceeds {limit_text(reading, source)} ({reading.rule_id})"
 
 
-def _of_source(source: Source) -> str:
+def _of_source(source: SourceState) -> str:
     """Say whose a ban is: in IPv6 that of all addresses of a prefix."""
     sets = {item.name: item for item in source.world.ruleset.sets}
     found = next((sets[name] for name in (SET_BANNED, SET_BLOCKED) if name in sets), None)
@@ -242,12 +242,12 @@ def _of_source(source: Source) -> str:
     return "its" if whole == str(source.address) else f"the {whole}"
 
 
-def command_text(change: Change, source: Source, commands: frozenset[str]) -> str | None:
+def command_text(change: Remedy, source: SourceState, commands: frozenset[str]) -> str | None:
     """Return the command that brings a change about; None where this version has none."""
-    named = {Kind.BAN_ENDS: "unban", Kind.TRUST: "trust", Kind.BANNED: "ban"}
+    named = {RemedyKind.BAN_ENDS: "unban", RemedyKind.TRUST: "trust", RemedyKind.BANNED: "ban"}
     command = named.get(change.kind)
     if command not in commands:
         return None
     # A trust by hand needs an end.
-    length = " --for 2h" if change.kind is Kind.TRUST else ""
+    length = " --for 2h" if change.kind is RemedyKind.TRUST else ""
     return f"sipfw {command} {source.address}{length}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sipfw.compiler.by_hand import NOBODY, with_by_hand
 from sipfw.compiler.context import Context
 from sipfw.compiler.layers.banned import banned_chains
 from sipfw.compiler.layers.entry import entry_chains
@@ -16,13 +15,14 @@ from sipfw.compiler.layers.replies import reply_chains
 from sipfw.compiler.layers.scanners import scanner_chains
 from sipfw.compiler.layers.sets import all_sets
 from sipfw.compiler.logged import logged
+from sipfw.compiler.manual import NOBODY, with_by_hand
 from sipfw.compiler.reached import asked, reached
 from sipfw.ruleset.model import Ruleset, Sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sipfw.compiler.by_hand import ByHand
+    from sipfw.compiler.manual import ByHand
     from sipfw.policy.load import LoadedPolicy
     from sipfw.policy.types import Network
 

@@ -6,41 +6,38 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sipfw.deploy.feed_sets import forget_all, without_lists
-from sipfw.deploy.files import require_writable, sweep
+from sipfw.deploy.activate import Firewall, current, stored
 from sipfw.deploy.generations import Content, prune, write_generation
 from sipfw.deploy.journal import Journal
-from sipfw.deploy.listing import listing_text
-from sipfw.deploy.live import Firewall, current, stored
-from sipfw.deploy.lock import state_lock
-from sipfw.deploy.lockout import spare_logged_in
+from sipfw.deploy.lists.sets import forget_all, without_lists
+from sipfw.deploy.lockout.guard import require_logged_in_kept
+from sipfw.deploy.lockout.openings import require_no_opening
 from sipfw.deploy.memory import require_memory
-from sipfw.deploy.names import names_file
-from sipfw.deploy.openings import require_no_opening
-from sipfw.deploy.privilege import require_root
 from sipfw.deploy.repair import settle
-from sipfw.deploy.restores import restores_file
 from sipfw.deploy.service import systemd, uninstall
-from sipfw.deploy.state_folders import close_folders
 from sipfw.deploy.strangers import refuse_strangers
-from sipfw.deploy.targets import Options, Target, installed_backends, target
 from sipfw.deploy.transaction import carry_out, signals_later
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
+from sipfw.host.files import require_writable, sweep
+from sipfw.host.locks import state_lock
+from sipfw.host.privilege import require_root
+from sipfw.host.state_folders import close_folders
+from sipfw.kernel.backend import Backend, Options, backend_of, installed_backends
 from sipfw.ruleset.memory import memory_of, memory_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sipfw.deploy.files import Layout
+    from sipfw.deploy.activate import Current, Result
     from sipfw.deploy.generations import Generation
-    from sipfw.deploy.live import Current, Result
+    from sipfw.host.files import Layout
     from sipfw.ruleset.model import Ruleset
     from sipfw.ruleset.rule import Family
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ApplyOutcome:
     """What a change did. `generation` is None when no firewall is in force.
 
     `waiting` is the journal of an apply that waits to be confirmed.
@@ -57,7 +54,7 @@ class Outcome:
 
 def apply(
     content: Content, layout: Layout, options: Options, *, confirm: int | None = None
-) -> Outcome:
+) -> ApplyOutcome:
     """Make it live. On failure the old firewall is in force and BackendError says why.
 
     With `confirm` it is taken back after so many seconds, unless it is confirmed before.
@@ -68,14 +65,15 @@ def apply(
     full = replace(
         content,
         ruleset=kept,
-        listing=listing_text(kept, content.backend, ipset=content.ipset),
+        listing=_backend(content, options).listing(kept),
     )
     with signals_later(), state_lock(layout):
         said = (*close_folders(layout), *settle(layout, options))
         sweep(layout.state)
+        _look_anew_if_changed(layout, options)
         now = current(layout)
         _refuse_other_backend(now, content.backend)
-        refuse_strangers(_target(content), now.expectation, options)
+        refuse_strangers(_backend(content, options), now.expectation, options)
         warnings = [
             *_harmless(content.ruleset, options),
             *_doubtful_way_back(layout, now),
@@ -93,15 +91,21 @@ def apply(
     return outcome_of(result, made.number, waiting, said, warnings)
 
 
-def _target(content: Content) -> Target:
-    return target(content.backend, ipset=content.ipset)
+def _look_anew_if_changed(layout: Layout, options: Options) -> None:
+    """Forget the look from before the lock where another sipfw has changed the firewall since."""
+    with suppress(FileNotFoundError):
+        options.host.forget_if_before(layout.applied.stat().st_mtime_ns)
+
+
+def _backend(content: Content, options: Options) -> Backend:
+    return backend_of(content.backend, ipset=content.ipset, host=options.host)
 
 
 def _harmless(ruleset: Ruleset, options: Options) -> list[Diagnostic]:
     """Return warnings; BackendError where the ruleset would harm this host."""
     require_memory(ruleset)
     return [
-        *spare_logged_in(ruleset, force=options.force),
+        *require_logged_in_kept(ruleset, force=options.force),
         *require_no_opening(ruleset, force=options.force),
     ]
 
@@ -141,10 +145,10 @@ def outcome_of(
     waiting: Journal | None = None,
     notes: Sequence[str] = (),
     warnings: Sequence[Diagnostic] = (),
-) -> Outcome:
+) -> ApplyOutcome:
     """Put into numbers what is live now."""
     expectation = result.expectation
-    return Outcome(
+    return ApplyOutcome(
         sum(len(chain.rules) for chain in expectation.chains) + len(expectation.jumps),
         len(expectation.sets),
         tuple(expectation.families()),
@@ -156,7 +160,7 @@ def outcome_of(
 
 
 def rehearse(
-    ruleset: Ruleset, chosen: Target, options: Options, layout: Layout
+    ruleset: Ruleset, chosen: Backend, options: Options, layout: Layout
 ) -> tuple[str, tuple[Diagnostic, ...]]:
     """Check that this host can run the ruleset; return what would be loaded, and warnings.
 
@@ -178,7 +182,7 @@ def rehearse(
     return text, warnings
 
 
-def remove(layout: Layout, options: Options) -> Outcome:
+def remove(layout: Layout, options: Options) -> ApplyOutcome:
     """Take out everything of ours: rules, sets, sysctls, the record, the generations, the units."""
     require_root()
     with signals_later(), state_lock(layout):
@@ -198,7 +202,7 @@ def remove(layout: Layout, options: Options) -> Outcome:
                 folder.rename(layout.state / f".{folder.name}.gone")
         sweep(layout.state)
         units = uninstall(layout, systemd(layout))
-        for path in (names_file(layout), restores_file(layout)):
+        for path in (layout.names, layout.restores):
             with suppress(OSError):
                 path.unlink()
         forget_all(layout)

@@ -15,11 +15,12 @@ import re
 import shutil
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sipfw.deploy.files import (
+from sipfw.errors import BackendError
+from sipfw.host.files import (
     cannot_write,
     read_private,
     sweep,
@@ -27,14 +28,14 @@ from sipfw.deploy.files import (
     write_atomically,
     write_through,
 )
-from sipfw.deploy.privilege import who
-from sipfw.errors import BackendError
+from sipfw.host.privilege import who
+from sipfw.plain_data import NotPlainDataError, from_plain
 from sipfw.ruleset.codec import DecodeError, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sipfw.deploy.files import Layout
+    from sipfw.host.files import Layout
     from sipfw.ruleset.model import Ruleset
 
 KEPT = 20
@@ -59,6 +60,11 @@ class Generation:
     digest: str
     confirmed: bool = False
     undone: str | None = None
+
+
+# What the other files of the folder tell.
+_FOUND_OUT = frozenset({"confirmed", "undone"})
+_DESCRIBED = {item.name for item in fields(Generation)} - _FOUND_OUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,30 +215,21 @@ def _fill(folder: Path, files: dict[str, str]) -> None:
 
 
 def _meta(made: Generation) -> dict[str, Any]:
-    data = asdict(made)
-    del data["confirmed"], data["undone"]
-    return data
+    return {name: value for name, value in asdict(made).items() if name in _DESCRIBED}
 
 
 def _generation(data: Any, number: int) -> Generation:
-    kinds: dict[str, tuple[type, ...]] = {
-        "number": (int,),
-        "time": (str,),
-        "who": (str,),
-        "backend": (str,),
-        "ipset": (bool,),
-        "source": (str,),
-        "before": (int, type(None)),
-        "digest": (str,),
-    }
-    if not isinstance(data, dict) or set(data) != set(kinds):
+    if not isinstance(data, dict) or set(data) != _DESCRIBED:
         raise ValueError("not the description of a generation of this version")
-    wrong = [key for key in kinds if type(data[key]) not in kinds[key]]
-    if wrong or data["number"] != number or not _WORD.fullmatch(data["backend"]):
-        raise ValueError(f"{wrong[0] if wrong else 'number or backend'} is damaged")
-    if not all(data[key].isprintable() for key in ("time", "who", "source")):
+    try:
+        found = from_plain(data, Generation, _FOUND_OUT)
+    except NotPlainDataError as error:
+        raise ValueError(f"{error.field} is damaged") from error
+    if found.number != number or not _WORD.fullmatch(found.backend):
+        raise ValueError("number or backend is damaged")
+    if not all(text.isprintable() for text in (found.time, found.who, found.source)):
         raise ValueError("it holds what cannot be printed")
-    return Generation(**data)
+    return found
 
 
 def _reason(path: Path) -> str | None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sipfw.deploy.activate import current
 from sipfw.deploy.generations import Damaged, Generation, list_generations
-from sipfw.deploy.live import current
 from sipfw.deploy.repair import unfinished
-from sipfw.words import span_text
+from sipfw.words import format_duration
 
 if TYPE_CHECKING:
-    from sipfw.deploy.files import Layout
     from sipfw.deploy.repair import Unfinished
+    from sipfw.host.files import Layout
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HistoryEntry:
     """One generation. `live` is what the record says; `seconds_left` until it is taken back."""
 
     number: int
@@ -26,7 +26,7 @@ class Entry:
     seconds_left: float | None = None
 
 
-def history(layout: Layout) -> list[Entry]:
+def history(layout: Layout) -> list[HistoryEntry]:
     """Return all generations, oldest first. Raises BackendError where root is needed to look."""
     found = list_generations(layout)
     live = current(layout).generation
@@ -34,18 +34,18 @@ def history(layout: Layout) -> list[Entry]:
     return [_entry(item, live, open_change) for item in found]
 
 
-def _entry(item: Generation | Damaged, live: int | None, change: Unfinished | None) -> Entry:
+def _entry(item: Generation | Damaged, live: int | None, change: Unfinished | None) -> HistoryEntry:
     is_live = item.number == live
     if isinstance(item, Damaged):
-        return Entry(item.number, is_live, f"damaged: {item.reason}", None)
+        return HistoryEntry(item.number, is_live, f"damaged: {item.reason}", None)
     if change is not None and change.journal.coming == item.number:
         if not change.open:
-            return Entry(item.number, is_live, "being changed", item)
+            return HistoryEntry(item.number, is_live, "being changed", item)
         left = change.journal.seconds_left()
-        state = f"waits for sipfw confirm, {span_text(left)}"
-        return Entry(item.number, is_live, state, item, left)
+        state = f"waits for sipfw confirm, {format_duration(left)}"
+        return HistoryEntry(item.number, is_live, state, item, left)
     if item.confirmed:
-        return Entry(item.number, is_live, "confirmed", item)
+        return HistoryEntry(item.number, is_live, "confirmed", item)
     if item.undone is not None:
-        return Entry(item.number, is_live, f"taken back: {item.undone}", item)
-    return Entry(item.number, is_live, "never live", item)
+        return HistoryEntry(item.number, is_live, f"taken back: {item.undone}", item)
+    return HistoryEntry(item.number, is_live, "never live", item)

@@ -8,7 +8,6 @@ keeping puts it into the generation's folder as the mark of confirmation, going 
 from __future__ import annotations
 
 import json
-import math
 import os
 import secrets
 import time
@@ -17,10 +16,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sipfw.deploy.files import cannot_write, read_private, sync_folder, write_atomically
+from sipfw.host.files import cannot_write, read_private, sync_folder, write_atomically
+from sipfw.plain_data import NotPlainDataError, from_plain
 
 if TYPE_CHECKING:
-    from sipfw.deploy.files import Layout
+    from sipfw.host.files import Layout
 
 FORMAT = 1
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -129,27 +129,10 @@ def _taken(layout: Layout, target: Path) -> bool:
 
 
 def _journal(data: Any, name: str) -> Journal:
-    kinds: dict[str, tuple[type, ...]] = {
-        "operation": (str,),
-        "before": (int, type(None)),
-        "coming": (int, type(None)),
-        "backends": (list,),
-        "phase": (str,),
-        "deadline": (int, float, type(None)),
-        "token": (str,),
-        "boot": (str,),
-        "started": (int, float),
-        "group": (int,),
-        "forced": (bool,),
-    }
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
-        raise ValueError(f"{name} is no journal of this version")
-    # A version before this one did not write it.
-    data.setdefault("forced", False)
-    if set(data) != set(kinds) or any(type(data[key]) not in kinds[key] for key in kinds):
-        raise ValueError(f"{name} is damaged")
-    if not all(isinstance(item, str) for item in data["backends"]):
-        raise ValueError(f"{name} is damaged")
-    if not (math.isfinite(data["deadline"] or 0) and math.isfinite(data["started"])):
-        raise ValueError(f"{name} is damaged")
-    return Journal(**{**data, "phase": Phase(data["phase"]), "backends": tuple(data["backends"])})
+        raise ValueError(f"{name} is not a journal of this version")
+    try:
+        # A version before this one did not write `forced`.
+        return from_plain(data, Journal, {"forced"})
+    except NotPlainDataError as error:
+        raise ValueError(f"{name} is damaged") from error

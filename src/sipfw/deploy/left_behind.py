@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sipfw.backends.detect import look
-from sipfw.backends.ipset import Ipsets
-from sipfw.backends.iptables_shared import drop_obsolete_sets
-from sipfw.backends.runner import SubprocessRunner
 from sipfw.errors import BackendError
-from sipfw.lower.xtables import XPlan
+from sipfw.kernel.backend import backend_of, backends
+from sipfw.kernel.detect import look
 
 if TYPE_CHECKING:
-    from sipfw.deploy.live import Firewall
+    from sipfw.deploy.activate import Firewall
 
 
 def elsewhere(firewall: Firewall) -> tuple[str, ...]:
@@ -24,10 +21,13 @@ def elsewhere(firewall: Firewall) -> tuple[str, ...]:
 
 
 def drop_left_sets(firewall: Firewall) -> list[str]:
-    """Destroy the ipsets that a firewall of nftables does not use; return notes. Raises nothing."""
-    if firewall.backend != "nftables":
-        return []
-    try:
-        return drop_obsolete_sets(Ipsets(SubprocessRunner()), XPlan((), ()))
-    except BackendError as error:
-        return [f"sets of an earlier firewall may be left: {error.message}"]
+    """Destroy sets of a kind that the firewall does not use; return notes. Raises nothing."""
+    used = backend_of(firewall.backend).facts.sets
+    others = {item.facts.sets: item for item in backends() if item.facts.sets != used}
+    notes: list[str] = []
+    for item in others.values():
+        try:
+            notes += item.drop_left_sets()
+        except BackendError as error:
+            notes.append(f"sets of an earlier firewall may be left: {error.message}")
+    return notes

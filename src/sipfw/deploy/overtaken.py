@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sipfw.deploy.activate import current
 from sipfw.deploy.journal import boottime
-from sipfw.deploy.live import current
 from sipfw.errors import BackendError
 
 if TYPE_CHECKING:
-    from sipfw.deploy.files import Layout
+    from sipfw.host.files import Layout
 
 _STAT = Path("/proc/self/stat")
 # proc_pid_stat(5): field 22, counted from 1; the name in brackets may hold spaces.

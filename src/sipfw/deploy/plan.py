@@ -8,27 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sipfw.deploy.live import current
-from sipfw.deploy.privilege import require_root
+from sipfw.compare.changes import Plan, Settings
+from sipfw.compare.diff import make_plan
+from sipfw.compare.expected import Expectation, without_families
+from sipfw.deploy.activate import current
 from sipfw.deploy.sysctls import own_values
 from sipfw.errors import BackendError
+from sipfw.host.privilege import require_root
+from sipfw.host.settings import read_conntrack, read_sysctl
 from sipfw.ruleset.rule import Family
-from sipfw.verify.changes import Plan, Settings
-from sipfw.verify.expectation import Expectation, without_families
-from sipfw.verify.host import read_conntrack, read_sysctl
-from sipfw.verify.plan import make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.targets import Target
+    from sipfw.host.files import Layout
+    from sipfw.kernel.backend import Backend
     from sipfw.ruleset.model import Ruleset
 
 _PROC = Path("/proc/sys")
 
 
-def plan_apply(ruleset: Ruleset, chosen: Target, layout: Layout) -> Plan:
+def plan_apply(ruleset: Ruleset, chosen: Backend, layout: Layout) -> Plan:
     """Compare a ruleset with what is live. Needs root to read netfilter."""
     require_root()
     now = current(layout)
@@ -44,8 +44,13 @@ def plan_apply(ruleset: Ruleset, chosen: Target, layout: Layout) -> Plan:
         chosen.live(wanted),
         _settings((item.name for item in wanted.sysctls), layout),
         before=now.expectation,
-        set_origins={item.summary: str(item.origin) for item in ruleset.sets},
+        set_origins=_set_origins(ruleset),
     )
+
+
+def _set_origins(ruleset: Ruleset) -> dict[str, str]:
+    by_summary = {item.summary: str(item.origin) for item in ruleset.sets}
+    return by_summary | {item.name: str(item.origin) for item in ruleset.sets}
 
 
 def possible(wanted: Expectation, before: Expectation) -> Expectation:

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sipfw.deploy import journal as journals
+from sipfw.deploy.activate import NOTHING, Firewall, current, make_live, standing, stored, way_back
 from sipfw.deploy.arming import arm
 from sipfw.deploy.generations import mark_undone
 from sipfw.deploy.journal import Journal
-from sipfw.deploy.live import NOTHING, Firewall, current, make_live, standing, stored, way_back
-from sipfw.deploy.lock import guardian_is_alive
 from sipfw.deploy.orphans import wait_for_orphans
-from sipfw.deploy.targets import Options, installed_backends, target
 from sipfw.errors import BackendError
-from sipfw.words import span_text
+from sipfw.host.locks import watchdog_is_alive
+from sipfw.kernel.backend import Options, backend_of, installed_backends
+from sipfw.words import format_duration
 
 if TYPE_CHECKING:
-    from sipfw.deploy.files import Layout
-    from sipfw.verify.expectation import Expectation
+    from sipfw.compare.expected import Expectation
+    from sipfw.host.files import Layout
 
 NOT_CONFIRMED = "not confirmed in time"
 
@@ -77,6 +77,7 @@ def undo(layout: Layout, journal: Journal, options: Options, reason: str) -> Und
     wait_for_orphans(journal)
     firewall, notes = way_back(layout, journal.before)
     made = _made_by(layout, journal)
+    options.host.forget()
     result = make_live(firewall, journal.backends, layout, options, made=made)
     if journal.operation == "apply" and journal.coming is not None:
         mark_undone(layout, journal.coming, reason)
@@ -89,7 +90,7 @@ def _made_by(layout: Layout, journal: Journal) -> Expectation:
     found = None if journal.coming is None else stored(layout, journal.coming, lists=False)
     if not isinstance(found, Firewall):
         return NOTHING
-    return target(found.backend, ipset=found.ipset).expectation(found.ruleset)
+    return backend_of(found.backend, ipset=found.ipset).expectation(found.ruleset)
 
 
 def settle(layout: Layout, options: Options) -> tuple[str, ...]:
@@ -101,7 +102,7 @@ def settle(layout: Layout, options: Options) -> tuple[str, ...]:
     if found is None:
         return ()
     if found.open and found.journal.seconds_left() > 0:
-        if not guardian_is_alive(layout):
+        if not watchdog_is_alive(layout):
             arm(layout, found.journal)
         raise BackendError(waiting_text(found.journal), hint=WAYS_OUT)
     reason = why(found)
@@ -114,7 +115,7 @@ WAYS_OUT = "`sipfw confirm` keeps it, `sipfw rollback` takes it back"
 
 def waiting_text(journal: Journal) -> str:
     """Say that a change waits and for how long."""
-    left = f"{span_text(journal.seconds_left())} left"
+    left = f"{format_duration(journal.seconds_left())} left"
     return f"{what(journal)} waits to be confirmed, {left}"
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sipfw.backends.nft_flavour_tools import OnlyNftError
 from sipfw.deploy import journal as journals
+from sipfw.deploy.activate import Result, current, standing, stored, way_back
 from sipfw.deploy.apply import outcome_of
 from sipfw.deploy.generations import Damaged, read_generation
 from sipfw.deploy.journal import Journal
 from sipfw.deploy.left_behind import drop_left_sets, elsewhere
-from sipfw.deploy.live import Result, current, standing, stored, way_back
-from sipfw.deploy.lock import state_lock
-from sipfw.deploy.lockout import spare_logged_in
-from sipfw.deploy.moved import move_to_nftables
+from sipfw.deploy.lockout.guard import require_logged_in_kept
+from sipfw.deploy.moved import move_to_refuge
 from sipfw.deploy.overtaken import refuse_overtaken, standing_now
-from sipfw.deploy.privilege import require_root
 from sipfw.deploy.repair import (
     WAYS_OUT,
     now_live,
@@ -27,18 +24,21 @@ from sipfw.deploy.repair import (
     what,
     why,
 )
-from sipfw.deploy.state_folders import close_folders
 from sipfw.deploy.transaction import carry_out, signals_later
 from sipfw.errors import ApplyError, BackendError
-from sipfw.words import span_text
+from sipfw.host.locks import state_lock
+from sipfw.host.privilege import require_root
+from sipfw.host.state_folders import close_folders
+from sipfw.kernel.backend import UnworkableError
+from sipfw.words import format_duration
 
 if TYPE_CHECKING:
-    from sipfw.deploy.apply import Outcome
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.live import Current, Firewall
+    from sipfw.deploy.activate import Current, Firewall
+    from sipfw.deploy.apply import ApplyOutcome
     from sipfw.deploy.repair import Undone
-    from sipfw.deploy.targets import Options
     from sipfw.diagnostics import Diagnostic
+    from sipfw.host.files import Layout
+    from sipfw.kernel.backend import Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def confirm(layout: Layout, options: Options) -> Confirmed:
         if found is None:
             raise _nothing_waits(layout)
         number = found.journal.coming
-        # A guardian that was killed acts no more: whoever confirms late still wants to keep it.
+        # A watchdog that was killed acts no more: whoever confirms late still wants to keep it.
         if found.open and number is not None:
             warnings = _newcomers(layout, found.journal, number, options)
             if journals.keep(layout, number):
@@ -78,9 +78,9 @@ def _newcomers(layout: Layout, waiting: Journal, number: int, options: Options) 
     if isinstance(firewall, Damaged):
         return []
     try:
-        return spare_logged_in(firewall.ruleset, force=options.force or waiting.forced)
+        return require_logged_in_kept(firewall.ruleset, force=options.force or waiting.forced)
     except BackendError as error:
-        left = span_text(waiting.seconds_left())
+        left = format_duration(waiting.seconds_left())
         raise BackendError(
             f"not confirmed, for somebody has come since the apply: {error.message}",
             hint=f"what was in force before comes back in {left}, or sipfw confirm --force",
@@ -99,7 +99,7 @@ def _nothing_waits(layout: Layout) -> BackendError:
 
 def rollback(
     layout: Layout, number: int | None, options: Options, *, called: float | None = None
-) -> Outcome:
+) -> ApplyOutcome:
     """Make generation `number` live, by default what was live before the present one.
 
     A change that waits to be confirmed is taken back. Raises BackendError where somebody else has
@@ -124,7 +124,9 @@ def rollback(
         now = current(layout)
         firewall, skipped = _chosen(layout, number, now)
         warnings = (
-            [] if firewall is None else spare_logged_in(firewall.ruleset, force=options.force)
+            []
+            if firewall is None
+            else require_logged_in_kept(firewall.ruleset, force=options.force)
         )
         backends = {now.backend, None if firewall is None else firewall.backend}
         coming = None if firewall is None else firewall.generation
@@ -138,7 +140,7 @@ def rollback(
     return outcome_of(result, coming, notes=skipped, warnings=warnings)
 
 
-def _outcome_of_undo(layout: Layout, undone: Undone) -> Outcome:
+def _outcome_of_undo(layout: Layout, undone: Undone) -> ApplyOutcome:
     live = Result(current(layout).expectation, undone.notes, ())
     return outcome_of(live, None if undone.firewall is None else undone.firewall.generation)
 
@@ -170,7 +172,7 @@ def _chosen(layout: Layout, number: int | None, now: Current) -> tuple[Firewall 
     return firewall, skipped
 
 
-def restore(layout: Layout, options: Options) -> Outcome | None:
+def restore(layout: Layout, options: Options) -> ApplyOutcome | None:
     """Make the last confirmed generation live, after boot for example; None when there is none."""
     require_root()
     if not layout.state.exists():
@@ -179,7 +181,7 @@ def restore(layout: Layout, options: Options) -> Outcome | None:
         return restore_locked(layout, options)
 
 
-def restore_locked(layout: Layout, options: Options) -> Outcome | None:
+def restore_locked(layout: Layout, options: Options) -> ApplyOutcome | None:
     """Do what `restore` does, for who holds the state lock."""
     said = (*close_folders(layout), *settle(layout, options))
     now = current(layout)
@@ -199,7 +201,7 @@ def restore_locked(layout: Layout, options: Options) -> Outcome | None:
             options,
             looked_for=now.expectation,
         )
-    except OnlyNftError as error:
-        return move_to_nftables(layout, firewall, options, error)
+    except UnworkableError as error:
+        return move_to_refuge(layout, firewall, options, error)
     left = drop_left_sets(firewall)
     return outcome_of(result, firewall.generation, notes=(*said, *skipped, *left))

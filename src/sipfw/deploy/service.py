@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sipfw.backends.bounded_files import OddFileError, read_at_most
-from sipfw.backends.runner import SubprocessRunner
-from sipfw.deploy.files import cannot_write, write_atomically
-from sipfw.deploy.live import current
+from sipfw.deploy.activate import current
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
+from sipfw.host.bounded_files import OddFileError, read_at_most
+from sipfw.host.files import cannot_write, write_atomically
+from sipfw.host.runner import SubprocessRunner
 from sipfw.render.service import (
     BOOT_UNIT,
     SETS_UNIT,
@@ -28,13 +28,14 @@ from sipfw.render.service import (
     init_text,
     unit_texts,
 )
+from sipfw.resources import package_folder
 from sipfw.saved.places import starts_at_boot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from sipfw.backends.runner import Runner
-    from sipfw.deploy.files import Layout
+    from sipfw.host.files import Layout
+    from sipfw.host.runner import Runner
 
 _UNITS = "etc/systemd/system"
 _INIT = "etc/init.d/sipfw"
@@ -204,7 +205,7 @@ def _has_ipset_unit(root: Path) -> bool:
 
 def doubts(command: Sequence[str]) -> list[Diagnostic]:
     """Warn where somebody else than root could change what root will run at every boot."""
-    places = (Path(command[0]).resolve(), Path(__file__).resolve().parents[1])
+    places = (Path(command[0]).resolve(), package_folder())
     for place in places:
         for path in (place, *place.parents):
             if _may_be_changed(path):

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 from sipfw.errors import BackendError
 
 if TYPE_CHECKING:
-    from sipfw.backends.strangers import Strangers
-    from sipfw.deploy.targets import Options, Target
-    from sipfw.verify.expectation import Expectation
+    from sipfw.compare.expected import Expectation
+    from sipfw.kernel.backend import Backend, Options
+    from sipfw.kernel.strangers import Strangers
 
 _SHOWN = 5
 
 
-def strangers_in(chosen: Target, *made: Expectation) -> Strangers:
+def strangers_in(chosen: Backend, *made: Expectation) -> Strangers:
     """Return what none of the firewalls in `made`, and no rule of ours, accounts for."""
     known = frozenset((item.name, item.type) for each in made for item in each.sets)
     return chosen.strangers(known)
 
 
-def refuse_strangers(chosen: Target, now: Expectation, options: Options) -> None:
+def refuse_strangers(chosen: Backend, now: Expectation, options: Options) -> None:
     """Raise BackendError where an apply would take something of somebody else's away."""
     found = strangers_in(chosen, now)
     if found.names and not options.adopt:

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sipfw.deploy.files import Layout, write_atomically
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
+from sipfw.host.files import Layout, write_atomically
+from sipfw.host.settings import read_sysctl
 from sipfw.render.sysctl import sysctl_text
-from sipfw.verify.host import read_sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

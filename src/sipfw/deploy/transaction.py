@@ -1,6 +1,6 @@
 """One change from its journal to its end: kept, waiting to be confirmed, or taken back.
 
-Whatever kills the command on the way leaves a journal, and a guardian that goes back.
+Whatever kills the command on the way leaves a journal, and a watchdog that goes back.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sipfw.deploy import journal as journals
+from sipfw.deploy.activate import fingerprint, make_live
 from sipfw.deploy.arming import arm
 from sipfw.deploy.generations import discard
 from sipfw.deploy.journal import Journal, Phase, boottime
-from sipfw.deploy.live import fingerprint, make_live
 from sipfw.deploy.repair import undo
 from sipfw.errors import ApplyError, BackendError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sipfw.deploy.files import Layout
-    from sipfw.deploy.live import Firewall, Result
-    from sipfw.deploy.targets import Options
-    from sipfw.verify.expectation import Expectation
+    from sipfw.compare.expected import Expectation
+    from sipfw.deploy.activate import Firewall, Result
+    from sipfw.host.files import Layout
+    from sipfw.kernel.backend import Options
+    from sipfw.kernel.snapshot import HostSnapshot
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def carry_out(
     `looked_for` is what to read in the kernel to see whether a failure has changed anything.
     """
     try:
-        before = fingerprint(journal.backends, looked_for)
+        before = fingerprint(journal.backends, looked_for, options.host)
         _begin(layout, journal)
     except BaseException:
         _forget(layout, journal)
@@ -71,7 +72,9 @@ def carry_out(
         journals.write(layout, waiting)
     except BaseException as error:
         # Whatever it is: a bug of ours must not leave half a firewall either.
-        untouched = _untouched(error, before, journal, looked_for)
+        # What is there now is read anew.
+        options.host.forget()
+        untouched = _untouched(error, before, journal, looked_for, options.host)
         _go_back(layout, journal, options, error, untouched=untouched)
         raise
     return result, waiting
@@ -91,13 +94,17 @@ def _keep(layout: Layout, journal: Journal) -> None:
 
 
 def _untouched(
-    error: BaseException, before: list[object], journal: Journal, looked_for: Expectation
+    error: BaseException,
+    before: list[object],
+    journal: Journal,
+    looked_for: Expectation,
+    host: HostSnapshot,
 ) -> bool:
     """Tell whether the kernel holds what it held: a refusal often comes before any change."""
     if not isinstance(error, BackendError) or isinstance(error, ApplyError):
         return isinstance(error, ApplyError) and error.restored
     try:
-        return error.restored or fingerprint(journal.backends, looked_for) == before
+        return error.restored or fingerprint(journal.backends, looked_for, host) == before
     except BackendError:
         return False
 

@@ -22,7 +22,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from sipfw import __version__
 from sipfw.feeds.errors import FeedError
-from sipfw.feeds.places import Place, connect
+from sipfw.feeds.places import AddressScope, connect
 from sipfw.policy.file_safety import why_unsafe
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ NOTHING_SEEN = Seen()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class FeedResponse:
     """The bytes, None where the copy is still right; and what to say the next time."""
 
     data: bytes | None
@@ -63,7 +63,7 @@ def fetch(
     deadline: float = DEADLINE,
     largest: int = LARGEST,
     tls: ssl.SSLContext | None = None,
-) -> Answer:
+) -> FeedResponse:
     """Return what the source sends. Raises FeedError; the deadline is kept between two reads.
 
     A source that never ends a line of its head is the caller's to abandon.
@@ -74,7 +74,7 @@ def fetch(
         for _ in range(_MOST_REDIRECTS + 1):
             with _connected(urlsplit(url), end, home, tls) as (connection, place):
                 answer = _ask(connection, url, seen, end, largest)
-            if isinstance(answer, Answer):
+            if isinstance(answer, FeedResponse):
                 return answer
             url, home = _next(url, answer), home or place
     except TimeoutError as error:
@@ -98,7 +98,7 @@ def read_file(path: str, largest: int = LARGEST) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise FeedError(f"{path} is no file")
+                raise FeedError(f"{path} is not a file")
             unsafe = why_unsafe(Path(path), handle, writers=stat.S_IWOTH)
             if unsafe is not None:
                 raise FeedError(f"{path} {unsafe}")
@@ -128,7 +128,7 @@ def _next(url: str, location: str) -> str:
 
 def _ask(
     connection: HTTPConnection, url: str, seen: Seen, end: float, largest: int
-) -> Answer | str:
+) -> FeedResponse | str:
     """Return the answer of one request, or where it redirects to."""
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -138,24 +138,26 @@ def _ask(
         return _read_answer(response, seen, end, largest)
 
 
-def _read_answer(response: HTTPResponse, seen: Seen, end: float, largest: int) -> Answer | str:
+def _read_answer(
+    response: HTTPResponse, seen: Seen, end: float, largest: int
+) -> FeedResponse | str:
     if response.status in _REDIRECTS:
         location = response.getheader("Location")
         if not location:
             raise FeedError(f"answered {response.status} without saying where to")
         return location
     if response.status == 304 and seen != NOTHING_SEEN:
-        return Answer(None, seen)
+        return FeedResponse(None, seen)
     if response.status != 200:
         raise FeedError(f"answered {response.status}")
     kept = Seen(_tag(response, "ETag"), _tag(response, "Last-Modified"))
-    return Answer(_body(response, end, largest), kept)
+    return FeedResponse(_body(response, end, largest), kept)
 
 
 @contextmanager
 def _connected(
-    parts: SplitResult, end: float, home: Place | None, tls: ssl.SSLContext | None
-) -> Iterator[tuple[HTTPConnection, Place]]:
+    parts: SplitResult, end: float, home: AddressScope | None, tls: ssl.SSLContext | None
+) -> Iterator[tuple[HTTPConnection, AddressScope]]:
     """Connect to an address that was judged before; http.client asks the resolver no more."""
     host, secure = parts.hostname or "", parts.scheme == "https"
     port = parts.port or (443 if secure else 80)

@@ -106,8 +106,8 @@ def parse(data: bytes, feed: Feed) -> Parsed:
     if tally.unreadable > tally.readable:
         total = tally.unreadable + tally.readable
         raise FeedError(
-            f"is no list of addresses: {tally.unreadable:,} of {total:,} entries hold none; check "
-            "source and format"
+            f"is not a list of addresses: {tally.unreadable:,} of {total:,} entries hold none; "
+            "check source and format"
         )
     networks: list[Network] = []
     for version, spans in tally.entries.items():

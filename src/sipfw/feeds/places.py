@@ -15,7 +15,7 @@ from typing import Any
 from sipfw.feeds.errors import FeedError
 
 
-class Place(StrEnum):
+class AddressScope(StrEnum):
     """Whose network an address is in."""
 
     PUBLIC = "public"
@@ -27,10 +27,10 @@ class Place(StrEnum):
 
 # RFC 6890 and its registries; documentation networks count as public, they harm nobody.
 _INNER = {
-    Place.LOOPBACK: ("127.0.0.0/8", "0.0.0.0/8", "::1/128", "::/128"),
+    AddressScope.LOOPBACK: ("127.0.0.0/8", "0.0.0.0/8", "::1/128", "::/128"),
     # The metadata services of clouds are at 169.254.169.254 and fd00:ec2::254.
-    Place.LINK_LOCAL: ("169.254.0.0/16", "fe80::/10"),
-    Place.PRIVATE: (
+    AddressScope.LINK_LOCAL: ("169.254.0.0/16", "fe80::/10"),
+    AddressScope.PRIVATE: (
         "10.0.0.0/8",
         "100.64.0.0/10",
         "172.16.0.0/12",
@@ -40,7 +40,7 @@ _INNER = {
         "fc00::/7",
         "fec0::/10",
     ),
-    Place.NOBODYS: ("224.0.0.0/3", "ff00::/8"),
+    AddressScope.NOBODYS: ("224.0.0.0/3", "ff00::/8"),
 }
 _PLACES = [
     (IPv6Network(text) if ":" in text else IPv4Network(text), place)
@@ -59,7 +59,7 @@ _CARRIERS = (
 _TEREDO = IPv6Network("2001::/32")
 
 
-def place_of(address: IPv4Address | IPv6Address) -> Place:
+def place_of(address: IPv4Address | IPv6Address) -> AddressScope:
     """Judge an address by the innermost one that it stands for."""
     for network, place in _PLACES:
         if address.version == network.version and address in network:
@@ -71,10 +71,12 @@ def place_of(address: IPv4Address | IPv6Address) -> Place:
         if address in _TEREDO:
             # RFC 4380, 4: the client's address, every bit of it turned over.
             return place_of(IPv4Address(~int(address) & 0xFFFFFFFF))
-    return Place.PUBLIC
+    return AddressScope.PUBLIC
 
 
-def connect(host: str, port: int, end: float, home: Place | None) -> tuple[socket.socket, Place]:
+def connect(
+    host: str, port: int, end: float, home: AddressScope | None
+) -> tuple[socket.socket, AddressScope]:
     """Open a connection before `end` (monotonic clock) and say where it leads.
 
     `home` is where the feed itself is, None for the feed itself. Raises FeedError where the host
@@ -99,13 +101,13 @@ def connect(host: str, port: int, end: float, home: Place | None) -> tuple[socke
     raise trouble or OSError("the host has no address")
 
 
-def _may_go(place: Place, home: Place | None, host: str) -> bool:
-    if place is Place.NOBODYS:
+def _may_go(place: AddressScope, home: AddressScope | None, host: str) -> bool:
+    if place is AddressScope.NOBODYS:
         return False
     if home is None:
         # A name that suddenly stands for a metadata service is not what the policy means.
-        return place is not Place.LINK_LOCAL or _is_literal(host)
-    return place in {Place.PUBLIC, home}
+        return place is not AddressScope.LINK_LOCAL or _is_literal(host)
+    return place in {AddressScope.PUBLIC, home}
 
 
 def _is_literal(host: str) -> bool:

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
+# Named one by one: a key of a later version would otherwise turn every copy that is there into one
+# of another source, and its list would be empty until it is fetched again.
+_IDENTITY: dict[str, Any] = {
+    **dict.fromkeys(("name", "url", "file", "format", "column"), True),
+    **dict.fromkeys(("max_entries", "max_coverage"), True),
+    "min_prefix": {"ip": True, "ip6": True},
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Copy:
@@ -44,7 +52,7 @@ class Tries:
 
 def identity(feed: Feed) -> str:
     """Name what decides a copy's content: one of another source or reading is no copy of this."""
-    plain = feed.model_dump(mode="json", exclude={"refresh", "expiry"})
+    plain = feed.model_dump(mode="json", include=_IDENTITY)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

@@ -67,7 +67,12 @@ def _lower(item: AddressSet, family: Family) -> XSet:
     if item.counted:
         options.append("counters")
     return XSet(
-        set_name(item.name, family), _TYPES[item.kind], tuple(options), elements, not item.dynamic
+        set_name(item.name, family),
+        _TYPES[item.kind],
+        tuple(options),
+        elements,
+        static=not item.dynamic,
+        of=item.name,
     )
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sipfw.lower.inline_small_sets import inlined
 from sipfw.lower.ipset import lower_sets
 from sipfw.lower.iptables_match import Draft, add_alternatives, add_match, set_ends
 from sipfw.lower.naming import comment, set_name
 from sipfw.lower.payload_bpf import BpfPayload
 from sipfw.lower.payload_u32 import U32Payload
-from sipfw.lower.setless import Setless
-from sipfw.lower.shortlist import short_list
+from sipfw.lower.without_ipset import WithoutIpset
 from sipfw.lower.xtables import (
     Family,
     XChain,
@@ -62,11 +62,11 @@ def lower(ruleset: Ruleset, *, ipset: bool = True, u32: bool = True) -> XPlan:
     """Return the iptables form of a ruleset.
 
     Without `ipset`, static sets become one rule per network and dynamic sets become xt_recent
-    lists, which hold 100 addresses by default; see `sipfw.lower.setless`. Without `u32`, bytes at
-    fixed places are compared by `-m bpf`, which means the same.
+    lists, which hold 100 addresses by default; see `sipfw.lower.without_ipset`. Without `u32`,
+    bytes at fixed places are compared by `-m bpf`, which means the same.
     """
     payload = U32Payload() if u32 else BpfPayload()
-    lowering = _Lowering(ruleset, None if ipset else Setless(ruleset), payload)
+    lowering = _Lowering(ruleset, None if ipset else WithoutIpset(ruleset), payload)
     tables = tuple(
         table
         for family in FAMILIES
@@ -77,9 +77,11 @@ def lower(ruleset: Ruleset, *, ipset: bool = True, u32: bool = True) -> XPlan:
 
 
 class _Lowering:
-    def __init__(self, ruleset: Ruleset, setless: Setless | None, payload: PayloadForm) -> None:
+    def __init__(
+        self, ruleset: Ruleset, without_ipset: WithoutIpset | None, payload: PayloadForm
+    ) -> None:
         self._ruleset = ruleset
-        self._setless = setless
+        self._without_ipset = without_ipset
         self._payload = payload
         self._ported = frozenset(
             item.name
@@ -122,10 +124,12 @@ class _Lowering:
         ]
 
     def _add(self, draft: Draft, match: Match, family: Family) -> list[Draft]:
-        short = short_list(self._ruleset, match, family, _SHORT_LIST)
+        short = inlined(self._ruleset, match, family, _SHORT_LIST)
         if short is not None:
             return add_alternatives(draft, short, family)
-        return add_match(draft, match, family, self._setless, self._ported, payload=self._payload)
+        return add_match(
+            draft, match, family, self._without_ipset, self._ported, payload=self._payload
+        )
 
     def _finish(self, draft: Draft, action: Action, family: Family) -> XRule:
         extra, target = self._action(action, family)
@@ -150,8 +154,8 @@ class _Lowering:
                 return (), XTarget(action.chain, goto=True)
             case Reset():
                 return (), XTarget("REJECT", (XParam("reject-with", ("tcp-reset",)),))
-            case Record() if self._setless is not None:
-                return (self._setless.record(action, family),), None
+            case Record() if self._without_ipset is not None:
+                return (self._without_ipset.record(action, family),), None
             case Record():
                 ends = (set_name(action.list, family), Direction.SOURCE.value)
                 return (), XTarget("SET", (XParam("add-set", ends),))
@@ -165,8 +169,8 @@ class _Lowering:
     def _set_action(
         self, action: UpdateSet | AddOnce | DeleteFromSet, family: Family
     ) -> tuple[tuple[XMatch, ...], XTarget | None]:
-        if self._setless is not None:
-            return (self._setless.change(action, family),), None
+        if self._without_ipset is not None:
+            return (self._without_ipset.change(action, family),), None
         name, end = (
             set_name(action.set, family),
             set_ends(action.set, action.direction, self._ported),

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sipfw.lower.payload import PayloadForm
-    from sipfw.lower.setless import Setless
+    from sipfw.lower.without_ipset import WithoutIpset
 
 # XT_MULTI_PORTS is 15; a range takes two.
 _MULTIPORT_SLOTS = 15
@@ -110,7 +110,7 @@ def add_match(
     draft: Draft,
     match: Match,
     family: Family,
-    setless: Setless | None,
+    without_ipset: WithoutIpset | None,
     ported: frozenset[str] = frozenset(),
     *,
     payload: PayloadForm | None = None,
@@ -121,10 +121,10 @@ def add_match(
     """
     form = payload or U32Payload()
     match match:
-        case InSet() | CountAbove() | VolumeAbove() if setless is not None:
-            return _add_setless(draft, match, family, setless)
-        case SeenAtLeast() if setless is not None:
-            return [draft.with_match("recent", *setless.window(match, family))]
+        case InSet() | CountAbove() | VolumeAbove() if without_ipset is not None:
+            return _add_without_ipset(draft, match, family, without_ipset)
+        case SeenAtLeast() if without_ipset is not None:
+            return [draft.with_match("recent", *without_ipset.window(match, family))]
         case Ports():
             return list(_ports(draft, match))
         case Address():
@@ -144,13 +144,16 @@ def add_match(
             return [_add_single(draft, match, family, form)]
 
 
-def _add_setless(
-    draft: Draft, match: InSet | CountAbove | VolumeAbove, family: Family, setless: Setless
+def _add_without_ipset(
+    draft: Draft,
+    match: InSet | CountAbove | VolumeAbove,
+    family: Family,
+    without_ipset: WithoutIpset,
 ) -> list[Draft]:
-    recent = setless.question(match, family)
+    recent = without_ipset.question(match, family)
     if recent is not None:
         return [replace(draft, matches=(*draft.matches, recent))]
-    return add_alternatives(draft, setless.alternatives(match, family), family)
+    return add_alternatives(draft, without_ipset.alternatives(match, family), family)
 
 
 def _all(draft: Draft, matches: tuple[Match, ...], family: Family) -> list[Draft]:
@@ -354,5 +357,5 @@ def _hashlimit(match: RateAbove, family: Family) -> list[XParam]:
     ]
     if bits != (32 if family is Family.IP else 128):
         params.append(XParam("hashlimit-srcmask", (str(bits),)))
-    name = hashlimit_name(match.name, repr(params))
+    name = hashlimit_name(match.name, params)
     return [*params[:3], XParam("hashlimit-name", (name,)), *params[3:]]

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from sipfw.lower.xtables import Family, XRule
+from sipfw.lower.nftables_plan import NftRule
+from sipfw.lower.nftables_words import search_text, statement
+from sipfw.lower.xtables import Family
+from sipfw.lower.xtables_words import option_words, unmarked_arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sipfw.lower.nftables_plan import NftTextRule
+    from sipfw.lower.xtables import XParam, XRule
 
 MARK = "sipfw:"
+
+# Which words a digest is made of. It is hashed with them and counts up when unchanged rules are to
+# get other digests, because their words are put together otherwise: with the first apply after
+# that, every rule is replaced under its id, and the buckets of hashlimit start full.
+_CANONICAL = "1"
 
 _COMMENT = re.compile(r"^sipfw:(?P<id>[^#]+)#(?P<digest>[0-9a-f]{8})$")
 
@@ -28,30 +42,54 @@ def set_name(name: str, family: Family) -> str:
     return f"sipfw-{name}{4 if family is Family.IP else 6}"
 
 
-def hashlimit_name(name: str, parameters: str) -> str:
+def set_family(kernel_name: str) -> Family:
+    """Return the family of a set by the digit that `set_name` puts last."""
+    return Family.IP6 if kernel_name.endswith("6") else Family.IP
+
+
+def hashlimit_name(name: str, params: Iterable[XParam]) -> str:
     """Return a table name that changes with its parameters.
 
     The kernel keeps the old rate when a table of the same name lives on through a swap.
     """
-    digest = hashlib.sha256(f"{name} {parameters}".encode()).hexdigest()
+    digest = _digest(" ".join([name, *option_words(params)]))
     return f"sf-{name[:6]}-{digest}"[:_HASHLIMIT_NAME]
 
 
 def comment(rule_id: str, rule: XRule, family: Family) -> str:
     """Return `sipfw:<id>#<digest>`: the id maps to the policy, the digest to the rule's content."""
-    plain = repr((family.value, replace(rule, comment="")))
-    return f"{MARK}{rule_id}#{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
+    return _comment(rule_id, f"{family} {unmarked_arguments(rule)}")
 
 
-def nft_comment(rule_id: str, content: str) -> str:
+def nft_comment(rule_id: str, rule: NftRule | NftTextRule) -> str:
     """Return the comment of an nftables rule; nft takes 128 bytes."""
-    return f"{MARK}{rule_id}#{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    words = statement(rule) if isinstance(rule, NftRule) else search_text(rule)
+    return _comment(rule_id, words)
+
+
+def text_chain_name(chain: str, rules: Iterable[NftTextRule]) -> str:
+    """Return a name that changes with the searches; a rule's comment stands for its words."""
+    digest = _digest("\n".join(rule.comment for rule in rules))
+    return f"{chain}_text_{digest[:8]}"
+
+
+def _comment(rule_id: str, words: str) -> str:
+    return f"{MARK}{rule_id}#{_digest(words)[:8]}"
+
+
+def _digest(words: str) -> str:
+    return hashlib.sha256(f"{_CANONICAL} {words}".encode()).hexdigest()
 
 
 def split_comment(text: str) -> tuple[str, str] | None:
     """Return id and digest of a rule comment of ours, None for anything else."""
     found = _COMMENT.match(text)
     return None if found is None else (found["id"], found["digest"])
+
+
+def search_words(pattern: bytes, start: int) -> str:
+    """Say what a search of ours looks for, and from which byte of the packet on."""
+    return f"{repr(pattern)[1:]} from byte {start}"
 
 
 def base_id(rule_id: str) -> str:

@@ -2,7 +2,7 @@
 
 One chain per family, because counters are read per family and because a rule then needs no family
 test of its own. nft has no substring match: `PayloadContains` rules go into text chains, which a
-backend fills with xt string matches (see `sipfw.backends.nft_text_rules`).
+backend fills with xt string matches (see `sipfw.kernel.netlink.rules`).
 
 Syntax is that of nft 1.0.6; `@ih` needs kernel 5.16.
 """
@@ -14,11 +14,11 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, assert_never
 
-from sipfw.lower.naming import nft_comment
+from sipfw.lower.inline_small_sets import contradicts, inlined
+from sipfw.lower.naming import nft_comment, text_chain_name
 from sipfw.lower.nftables_hooks import base_line, base_name, family_match, hook_id
 from sipfw.lower.nftables_lean import leads_on, port_match, without_protocol
 from sipfw.lower.nftables_match import (
-    NETS,
     SUFFIX,
     address,
     address_type,
@@ -39,7 +39,6 @@ from sipfw.lower.nftables_plan import (
     NftTextChain,
     NftTextRule,
 )
-from sipfw.lower.shortlist import contradicts, short_list
 from sipfw.ruleset.match import (
     Address,
     ConnectionsAbove,
@@ -116,7 +115,7 @@ class _Lowering:
             lowered
             for item in self._ruleset.sets
             for family in Family
-            for lowered in _address_sets(item, family)
+            for lowered in _address_sets(item, self._ruleset, family)
         ]
         return NftPlan((*sets, *self._buckets.values()), (*hooks, *chains), tuple(self._texts))
 
@@ -131,8 +130,7 @@ class _Lowering:
 
     def _text_chain(self, chain: Chain, rules: list[Rule], family: Family) -> Iterator[NftRule]:
         texts = tuple(_text_rule(rule, family) for rule in rules)
-        digest = hashlib.sha256(repr(texts).encode()).hexdigest()[:8]
-        name = f"{chain.name}{SUFFIX[family]}_text_{digest}"
+        name = text_chain_name(chain.name + SUFFIX[family], texts)
         self._texts.append(NftTextChain(name, texts))
         lead = f"text.{chain.name.lower().replace('_', '-')}"
         yield _commented(NftRule("", "", f"jump {name}", counted=False), lead)
@@ -152,7 +150,7 @@ class _Lowering:
         ]
 
     def _options(self, rule: Rule, match: Match, family: Family) -> list[str]:
-        short = short_list(self._ruleset, match, family, _SHORT_LIST)
+        short = inlined(self._ruleset, match, family, _SHORT_LIST)
         if short is None:
             return self._match(match, family)
         return [
@@ -306,17 +304,17 @@ def _text_rule(rule: Rule, family: Family) -> NftTextRule:
             raise AssertionError(f"rule {rule.id}: a text search leads to drop or goto")
     offset = _IP_HEADER[family] + _UDP_HEADER
     plain = NftTextRule("", match.pattern, offset, verdict)
-    return replace(plain, comment=nft_comment(rule.id, repr(plain)))
+    return replace(plain, comment=nft_comment(rule.id, plain))
 
 
 def _commented(rule: NftRule, rule_id: str) -> NftRule:
-    return replace(rule, comment=nft_comment(rule_id, repr(rule)))
+    return replace(rule, comment=nft_comment(rule_id, rule))
 
 
 def _hook(chain: Chain) -> NftChain:
     base = chain.base
     if base is None:
-        raise AssertionError(f"{chain.name} is no base chain")
+        raise AssertionError(f"{chain.name} is not a base chain")
     ports = port_match(chain)
     rules = [
         _commented(
@@ -333,31 +331,35 @@ def _hook(chain: Chain) -> NftChain:
     return NftChain(base_name(base), chain.summary, tuple(rules), base_line(base))
 
 
-def _address_sets(item: AddressSet, family: Family) -> list[NftSet]:
+def _address_sets(item: AddressSet, ruleset: Ruleset, family: Family) -> list[NftSet]:
     version = 4 if family is Family.IP else 6
-    kind = set_type(item, family)
-    name = f"{item.name}{SUFFIX[family]}"
+    made = NftSet(
+        f"{item.name}{SUFFIX[family]}",
+        item.summary,
+        set_type(item, family),
+        (),
+        of=item.name,
+    )
     if item.dynamic:
         flags = ("dynamic", "timeout")
-        learned = NftSet(name, item.summary, kind, flags, timeout=item.timeout, size=item.size)
-        return [replace(learned, metered=item.counted)]
+        timeout, size = item.timeout, item.size
+        return [replace(made, flags=flags, timeout=timeout, size=size, metered=item.counted)]
     if item.kind is SetKind.PEER_ENDPOINT:
         elements = tuple(
             f"{_listed(endpoint.network)} . {endpoint.proto} . {endpoint.port}"
             for endpoint in item.endpoints
             if endpoint.network.version == version
         )
-        return [NftSet(name, item.summary, kind, ("interval",), elements, static=True)]
+        return [replace(made, flags=("interval",), elements=elements, static=True)]
     return [
-        NftSet(
-            f"{part}{SUFFIX[family]}",
-            item.summary,
-            kind,
-            ("interval",) if part.endswith(NETS) else (),
-            tuple(_listed(network) for network in members),
+        replace(
+            made,
+            name=f"{part.name}{SUFFIX[family]}",
+            flags=("interval",) if part.of_networks else (),
+            elements=tuple(_listed(network) for network in part.members),
             static=True,
         )
-        for part, members in parts(item, family)
+        for part in parts(item, ruleset, family)
     ]
 
 

@@ -5,6 +5,7 @@ Syntax is that of nft 1.0.6; `@ih` needs kernel 5.16.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sipfw.ruleset.match import (
@@ -32,14 +33,12 @@ from sipfw.ruleset.model import SetKind
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from ipaddress import IPv4Network, IPv6Network
 
     from sipfw.ruleset.model import AddressSet, Ruleset
 
 SUFFIX = {Family.IP: "4", Family.IP6: "6"}
-
-# What a set's networks are called beside its single addresses.
-NETS = "-nets"
 
 _BITS = {Family.IP: 32, Family.IP6: 128}
 _UDP_HEADER = 8
@@ -129,7 +128,7 @@ def in_set(match: InSet, ruleset: Ruleset, family: Family) -> list[str]:
     key = set_key(item, match.direction, family)
     if item.dynamic or item.kind is SetKind.PEER_ENDPOINT:
         return [f"{key} @{match.set}{SUFFIX[family]}"]
-    return [f"{key} @{name}{SUFFIX[family]}" for name, _ in parts(item, family)]
+    return [f"{key} @{part.name}{SUFFIX[family]}" for part in parts(item, ruleset, family)]
 
 
 def set_key(item: AddressSet, direction: Direction, family: Family) -> str:
@@ -148,8 +147,17 @@ def set_type(item: AddressSet, family: Family) -> str:
     return f"{kind} . inet_proto . inet_service" if ported else kind
 
 
-def parts(item: AddressSet, family: Family) -> list[tuple[str, list[IPv4Network | IPv6Network]]]:
-    """Split a set into single addresses and networks: names and members, without the suffix.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the sets that hold a set's elements; its name is without the suffix of the family."""
+
+    name: str
+    members: list[IPv4Network | IPv6Network]
+    of_networks: bool
+
+
+def parts(item: AddressSet, ruleset: Ruleset, family: Family) -> list[Part]:
+    """Split a set into single addresses and networks.
 
     A hash finds an address in one step; networks need a tree whose price grows with its size.
     """
@@ -157,12 +165,22 @@ def parts(item: AddressSet, family: Family) -> list[tuple[str, list[IPv4Network 
     mine = [network for network in item.networks if network.version == version]
     networks = [network for network in mine if network.prefixlen < network.max_prefixlen]
     if not networks and not item.resolved:
-        return [(item.name, mine)]
+        return [Part(item.name, mine, of_networks=False)]
     hosts = [network for network in mine if network.prefixlen == network.max_prefixlen]
-    found = [(f"{item.name}{NETS}", networks)]
+    name = name_of_networks(item.name, {other.name for other in ruleset.sets})
+    found = [Part(name, networks, of_networks=True)]
     if hosts or item.resolved:
-        found.insert(0, (item.name, hosts))
+        found.insert(0, Part(item.name, hosts, of_networks=False))
     return found
+
+
+def name_of_networks(name: str, sets: Collection[str]) -> str:
+    """Name what holds the networks of a set beside its single addresses, among these `sets`.
+
+    A block list may be called `my` and another `my-nets`; no name in a policy has an underscore.
+    """
+    usual = f"{name}-nets"
+    return f"{name}_nets" if usual in sets else usual
 
 
 def _port_set(ranges: tuple[PortRange, ...]) -> str:

@@ -56,7 +56,8 @@ class NftTextChain:
 class NftSet:
     """One set. `static` ones are replaced as a whole, others keep what the kernel learned.
 
-    Elements of a `metered` set carry a limit of their own, which only a packet can give them.
+    Elements of a `metered` set carry a limit of their own, which only a packet can give them. `of`
+    names the set of the ruleset that it comes from, if any.
     """
 
     name: str
@@ -68,6 +69,7 @@ class NftSet:
     timeout: int | None = None
     size: int | None = None
     metered: bool = False
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,8 @@ class XTable:
 class XSet:
     """One ipset: `static` ones are replaced as a whole, others keep what the kernel learned.
 
-    `options` are the words after the type in `ipset create` (`family inet timeout 60`).
+    `options` are the words after the type in `ipset create` (`family inet timeout 60`), `of` names
+    the set of the ruleset that it comes from, if any.
     """
 
     name: str
@@ -106,6 +107,7 @@ class XSet:
     options: tuple[str, ...]
     elements: tuple[str, ...]
     static: bool
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,6 @@ SHORTEST_REFRESH = 300
 # `sipfw-feed-` and the family digit leave room in the 31 characters of an ipset's name, also for
 # the temporary name of a swap.
 _LONGEST_NAME = 16
-# What lowering makes of a set's name: two sets would share one.
-_TAKEN_ENDINGS = ("-nets", "-ports")
 
 # No user, no fragment, nothing that a request line or a log would have to quote (RFC 3986).
 _URL = re.compile(
@@ -55,10 +53,6 @@ def parse_feed_name(value: object) -> str:
     name = parse_identifier(value, longest=_LONGEST_NAME)
     if len(name) > _LONGEST_NAME:
         raise ValueError(f"{shown(name)} is too long for a set; write at most {_LONGEST_NAME}")
-    if name.endswith(_TAKEN_ENDINGS):
-        raise ValueError(
-            f"{shown(name)} ends like a set that sipfw makes itself; choose another ending"
-        )
     return name
 
 

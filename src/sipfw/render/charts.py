@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
-from sipfw.words import moment_text
+from sipfw.words import format_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -126,7 +126,11 @@ def lined(
     """Draw a line of points, in runs that are not joined."""
     top = nice_top(max((value for run in runs for _, value in run), default=0))
     strips = [
-        Strip(max(frame.x(at) - 4, 0.0), 8.0, f"{moment_text(at)}: {frame.say(value)} {frame.unit}")
+        Strip(
+            max(frame.x(at) - 4, 0.0),
+            8.0,
+            f"{format_timestamp(at)}: {frame.say(value)} {frame.unit}",
+        )
         for run in runs
         for at, value in run
     ]
@@ -230,7 +234,7 @@ def _strips(
     for index, total in enumerate(sums):
         if total is None:
             continue
-        lines = [f"{moment_text(frame.start + index * step)}: {frame.say(total)} {frame.unit}"]
+        lines = [f"{format_timestamp(frame.start + index * step)}: {frame.say(total)} {frame.unit}"]
         shown = [(name, values[index]) for name, _, values in layers if values[index]]
         lines += [f"{name} {frame.say(value or 0.0)}" for name, value in shown if len(layers) > 1]
         width = round(edges[index + 1] - edges[index], 2)
@@ -239,7 +243,7 @@ def _strips(
 
 def _marks(frame: Frame) -> tuple[Strip, ...]:
     return tuple(
-        Strip(frame.x(at), 0.0, f"{moment_text(at)}: {text}")
+        Strip(frame.x(at), 0.0, f"{format_timestamp(at)}: {text}")
         for at, text in frame.marks
         if frame.start <= at <= frame.end
     )

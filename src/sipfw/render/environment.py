@@ -30,6 +30,21 @@ def render_template(name: str, template_dir: Path | None = None, **values: objec
         raise SipfwError(f"{place}: the template is broken: {error}") from error
 
 
+def template_source(name: str, template_dir: Path | None = None) -> str:
+    """Return a file among the templates as it is, with nothing to be filled in.
+
+    Raises SipfwError when an operator's own file is no UTF-8 text.
+    """
+    environment = _environment(template_dir, html=False)
+    loader = environment.loader
+    if loader is None:
+        raise AssertionError("the environment is made with a loader")
+    try:
+        return loader.get_source(environment, name)[0]
+    except (TemplateError, ValueError) as error:
+        raise SipfwError(f"{name}: the template is broken: {error}") from error
+
+
 @cache
 def _environment(template_dir: Path | None, *, html: bool) -> Environment:
     folders = ([template_dir] if template_dir else []) + [shipped_folder("templates")]

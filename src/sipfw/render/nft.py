@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sipfw.lower.nftables_plan import TABLE, NftChain, NftPlan, NftRule, NftSet
+from sipfw.lower.nftables_words import statement
 from sipfw.render.environment import render_template
 
 if TYPE_CHECKING:
@@ -92,9 +93,8 @@ def _chain_lines(chain: NftChain, existing: Existing) -> list[str]:
 
 
 def _rule_text(chain: str, rule: NftRule, existing: Existing) -> str:
-    counter = _counter_text(chain, rule, existing) if rule.counted else ""
-    words = [rule.match, counter, rule.action, f'comment "{rule.comment}"']
-    return " ".join(word for word in words if word)
+    words = statement(rule, _counter_text(chain, rule, existing))
+    return f'{words} comment "{rule.comment}"'
 
 
 def _counter_text(chain: str, rule: NftRule, existing: Existing) -> str:

@@ -37,7 +37,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     """Rows below heads; `empty` is said where there are none."""
 
     caption: str
@@ -57,19 +57,19 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ReportSection:
     """A heading with what stands below it."""
 
     id: str
     title: str
     intro: str = ""
     chart: Chart | None = None
-    table: Table | None = None
+    table: ReportTable | None = None
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ReportPage:
     """The whole report. `state` is `healthy`, `drift` or `degraded`."""
 
     title: str
@@ -79,11 +79,11 @@ class Page:
     verdict: str
     problems: tuple[str, ...]
     figures: tuple[Figure, ...]
-    sections: tuple[Section, ...]
+    sections: tuple[ReportSection, ...]
     notes: tuple[str, ...]
     footer: str
 
 
-def report_html(page: Page, template_dir: Path | None = None) -> str:
+def report_html(page: ReportPage, template_dir: Path | None = None) -> str:
     """Return the page. Raises SipfwError when an operator's own template is broken."""
     return render_template("report.html.j2", template_dir, page=page)

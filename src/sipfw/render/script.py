@@ -1,7 +1,7 @@
 """The whole firewall as one POSIX shell script that needs no sipfw on the host.
 
-Prints lowered rules and the list of what they need from the kernel; how the script loads them is
-the templates' business (templates/firewall/).
+Prints lowered rules, what they do in words, and the list of what they need from the kernel. How
+the script loads them is the engine's business, which no policy changes (templates/firewall/).
 """
 
 from __future__ import annotations
@@ -10,16 +10,25 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sipfw.lower.xtables import Family, XMatch, XParam, XPlan, XRule, XTable, XTarget
+from sipfw.lower.xtables_words import rule_arguments
+from sipfw.render.comments import Comments, comment_lines, comments_of, one_line, said
+from sipfw.render.engine import engine_text
 from sipfw.render.environment import render_template
-from sipfw.render.restore import TableText, table_text
+from sipfw.render.packet_map import map_lines
 from sipfw.render.sysctl import sysctl_text
-from sipfw.render.xtables_text import rule_arguments, set_add_lines, set_create_line
+from sipfw.render.xtables_text import (
+    jump_line,
+    rule_line,
+    set_add_lines,
+    set_create_line,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from sipfw.ruleset.model import Sysctl
+    from sipfw.lower.xtables import XChain
+    from sipfw.ruleset.model import Ruleset, Sysctl
 
 SYSCTL_PATH = "/etc/sysctl.d/60-sipfw.conf"
 
@@ -31,13 +40,30 @@ _TEMPORARY_STEM = 29
 
 
 @dataclass(frozen=True, slots=True)
+class CommentedChain:
+    """A chain's name and its finished lines, comments among them."""
+
+    name: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommentedTable:
+    """One table's part of the script."""
+
+    name: str
+    chains: tuple[CommentedChain, ...]
+    jumps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FamilyText:
     """One family's part of the script."""
 
     digit: str
     title: str
     program: str
-    tables: tuple[TableText, ...]
+    tables: tuple[CommentedTable, ...]
 
 
 def script_text(
@@ -45,41 +71,77 @@ def script_text(
     sysctls: Sequence[Sysctl],
     *,
     notes: Sequence[str] = (),
-    summaries: Mapping[str, str] | None = None,
+    ruleset: Ruleset | None = None,
     template_dir: Path | None = None,
 ) -> str:
-    """Return the script. `notes` go to its head, `summaries` (by chain name) above the chains."""
+    """Return the script. `notes` go to its head.
+
+    From `ruleset`, which the plan was lowered from, come the map and the comments; without it the
+    script does the same and explains nothing.
+    """
     _require_distinct_temporaries(plan)
+    comments = Comments() if ruleset is None else comments_of(ruleset)
     return render_template(
         "firewall.sh.j2",
         template_dir,
         notes=[one_line(note) for note in notes],
-        summaries={name: one_line(text) for name, text in (summaries or {}).items()},
+        map=[] if ruleset is None else map_lines(ruleset),
         uses_ipset=bool(plan.sets),
-        static_sets=list(_set_lines(plan, static=True)),
-        dynamic_sets=list(_set_lines(plan, static=False)),
-        families=[_family_text(plan, family) for family in Family],
+        static_sets=list(_set_lines(plan, comments, static=True)),
+        dynamic_sets=list(_set_lines(plan, comments, static=False)),
+        families=[_family_text(plan, family, comments) for family in Family],
         probes=probe_lines(plan),
+        sysctl_origins=[
+            line for item in sysctls for line in comment_lines(said(item.name, item.origin))
+        ],
         sysctl_conf=sysctl_text(sysctls, template_dir),
         sysctl_path=SYSCTL_PATH,
+        engine=engine_text(template_dir),
     )
 
 
-def one_line(text: str) -> str:
-    """Return text that cannot leave the comment it is printed in."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _family_text(plan: XPlan, family: Family) -> FamilyText:
-    tables = tuple(table_text(table) for table in plan.tables if table.family is family)
+def _family_text(plan: XPlan, family: Family, comments: Comments) -> FamilyText:
+    tables = tuple(
+        _commented_table(table, comments) for table in plan.tables if table.family is family
+    )
     if family is Family.IP:
         return FamilyText("4", "IPv4", "iptables-restore", tables)
     return FamilyText("6", "IPv6", "ip6tables-restore", tables)
 
 
-def _set_lines(plan: XPlan, *, static: bool) -> Iterator[str]:
+def _commented_table(table: XTable, comments: Comments) -> CommentedTable:
+    return CommentedTable(
+        table.name,
+        tuple(
+            CommentedChain(
+                chain.name,
+                (*comments.above_chain(chain.name), *_commented_rules(chain, comments)),
+            )
+            for chain in table.chains
+        ),
+        tuple(jump_line(jump) for jump in table.jumps),
+    )
+
+
+def _commented_rules(chain: XChain, comments: Comments) -> Iterator[str]:
+    """Yield the rules, and above them what they do; once where neighbours do the same."""
+    said: tuple[str, ...] = ()
+    for rule in chain.rules:
+        above = comments.above_rule(rule.comment)
+        if above != said:
+            yield from above
+        said = above
+        yield rule_line(chain.name, rule)
+
+
+def _set_lines(plan: XPlan, comments: Comments, *, static: bool) -> Iterator[str]:
+    said: tuple[str, ...] = ()
     for item in plan.sets:
         if item.static is static:
+            above = comments.sets.get(item.name, ())
+            if above != said:
+                yield from above
+            said = above
             yield set_create_line(item)
             yield from set_add_lines(item)
 

@@ -27,10 +27,7 @@ def rendered(
     """Return the `script`, `restore`, `ipset`, `nft` or `sysctl` form."""
     match form:
         case "script":
-            summaries = {chain.name: chain.summary for chain in ruleset.chains}
-            return script_text(
-                plan, ruleset.sysctls, summaries=summaries, template_dir=template_dir
-            )
+            return script_text(plan, ruleset.sysctls, ruleset=ruleset, template_dir=template_dir)
         case "restore":
             families = [Family(family)] if family else list(Family)
             return "\n".join(restore_text(plan, item, template_dir) for item in families)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sipfw.resolver.records import IpAddress
+    from sipfw.ruleset.addresses import IpAddress
 
 HOSTS = Path("/etc/hosts")
 # Lists against advertising have a hundred thousand lines and 3 MB.

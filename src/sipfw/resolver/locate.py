@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from sipfw.policy.quantities import shown
 from sipfw.policy.types import is_host_name
-from sipfw.resolver.records import Found, FoundAddress, Kind, Naptr, Reply, Srv, Unanswered
+from sipfw.resolver.records import FoundAddress, Located, Naptr, RecordType, Reply, Srv, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sipfw.resolver.records import Ask, IpAddress, Question
+    from sipfw.resolver.records import Ask, DnsQuestion
+    from sipfw.ruleset.addresses import IpAddress
 
 # RFC 3263, 4.1 and RFC 7118, 5.1: SIP over UDP, TCP, TLS, WebSocket.
 _SERVICES = frozenset({"SIP+D2U", "SIP+D2T", "SIPS+D2T", "SIP+D2W", "SIPS+D2W"})
@@ -29,10 +30,12 @@ _NO_SUCH_NAME = "no such name"
 _NO_ADDRESS = "the name has no address"
 
 
-async def locate(question: Question, ask: Ask, hosts: Mapping[str, Sequence[IpAddress]]) -> Found:
+async def locate(
+    question: DnsQuestion, ask: Ask, hosts: Mapping[str, Sequence[IpAddress]]
+) -> Located:
     """Return the addresses of a name. Raises Unanswered where there are none."""
     if own := hosts.get(question.name):
-        return Found(tuple(FoundAddress(address, "/etc/hosts", local=True) for address in own))
+        return Located(tuple(FoundAddress(address, "/etc/hosts", local=True) for address in own))
     search = _Search(ask, hosts)
     if not question.sip:
         return search.result(await search.host(question.name))
@@ -41,7 +44,7 @@ async def locate(question: Question, ask: Ask, hosts: Mapping[str, Sequence[IpAd
     # All at once: a name server that lets one type of record hang must not cost the others.
     host, naptr, replies = await asyncio.gather(
         search.host(question.name),
-        search.reply(question.name, Kind.NAPTR),
+        search.reply(question.name, RecordType.NAPTR),
         search.srv([f"{prefix}.{question.name}" for prefix in _SRV_NAMES]),
     )
     replies |= await search.srv([name for name in _replacements(naptr) if name not in replies])
@@ -65,12 +68,12 @@ def _replacements(naptr: Reply) -> list[str]:
     return list(found)[: len(_SERVICES)]
 
 
-def _key(kind: Kind, name: str) -> str:
+def _key(kind: RecordType, name: str) -> str:
     return f"{kind.value} of {name}"
 
 
 def _host_keys(name: str) -> tuple[str, str]:
-    return _key(Kind.A, name), _key(Kind.AAAA, name)
+    return _key(RecordType.A, name), _key(RecordType.AAAA, name)
 
 
 class _Search:
@@ -84,7 +87,7 @@ class _Search:
         self._ttls: dict[str, int] = {}
         self._missing: dict[str, str] = {}
 
-    async def reply(self, name: str, kind: Kind) -> Reply:
+    async def reply(self, name: str, kind: RecordType) -> Reply:
         """Ask once; a question without an answer is noted and has no records."""
         try:
             return await self._ask(name, kind)
@@ -96,7 +99,7 @@ class _Search:
         """Return the addresses of one host."""
         if own := self._hosts.get(name):
             return [FoundAddress(a, f"{via}/etc/hosts", local=True) for a in own]
-        kinds = (Kind.A, Kind.AAAA)
+        kinds = (RecordType.A, RecordType.AAAA)
         replies = await asyncio.gather(*(self.reply(name, kind) for kind in kinds))
         ttls = [reply.ttl for reply in replies if reply.ttl is not None]
         if ttls:
@@ -118,7 +121,7 @@ class _Search:
 
     async def srv(self, names: Sequence[str]) -> dict[str, Reply]:
         """Ask for these SRV records."""
-        replies = await asyncio.gather(*(self.reply(name, Kind.SRV) for name in names))
+        replies = await asyncio.gather(*(self.reply(name, RecordType.SRV) for name in names))
         return dict(zip(names, replies, strict=True))
 
     async def targets(self, replies: Mapping[str, Reply]) -> list[FoundAddress]:
@@ -146,9 +149,9 @@ class _Search:
         if is_host_name(target):
             wanted.setdefault(target, f"SRV {name}, {target}:{record.port}")
         else:
-            self._remarks[f"its SRV target {shown(record.target)} is no host name"] = None
+            self._remarks[f"its SRV target {shown(record.target)} is not a host name"] = None
 
-    def result(self, addresses: Sequence[FoundAddress], *others: Reply) -> Found:
+    def result(self, addresses: Sequence[FoundAddress], *others: Reply) -> Located:
         """Put together what was found. Raises Unanswered where that is nothing."""
         incomplete = next((f"{what}: {why}" for what, why in self._unanswered.items()), None)
         if not addresses:
@@ -160,6 +163,6 @@ class _Search:
             )
         ttls = [*self._ttls.values(), *(item.ttl for item in others if item.ttl is not None)]
         once = {item.address: item for item in reversed(addresses)}
-        return Found(
+        return Located(
             tuple(reversed(once.values())), min(ttls, default=0), tuple(self._remarks), incomplete
         )

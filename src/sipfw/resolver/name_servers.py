@@ -6,12 +6,12 @@ import asyncio
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from sipfw.resolver.records import Kind, Naptr, Reply, Srv, Unanswered
+from sipfw.resolver.records import Naptr, RecordType, Reply, Srv, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sipfw.resolver.records import IpAddress
+    from sipfw.ruleset.addresses import IpAddress
 
 # Of one question: two tries of the first server within it, see resolv.conf(5) for libc's 5 s.
 # A name takes three steps at most, one after the other.
@@ -44,7 +44,7 @@ class NameServers:
         self._resolver = found
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    async def ask(self, name: str, kind: Kind) -> Reply:
+    async def ask(self, name: str, kind: RecordType) -> Reply:
         """Return the records of a fully qualified name. Raises Unanswered."""
         import dns.exception  # noqa: PLC0415 - see above
         import dns.name  # noqa: PLC0415 - see above
@@ -71,12 +71,12 @@ class NameServers:
             raise Unanswered(f"the answer cannot be read: {type(error).__name__}") from error
 
 
-def _record(kind: Kind, item: Any) -> IpAddress | Srv | Naptr:
+def _record(kind: RecordType, item: Any) -> IpAddress | Srv | Naptr:
     """Take over a record of dnspython; its texts have strange bytes as backslash and digits."""
     match kind:
-        case Kind.SRV:
+        case RecordType.SRV:
             return Srv(item.target.to_text(), int(item.port))
-        case Kind.NAPTR:
+        case RecordType.NAPTR:
             flags, service = (
                 part.decode("ascii", "replace") for part in (item.flags, item.service)
             )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address, IPv6Address
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-IpAddress: TypeAlias = IPv4Address | IPv6Address
+if TYPE_CHECKING:
+    from sipfw.ruleset.addresses import IpAddress
 
 
-class Kind(Enum):
+class RecordType(Enum):
     """A record type."""
 
     A = "A"
@@ -53,11 +53,11 @@ class Unanswered(Exception):  # noqa: N818 - it says what happened, as KeyboardI
     """There is no answer, or none that names an address; the text says why, in plain words."""
 
 
-Ask: TypeAlias = Callable[[str, Kind], Awaitable[Reply]]
+Ask: TypeAlias = Callable[[str, RecordType], Awaitable[Reply]]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class DnsQuestion:
     """A name, and whether it is followed as a SIP service or is just a host."""
 
     name: str
@@ -74,7 +74,7 @@ class FoundAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Located:
     """The addresses of a name. `incomplete` says what could not be asked, so more may be meant."""
 
     addresses: tuple[FoundAddress, ...]

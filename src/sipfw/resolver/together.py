@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 from sipfw.resolver.hosts_file import read_hosts
 from sipfw.resolver.locate import locate
 from sipfw.resolver.name_servers import NameServers
-from sipfw.resolver.records import Found, IpAddress, Question, Unanswered
+from sipfw.resolver.records import DnsQuestion, Located, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    Lookup = Callable[[Question], Awaitable[Found]]
+    from sipfw.ruleset.addresses import IpAddress
+
+    Lookup = Callable[[DnsQuestion], Awaitable[Located]]
 
 
 def ask_all(
-    questions: Mapping[str, Question], deadline: float, lookup: Lookup | None = None
-) -> dict[str, Found | str]:
+    questions: Mapping[str, DnsQuestion], deadline: float, lookup: Lookup | None = None
+) -> dict[str, Located | str]:
     """Return the answers by key; a text in the place of one says why there is none."""
     return asyncio.run(_all(questions, deadline, lookup))
 
@@ -31,13 +33,13 @@ class _Dns:
     servers: NameServers = field(default_factory=NameServers)
     hosts: dict[str, tuple[IpAddress, ...]] = field(default_factory=read_hosts)
 
-    async def __call__(self, question: Question) -> Found:
+    async def __call__(self, question: DnsQuestion) -> Located:
         return await locate(question, self.servers.ask, self.hosts)
 
 
 async def _all(
-    questions: Mapping[str, Question], deadline: float, lookup: Lookup | None
-) -> dict[str, Found | str]:
+    questions: Mapping[str, DnsQuestion], deadline: float, lookup: Lookup | None
+) -> dict[str, Located | str]:
     try:
         ask = lookup or _Dns()
     except (OSError, ValueError) as error:
@@ -50,7 +52,7 @@ async def _all(
     return {key: _outcome(task) for key, task in tasks.items()}
 
 
-def _outcome(task: asyncio.Future[Found]) -> Found | str:
+def _outcome(task: asyncio.Future[Located]) -> Located | str:
     if task.cancelled():
         return "no answer in time"
     error = task.exception()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
-from typing import TYPE_CHECKING, TypeAlias
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
 from sipfw.ruleset.match import ONE_ADDRESS, L4Proto, PrefixLengths
 
 if TYPE_CHECKING:
+    from sipfw.ruleset.addresses import IpAddress, IpNetwork
     from sipfw.ruleset.model import Ruleset
-
-IpAddress: TypeAlias = IPv4Address | IPv6Address
-IpNetwork: TypeAlias = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True, order=True)

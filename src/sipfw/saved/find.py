@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from sipfw.backends.bounded_files import OddFileError, read_at_most
+from sipfw.host.bounded_files import OddFileError, read_at_most
 from sipfw.saved.nft_dump import NftDump, nft_dump
 from sipfw.saved.places import PLACES, Form, files_of, starts_at_boot
 from sipfw.saved.xtables_dump import (
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sipfw.saved.places import Place
+    from sipfw.saved.places import SavedPlace
 
 # A dump of a firewall with 100,000 addresses has 5 MB.
 LIMIT = 16 << 20
@@ -58,7 +58,7 @@ class Unread:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SavedRules:
     """What of a host's saved files is about us; `made` are sets that such files make themselves."""
 
     saved: tuple[Saved, ...] = ()
@@ -66,7 +66,7 @@ class Found:
     made: frozenset[str] = frozenset()
 
 
-def find(root: Path) -> Found:
+def find(root: Path) -> SavedRules:
     """Look through all files that other programs load rules from. Raises nothing."""
     saved: list[Saved] = []
     unread: list[Unread] = []
@@ -81,7 +81,7 @@ def find(root: Path) -> Found:
                     made |= created_sets(text)
                 elif (item := _saved(file, text, place, at_boot=at_boot, main=path)) is not None:
                     saved.append(item)
-    return Found(tuple(saved), tuple(unread), made)
+    return SavedRules(tuple(saved), tuple(unread), made)
 
 
 def read_text(path: Path) -> str | Unread:
@@ -119,7 +119,7 @@ def included(root: Path, pattern: str) -> list[Path]:
         return []
 
 
-def _texts(root: Path, path: Path, place: Place) -> Iterator[tuple[Path, str | Unread]]:
+def _texts(root: Path, path: Path, place: SavedPlace) -> Iterator[tuple[Path, str | Unread]]:
     if place.form is Form.NFT:
         yield from _with_includes(root, path, _DEPTH, set())
     else:
@@ -141,7 +141,7 @@ def _with_includes(
                     yield from _with_includes(root, file, depth - 1, seen)
 
 
-def _saved(path: Path, text: str, place: Place, *, at_boot: bool, main: Path) -> Saved | None:
+def _saved(path: Path, text: str, place: SavedPlace, *, at_boot: bool, main: Path) -> Saved | None:
     if _MARK not in text and "SIPFW_" not in text:
         return None
     if place.form is Form.NFT:

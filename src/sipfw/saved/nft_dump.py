@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sipfw.backends.save_text import OUR_MARK
+from sipfw.kernel.xtables.save_text import OUR_MARK
 from sipfw.lower.nftables_plan import TABLE
 
 if TYPE_CHECKING:

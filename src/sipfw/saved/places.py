@@ -30,7 +30,7 @@ class Form(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SavedPlace:
     """A file or glob below the root folder, and the service that loads it.
 
     `needs` is a program of that service without which it does not look at the file.
@@ -45,42 +45,42 @@ class Place:
 _IPSET_PLUGIN = "usr/share/netfilter-persistent/plugins.d/10-ipset"
 
 PLACES = (
-    Place("etc/iptables/rules.v4", Form.IPTABLES, "netfilter-persistent"),
-    Place("etc/iptables/rules.v6", Form.IP6TABLES, "netfilter-persistent"),
-    Place("etc/iptables/ipsets", Form.IPSET, "netfilter-persistent", _IPSET_PLUGIN),
-    Place("etc/sysconfig/iptables", Form.IPTABLES, "iptables"),
-    Place("etc/sysconfig/ip6tables", Form.IP6TABLES, "ip6tables"),
-    Place("etc/sysconfig/ipset", Form.IPSET, "ipset"),
-    Place("etc/sysconfig/ipset.d/*.set", Form.IPSET, "ipset"),
-    Place("etc/sysconfig/nftables.conf", Form.NFT, "nftables"),
-    Place("etc/nftables.conf", Form.NFT, "nftables"),
-    Place("etc/nftables.nft", Form.NFT, "nftables"),
-    Place("var/lib/nftables/rules-save", Form.NFT, "nftables"),
-    Place("etc/iptables/iptables.rules", Form.IPTABLES, "iptables"),
-    Place("etc/iptables/ip6tables.rules", Form.IP6TABLES, "ip6tables"),
-    Place("etc/ipset.conf", Form.IPSET, "ipset"),
-    Place("etc/iptables/rules-save", Form.IPTABLES, "iptables"),
-    Place("etc/iptables/rules6-save", Form.IP6TABLES, "ip6tables"),
-    Place("var/lib/iptables/rules-save", Form.IPTABLES, "iptables"),
-    Place("var/lib/ip6tables/rules-save", Form.IP6TABLES, "ip6tables"),
-    Place("var/lib/ipset/rules-save", Form.IPSET, "ipset"),
-    Place("var/lib/shorewall/restore-iptables", Form.IPTABLES, "shorewall"),
-    Place("var/lib/shorewall6/restore-iptables", Form.IP6TABLES, "shorewall6"),
-    Place("etc/ufw/*.rules", Form.IPTABLES, "ufw"),
-    Place("etc/iptables.rules", Form.IPTABLES, "networking"),
-    Place("etc/ip6tables.rules", Form.IP6TABLES, "networking"),
-    Place("etc/iptables.up.rules", Form.IPTABLES, "networking"),
-    Place("etc/ip6tables.up.rules", Form.IP6TABLES, "networking"),
-    Place("etc/iptables.conf", Form.IPTABLES, "networking"),
-    Place("etc/ferm/ferm.conf", Form.OTHER, "ferm"),
-    Place("etc/firewalld/direct.xml", Form.OTHER, "firewalld"),
+    SavedPlace("etc/iptables/rules.v4", Form.IPTABLES, "netfilter-persistent"),
+    SavedPlace("etc/iptables/rules.v6", Form.IP6TABLES, "netfilter-persistent"),
+    SavedPlace("etc/iptables/ipsets", Form.IPSET, "netfilter-persistent", _IPSET_PLUGIN),
+    SavedPlace("etc/sysconfig/iptables", Form.IPTABLES, "iptables"),
+    SavedPlace("etc/sysconfig/ip6tables", Form.IP6TABLES, "ip6tables"),
+    SavedPlace("etc/sysconfig/ipset", Form.IPSET, "ipset"),
+    SavedPlace("etc/sysconfig/ipset.d/*.set", Form.IPSET, "ipset"),
+    SavedPlace("etc/sysconfig/nftables.conf", Form.NFT, "nftables"),
+    SavedPlace("etc/nftables.conf", Form.NFT, "nftables"),
+    SavedPlace("etc/nftables.nft", Form.NFT, "nftables"),
+    SavedPlace("var/lib/nftables/rules-save", Form.NFT, "nftables"),
+    SavedPlace("etc/iptables/iptables.rules", Form.IPTABLES, "iptables"),
+    SavedPlace("etc/iptables/ip6tables.rules", Form.IP6TABLES, "ip6tables"),
+    SavedPlace("etc/ipset.conf", Form.IPSET, "ipset"),
+    SavedPlace("etc/iptables/rules-save", Form.IPTABLES, "iptables"),
+    SavedPlace("etc/iptables/rules6-save", Form.IP6TABLES, "ip6tables"),
+    SavedPlace("var/lib/iptables/rules-save", Form.IPTABLES, "iptables"),
+    SavedPlace("var/lib/ip6tables/rules-save", Form.IP6TABLES, "ip6tables"),
+    SavedPlace("var/lib/ipset/rules-save", Form.IPSET, "ipset"),
+    SavedPlace("var/lib/shorewall/restore-iptables", Form.IPTABLES, "shorewall"),
+    SavedPlace("var/lib/shorewall6/restore-iptables", Form.IP6TABLES, "shorewall6"),
+    SavedPlace("etc/ufw/*.rules", Form.IPTABLES, "ufw"),
+    SavedPlace("etc/iptables.rules", Form.IPTABLES, "networking"),
+    SavedPlace("etc/ip6tables.rules", Form.IP6TABLES, "networking"),
+    SavedPlace("etc/iptables.up.rules", Form.IPTABLES, "networking"),
+    SavedPlace("etc/ip6tables.up.rules", Form.IP6TABLES, "networking"),
+    SavedPlace("etc/iptables.conf", Form.IPTABLES, "networking"),
+    SavedPlace("etc/ferm/ferm.conf", Form.OTHER, "ferm"),
+    SavedPlace("etc/firewalld/direct.xml", Form.OTHER, "firewalld"),
 )
 
 # A folder may hold anything that somebody has put there.
 _MOST_FILES = 64
 
 
-def files_of(root: Path, place: Place) -> Iterator[Path]:
+def files_of(root: Path, place: SavedPlace) -> Iterator[Path]:
     """Yield the files of a place that are there, links included; never more than 64."""
     if place.needs is not None and not (root / place.needs).exists():
         return

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sipfw.backends.save_text import OUR_MARK, SavedRule, split_words
+from sipfw.kernel.xtables.save_text import OUR_MARK, SavedRule, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -32,7 +32,7 @@ from sipfw.ruleset.match import (
 )
 from sipfw.ruleset.model import Chain, Layer, Priority
 from sipfw.ruleset.rule import AddOnce, Drop, Jump, Return, Rule, UpdateSet
-from sipfw.words import counted
+from sipfw.words import pluralize
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
@@ -106,7 +106,7 @@ def _connections(context: Context) -> Chain:
             # Counted first, also while nobody is crowded: the kernel counts whom it has seen open.
             (ConnectionsAbove(place.count, place.prefix), InSet(place.crowded)),
             Drop(),
-            f"more than {counted(place.count, 'connection')} {place.field.replace('_', ' ')}",
+            f"more than {pluralize(place.count, 'connection')} {place.field.replace('_', ' ')}",
             context.origin("limits", "connlimit", place.field),
         )
         for place in _places(context)

@@ -21,7 +21,7 @@ _BURST = 4000
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class CrowdLane:
     """Datagrams or connections; `cap` begins the ids of their rules."""
 
     proto: L4Proto
@@ -34,11 +34,11 @@ class Way:
         return f"{name}{self.ending}"
 
 
-DATAGRAMS = Way(L4Proto.UDP, "aggregate", Goto(names.SIGNATURES))
-CONNECTIONS = Way(L4Proto.TCP, "streams", Done(), names.TCP_ENDING)
+DATAGRAMS = CrowdLane(L4Proto.UDP, "aggregate", Goto(names.SIGNATURES))
+CONNECTIONS = CrowdLane(L4Proto.TCP, "streams", Done(), names.TCP_ENDING)
 
 
-def stranger_rules(context: Context, way: Way) -> list[Rule]:
+def stranger_rules(context: Context, way: CrowdLane) -> list[Rule]:
     """Return what ends the chain of those about whom nothing is known.
 
     First how many are looked at: a flood beyond it pays for no more than a limit.

@@ -15,7 +15,7 @@ from sipfw.compiler import names
 from sipfw.compiler.layers.crowd import (
     CONNECTIONS,
     DATAGRAMS,
-    Way,
+    CrowdLane,
     cap_on_strangers,
     stranger_rules,
 )
@@ -66,7 +66,7 @@ def crowd_chains(context: Context) -> list[Chain]:
 
 
 class _Lanes:
-    def __init__(self, context: Context, way: Way, cap: RateWithin) -> None:
+    def __init__(self, context: Context, way: CrowdLane, cap: RateWithin) -> None:
         self._context = context
         self._way = way
         self._cap = cap

@@ -24,7 +24,7 @@ from sipfw.ruleset.match import (
 )
 from sipfw.ruleset.model import Chain, Layer, Priority
 from sipfw.ruleset.rule import Done, Drop, Goto, Jump, Record, Rule, UpdateSet
-from sipfw.words import counted, span_text
+from sipfw.words import format_duration, pluralize
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
@@ -265,7 +265,7 @@ def _recent(context: Context) -> Chain:
     if recent is None:
         raise AssertionError("the caller checks limits.recent")
     origin = context.origin("limits", "recent")
-    requests = counted(recent.hits, "request")
+    requests = pluralize(recent.hits, "request")
     return Chain(
         names.RECENT,
         Layer.RATE,
@@ -283,7 +283,7 @@ def _recent(context: Context) -> Chain:
                     ),
                 ),
                 Drop(),
-                f"more than {requests} of one source in {span_text(recent.seconds)}",
+                f"more than {requests} of one source in {format_duration(recent.seconds)}",
                 origin,
             ),
             Rule(

@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 
 _ENCRYPTED = {Transport.TLS, Transport.WS, Transport.WSS}
 
+_TRUSTED_SETS = {
+    names.SET_TRUSTED_TIERS: (SetKind.NETWORK, "trusted peers with a tier"),
+    names.SET_TRUSTED: (SetKind.NETWORK, "trusted peers"),
+    names.SET_TRUSTED_UDP: (SetKind.NETWORK, "peers trusted over UDP only"),
+    names.SET_TRUSTED_TCP: (SetKind.NETWORK, "peers trusted over TCP only"),
+    names.SET_TRUSTED_TLS: (SetKind.NETWORK, "peers trusted over TLS or WebSocket only"),
+    names.SET_TRUSTED_PORTS: (SetKind.PEER_ENDPOINT, "peers trusted from given source ports"),
+    names.SET_TRUSTED_TLS_PORTS: (
+        SetKind.PEER_ENDPOINT,
+        "peers trusted over TLS from given source ports",
+    ),
+}
+
 
 def all_sets(context: Context) -> list[AddressSet]:
     """Return every set that this policy's rules name."""
@@ -91,27 +104,18 @@ def _trusted(context: Context) -> list[AddressSet]:
         for name in (_endpoints(peer, []) if peer.source_ports else _network_sets(context, peer))
     }
     origin = context.origin("trusted_peers")
-    summaries = {
-        names.SET_TRUSTED_TIERS: "trusted peers with a tier",
-        names.SET_TRUSTED: "trusted peers",
-        names.SET_TRUSTED_UDP: "peers trusted over UDP only",
-        names.SET_TRUSTED_TCP: "peers trusted over TCP only",
-        names.SET_TRUSTED_TLS: "peers trusted over TLS or WebSocket only",
-        names.SET_TRUSTED_PORTS: "peers trusted from given source ports",
-        names.SET_TRUSTED_TLS_PORTS: "peers trusted over TLS from given source ports",
-    }
     needed = trusted_sets(context)
     return [
         AddressSet(
             name,
-            SetKind.PEER_ENDPOINT if name.endswith("-ports") else SetKind.NETWORK,
+            kind,
             summary,
             origin,
             networks=collapsed(networks[name]),
             endpoints=_collapsed_endpoints(endpoints[name]),
             resolved=name in resolved,
         )
-        for name, summary in summaries.items()
+        for name, (kind, summary) in _TRUSTED_SETS.items()
         if name in needed
     ]
 

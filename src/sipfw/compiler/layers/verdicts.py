@@ -25,7 +25,7 @@ from sipfw.ruleset.match import (
     TimeUnit,
 )
 from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Done, Goto, Rule, UpdateSet
-from sipfw.words import counted, span_text
+from sipfw.words import format_duration, pluralize
 
 if TYPE_CHECKING:
     from sipfw.compiler.context import Context
@@ -136,8 +136,8 @@ def _challenge_of_bare(context: Context) -> Chain:
             "challenge.too-many",
             (CountAbove(names.SET_CHALLENGES, most - 1, _DST),),
             UpdateSet(names.SET_NO_REGISTER, _DST),
-            f"no more REGISTERs with credentials after {counted(most, 'challenge')} in "
-            f"{span_text(learning.window)}",
+            f"no more REGISTERs with credentials after {pluralize(most, 'challenge')} in "
+            f"{format_duration(learning.window)}",
         ),
         rule(context, "challenge.unanswered", (), Goto(names.UNANSWERED), "is it answered?"),
     )
@@ -164,7 +164,7 @@ def _unanswered(context: Context) -> Chain:
             "unanswered.ban",
             (CountAbove(names.SET_UNANSWERED, most - 1, _DST),),
             Goto(names.BANNING),
-            f"{counted(most, 'challenge')} without a login in {span_text(learning.window)}",
+            f"{pluralize(most, 'challenge')} without a login in {format_duration(learning.window)}",
         ),
         rule(context, "unanswered.done", (), Done(), "may still be answered"),
     )
@@ -239,7 +239,8 @@ def _call_refused(context: Context) -> Chain:
             "refused-call.shut",
             (CountAbove(names.SET_REFUSED_CALLS, most - 1, _DST),),
             UpdateSet(names.SET_SHUT, _DST),
-            f"port shut after {counted(most, 'refused call')} in {span_text(learning.window)}",
+            f"port shut after {pluralize(most, 'refused call')} "
+            f"in {format_duration(learning.window)}",
         ),
         ask(context, "refused-call.learned", names.SET_LEARNED, names.NO_FAULT, "learned source"),
         rule(context, "refused-call.stranger", (), Goto(names.FAILURE), "unknown source"),
@@ -261,7 +262,7 @@ def _spared(context: Context, prefix: str) -> list[Rule]:
 
 def _wrong(context: Context) -> Chain:
     learning = context.policy.learning
-    failures = counted(learning.failures, "wrong password")
+    failures = pluralize(learning.failures, "wrong password")
     return chain(
         names.WRONG,
         "a wrong password: its port first, then its source",
@@ -282,7 +283,7 @@ def _wrong(context: Context) -> Chain:
             "wrong.shut",
             (CountAbove(names.SET_WRONG, learning.failures - 1, _DST),),
             UpdateSet(names.SET_SHUT, _DST),
-            f"port shut after {failures} in {span_text(learning.window)}",
+            f"port shut after {failures} in {format_duration(learning.window)}",
         ),
         ask(
             context, "wrong.learned", names.SET_LEARNED, names.LEARNED_FAILURE, "a learned source's"
@@ -309,15 +310,15 @@ def _learned_failure(context: Context) -> Chain:
             "learned-failure.ban",
             (CountAbove(names.SET_LEARNED_FAILURES, most - 1, _DST),),
             Goto(names.BANNING),
-            f"{counted(most, 'wrong password')} in {span_text(learning.window)}",
+            f"{pluralize(most, 'wrong password')} in {format_duration(learning.window)}",
         ),
-        rule(context, "learned-failure.done", (), Done(), "counted"),
+        rule(context, "learned-failure.done", (), Done(), "pluralize"),
     )
 
 
 def _failure(context: Context) -> Chain:
     learning = context.policy.learning
-    failures = counted(learning.failures, "failure")
+    failures = pluralize(learning.failures, "failure")
     return chain(
         names.FAILURE,
         "failures of unknown sources lead to a ban",
@@ -334,10 +335,10 @@ def _failure(context: Context) -> Chain:
             "failure.ban",
             (CountAbove(names.SET_FAILURES, learning.failures - 1, _DST),),
             Goto(names.BANNING),
-            f"{failures} in {span_text(learning.window)}",
+            f"{failures} in {format_duration(learning.window)}",
             context.origin("learning", "failures"),
         ),
-        rule(context, "failure.done", (), Done(), "counted"),
+        rule(context, "failure.done", (), Done(), "pluralize"),
     )
 
 

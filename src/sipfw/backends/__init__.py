@@ -1,1 +1,0 @@
-"""Backends carry a lowered ruleset into the kernel and read back what is there."""

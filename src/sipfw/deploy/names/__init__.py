@@ -1,0 +1,1 @@
+"""What host names mean now, what they meant, and how far an answer is believed."""

@@ -1,0 +1,1 @@
+"""What only netlink can say to nf_tables, and what it tells."""

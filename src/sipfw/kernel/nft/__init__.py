@@ -1,0 +1,1 @@
+"""`table inet sipfw`: what `nft` loads and lists."""

@@ -1,0 +1,1 @@
+"""What packets have left in the kernel: members of sets, limits, marks, arriving packets."""

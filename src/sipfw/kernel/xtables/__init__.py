@@ -1,0 +1,1 @@
+"""iptables of both flavours, and ipset."""

@@ -1,0 +1,327 @@
+"""The iptables-restore text that brings one table to what is wanted, and the one that goes back.
+
+Pure text, made for `--noflush`, where naming a chain empties it: only our chains, our jumps and
+what `adopt` takes over are ever written. Ours is what carries our comment, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sipfw.kernel.xtables.carried_counters import carried
+from sipfw.lower.xtables_words import rule_arguments
+from sipfw.render.xtables_text import rule_line
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from sipfw.kernel.xtables.save_text import SavedChain, SavedRule, SavedTable
+    from sipfw.kernel.xtables.tools import TableKey
+    from sipfw.lower.xtables import XRule, XTable
+
+
+@dataclass(slots=True)
+class TableEdit:
+    """The lines between `*table` and COMMIT, none when the table is as wanted; notes on them."""
+
+    name: str
+    lines: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """Return the table's part of a restore file."""
+        return "\n".join([f"*{self.name}", *self.lines, "COMMIT", ""]) if self.lines else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """Which chains of somebody else may be taken over; none without `--adopt`."""
+
+    chains: frozenset[str] = frozenset()
+
+    def covers(self, chain: SavedChain) -> bool:
+        """Tell whether a chain is somebody else's and may be taken over."""
+        return chain.policy is None and not chain.is_ours and chain.name in self.chains
+
+
+def foreign_chains(wanted: XTable, live: SavedTable | None) -> list[str]:
+    """Return chains with a wanted name that somebody else filled or jumps to."""
+    if live is None:
+        return []
+    names = {chain.name for chain in wanted.chains}
+    return [
+        chain.name
+        for chain in live.chains
+        if chain.name in names
+        and not chain.is_ours
+        # A chain of ours that somebody emptied has callers of ours only.
+        and (chain.rules or _foreign_callers(live, chain.name, ()))
+    ]
+
+
+def change(
+    wanted: XTable, live: SavedTable | None, rehearsed: SavedTable | None, adoption: Adoption
+) -> TableEdit:
+    """Return the edit from `live` to `wanted`.
+
+    `rehearsed` is the wanted table as the kernel lists it. A chain that reads the same already is
+    left alone and goes on counting; without it every chain of ours is written again.
+    """
+    edit = TableEdit(wanted.name)
+    chains = {} if live is None else {chain.name: chain for chain in live.chains}
+    names = {chain.name for chain in wanted.chains}
+    taken = [chain for chain in chains.values() if adoption.covers(chain)]
+    edit.notes += [
+        f"{wanted.family} {wanted.name}: took over chain {c.name}" for c in taken if c.rules
+    ]
+    written = [
+        chain for chain in wanted.chains if not _same_chain(chains.get(chain.name), rehearsed)
+    ]
+    edit.lines += [f":{chain.name} - [0:0]" for chain in written]
+    for chain in written:
+        before = _carried(chain.rules, chains.get(chain.name))
+        edit.lines += [
+            counters + rule_line(chain.name, rule)
+            for counters, rule in zip(before, chain.rules, strict=True)
+        ]
+    rewritten = {chain.name for chain in written}
+    gone = [c for c in (*_ours(chains.values()), *taken) if c.name not in names]
+    emptied = rewritten | {chain.name for chain in gone if _only_ours_or_taken(chain, taken)}
+    cut = {chain.name for chain in taken}
+    for live_chain in chains.values():
+        if live_chain.name not in emptied:
+            edit.lines += _cut_jumps(live_chain, cut)
+    for hook in (chain for chain in chains.values() if chain.policy is not None):
+        edit.lines += _jumps(wanted, hook, rehearsed, cut)
+    missing = {jump.hook for jump in wanted.jumps} - set(chains)
+    for name in sorted(missing):
+        edit.lines += _new_jumps(wanted, name)
+    _drop(edit, f"{wanted.family} {wanted.name}", gone, taken, live)
+    return edit
+
+
+def undo(
+    key: TableKey,
+    before: SavedTable | None,
+    now: SavedTable | None,
+    adoption: Adoption,
+    *,
+    legacy: bool = False,
+) -> TableEdit:
+    """Return the edit that takes the chains and jumps of `now` back to `before`.
+
+    A rule of somebody else that our change took out of a chain of ours is put back into `legacy`
+    tables only: in the other flavour its listing may be wider than the rule was. The notes name it.
+    """
+    family, name = key
+    edit = TableEdit(name)
+    old = {} if before is None else {chain.name: chain for chain in before.chains}
+    new = {} if now is None else {chain.name: chain for chain in now.chains}
+    taken = {chain.name for chain in old.values() if adoption.covers(chain)}
+    ours = {chain.name for chain in (*_ours(old.values()), *_ours(new.values()))} | taken
+    for chain in (chain for chain in old.values() if chain.name in ours):
+        kept = [r for r in chain.rules if legacy or r.is_ours or chain.name in taken]
+        live = new.get(chain.name)
+        if live is not None and _lines(live.rules) in (_lines(chain.rules), _lines(kept)):
+            continue
+        edit.lines += [f":{chain.name} - [0:0]", *(_counted(rule) for rule in kept)]
+        edit.notes += [
+            f"not put back, since it is not sipfw's: {rule.line}"
+            for rule in chain.rules
+            if rule not in kept
+        ]
+    for chain in (*new.values(), *(c for c in old.values() if c.name not in new and c.policy)):
+        if chain.name not in ours:
+            edit.lines += _jumps_back(old.get(chain.name), new.get(chain.name), taken)
+    created = [chain for chain in new.values() if chain.name in ours and chain.name not in old]
+    _drop(edit, f"{family} {name}", created, (), now)
+    if legacy and edit.lines:
+        # libiptc sets the counters of every built-in chain that it is not told about to 0.
+        edit.lines += [
+            f":{chain.name} {chain.policy} [{chain.packets}:{chain.bytes}]"
+            for chain in new.values()
+            if chain.policy is not None
+        ]
+    # Chains are declared before any rule that leads to them.
+    edit.lines.sort(key=lambda line: not line.startswith(":"))
+    return edit
+
+
+def _same_chain(live: SavedChain | None, rehearsed: SavedTable | None) -> bool:
+    if live is None or rehearsed is None:
+        return False
+    meant = rehearsed.chain(live.name)
+    return meant is not None and _lines(meant.rules) == _lines(live.rules)
+
+
+def _lines(rules: Iterable[SavedRule]) -> list[str]:
+    return [rule.line for rule in rules]
+
+
+def _ours(chains: Iterable[SavedChain]) -> list[SavedChain]:
+    return [chain for chain in chains if chain.is_ours]
+
+
+def _only_ours_or_taken(chain: SavedChain, taken: Sequence[SavedChain]) -> bool:
+    return chain in taken or all(rule.is_ours for rule in chain.rules)
+
+
+def _counted(rule: SavedRule) -> str:
+    return f"[{rule.packets}:{rule.bytes}] {rule.line}"
+
+
+def _deletion(rule: SavedRule) -> str:
+    """Name the rule by its content: a number could mean another rule by the time it is read."""
+    return rule.line.replace("-A ", "-D ", 1)
+
+
+def _insertion(rule: SavedRule, position: int) -> str:
+    head, rest = f"-A {rule.chain}", rule.line.removeprefix(f"-A {rule.chain}")
+    return f"[{rule.packets}:{rule.bytes}] {head.replace('-A', '-I', 1)} {position}{rest}"
+
+
+def _cut_jumps(chain: SavedChain, targets: Collection[str]) -> list[str]:
+    return [_deletion(r) for r in chain.rules if r.target in targets and not r.is_ours]
+
+
+def _jumps(
+    wanted: XTable, hook: SavedChain, rehearsed: SavedTable | None, cut: Collection[str]
+) -> list[str]:
+    """Keep our jumps where they are when they are the wanted ones, else put them together."""
+    jumps = [jump.rule for jump in wanted.jumps if jump.hook == hook.name]
+    stay = [rule for rule in hook.rules if rule.is_ours or rule.target not in cut]
+    live = [(place, rule) for place, rule in enumerate(stay, start=1) if rule.is_ours]
+    meant = None if rehearsed is None else rehearsed.chain(hook.name)
+    if meant is None:
+        same = [rule.comment for _, rule in live] == [rule.comment for rule in jumps]
+    else:
+        same = _lines(rule for _, rule in live) == _lines(r for r in meant.rules if r.is_ours)
+    if same:
+        return []
+    before = _carried(jumps, hook)
+    first = live[0][0] if live else 1
+    lines = [_deletion(rule) for _, rule in live]
+    return lines + [
+        f"{before[place - first]}-I {hook.name} {place} {rule_arguments(rule)}"
+        for place, rule in enumerate(jumps, start=first)
+    ]
+
+
+def _new_jumps(wanted: XTable, hook: str) -> list[str]:
+    jumps = [jump.rule for jump in wanted.jumps if jump.hook == hook]
+    return [f"-I {hook} {place} {rule_arguments(r)}" for place, r in enumerate(jumps, start=1)]
+
+
+def _drop(
+    edit: TableEdit,
+    at: str,
+    gone: Sequence[SavedChain],
+    taken: Sequence[SavedChain],
+    live: SavedTable | None,
+) -> None:
+    """Empty and delete chains that are not wanted any more, as far as they are ours alone."""
+    leaving = {chain.name for chain in gone}
+    deleted = []
+    for chain in gone:
+        rest = [] if chain in taken else [rule for rule in chain.rules if not rule.is_ours]
+        if rest:
+            edit.lines += [_deletion(rule) for rule in chain.rules if rule.is_ours]
+            edit.notes.append(f"{at}: chain {chain.name} kept, it holds {len(rest)} foreign rules")
+            continue
+        edit.lines.append(f"-F {chain.name}")
+        callers = [] if chain in taken else _foreign_callers(live, chain.name, leaving)
+        if callers:
+            edit.notes.append(
+                f"{at}: chain {chain.name} kept empty, foreign rules in {', '.join(callers)} "
+                "jump to it"
+            )
+        else:
+            deleted.append(f"-X {chain.name}")
+    edit.lines += deleted
+
+
+def _foreign_callers(live: SavedTable | None, name: str, leaving: Collection[str]) -> list[str]:
+    found = [] if live is None else live.chains
+    return [
+        chain.name
+        for chain in found
+        if any(rule.target == name and not rule.is_ours for rule in chain.rules)
+        and not (chain.name in leaving and all(rule.is_ours for rule in chain.rules))
+    ]
+
+
+def _jumps_back(
+    before: SavedChain | None, now: SavedChain | None, taken: Collection[str]
+) -> list[str]:
+    """Take out our rules that were not there, and put in those that were, where they stood."""
+    others, there = _apart(before, taken)
+    others_now, here = _apart(now, taken)
+    wanted = _places(others, there, others_now, here)
+    if [(at, rule.line) for at, rule in wanted] == [(at, rule.line) for at, rule in here]:
+        return []
+    return [_deletion(rule) for _, rule in here] + [
+        _insertion(rule, at + number) for number, (at, rule) in enumerate(wanted, start=1)
+    ]
+
+
+def _apart(
+    chain: SavedChain | None, taken: Collection[str]
+) -> tuple[list[str], list[tuple[int, SavedRule]]]:
+    """Return the lines of others, and our rules, each with how many of those stand before it."""
+    others: list[str] = []
+    ours = []
+    for rule in () if chain is None else chain.rules:
+        if rule.is_ours or rule.target in taken:
+            ours.append((len(others), rule))
+        else:
+            others.append(rule.line)
+    return others, ours
+
+
+def _places(
+    others: Sequence[str],
+    there: Sequence[tuple[int, SavedRule]],
+    others_now: Sequence[str],
+    here: Sequence[tuple[int, SavedRule]],
+) -> list[tuple[int, SavedRule]]:
+    """Say behind how many rules of others each of our old rules belongs now.
+
+    Others may have written meanwhile. It belongs between the nearest of its old neighbours that
+    are still there, and if that leaves a choice, where our change has its rule.
+    """
+    index = {key: number for number, key in enumerate(_numbered(others_now))}
+    keys = _numbered(others)
+    result: list[tuple[int, SavedRule]] = []
+    for number, (at, rule) in enumerate(there):
+        behind = next((index[key] + 1 for key in reversed(keys[:at]) if key in index), None)
+        ahead = next((index[key] for key in keys[at:] if key in index), None)
+        low = behind or 0
+        high = len(others_now) if ahead is None else ahead
+        if number < len(here):
+            place = min(max(here[number][0], low), high)
+        else:
+            place = high if behind is None and ahead is not None else low
+        result.append((max(place, result[-1][0] if result else 0), rule))
+    return result
+
+
+def _numbered(lines: Iterable[str]) -> list[tuple[str, int]]:
+    """Tell equal lines apart."""
+    seen: Counter[str] = Counter()
+    result = []
+    for line in lines:
+        result.append((line, seen[line]))
+        seen[line] += 1
+    return result
+
+
+def _carried(rules: Sequence[XRule], chain: SavedChain | None) -> list[str]:
+    """Return the counters that stand before each rule's line, of the rule that it replaces."""
+    live = () if chain is None else chain.rules
+    found = carried(
+        [rule.comment for rule in rules],
+        [(rule.comment, (rule.packets, rule.bytes)) for rule in live if rule.comment],
+    )
+    return [f"[{packets}:{octets}] " if packets else "" for packets, octets in found]

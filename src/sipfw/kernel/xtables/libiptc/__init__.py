@@ -1,0 +1,1 @@
+"""Legacy tables through python-iptables, in a process of its own."""

@@ -1,0 +1,1 @@
+"""Bans and trust by hand."""

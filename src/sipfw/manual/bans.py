@@ -1,0 +1,305 @@
+"""Bans by hand, and what is banned now, by hand or by packets."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+from typing import TYPE_CHECKING
+
+from sipfw.compiler import names
+from sipfw.deploy.manual_list import Book, ManualEntry
+from sipfw.host.privilege import who
+from sipfw.kernel.state.members import SetEntry, SetRemoval
+from sipfw.manual.addresses import protected, unusable
+from sipfw.manual.ban_sets import COUNTED, EARNED, KEPT_OUT, exits, members_of
+from sipfw.manual.change import Order, carry_out_order, in_force, refuse
+from sipfw.policy.quantities import MAX_DURATION
+from sipfw.ruleset.match import CountAbove, L4Proto
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from sipfw.diagnostics import Diagnostic
+    from sipfw.host.files import Layout
+    from sipfw.kernel.state.members import Member
+    from sipfw.manual.change import InForce, Obeyed
+    from sipfw.ruleset.addresses import IpAddress, IpNetwork
+
+MANUAL = "manual"
+_REPLIES = "replies"
+_RATE = "rate-limit"
+_EITHER = "automatic"
+_CAUSES = {MANUAL: "by hand", _EITHER: "by packets"}
+
+_REFUSED = "the switch refused its logins"
+_TOO_MUCH = "above its rate ceiling"
+_TOOL = "an attack tool"
+
+_EVERY_TRANSPORT = (L4Proto.UDP, L4Proto.TCP)
+
+
+@dataclass(frozen=True, slots=True)
+class BanRequest:
+    """A ban that is asked for; without `until`, in seconds since 1970, for the usual time.
+
+    A network is one source in IPv6, or the ban is refused.
+    """
+
+    address: IpAddress | IPv6Network
+    reason: str = ""
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """One banned source; `left` in seconds, None where the kernel tells none.
+
+    `address` is the first one of `source`, which is how people read it. `over` are the transports
+    that are banned. `layer` is `manual`, or the layer of the rule that banned: `replies`,
+    `rate-limit`, or `automatic` where it can no longer be told which. `cause` is the same in the
+    words of the documentation.
+    """
+
+    address: IpAddress
+    layer: str
+    left: int | None
+    reason: str
+    who: str
+    over: tuple[L4Proto, ...] = _EVERY_TRANSPORT
+    network: IpNetwork | None = None
+
+    @property
+    def source(self) -> str:
+        """Write whom it is about: one address bare."""
+        whole = self.network is None or self.network.num_addresses == 1
+        return str(self.address) if whole else str(self.network)
+
+    @property
+    def cause(self) -> str:
+        """Say what banned it: `by hand`, a layer, or `by packets` where either layer may have."""
+        return _CAUSES.get(self.layer, self.layer)
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveBans:
+    """Who is banned now, by hand first, and what is worth saying about it."""
+
+    found: tuple[Ban, ...]
+    faults: tuple[Diagnostic, ...]
+    missing: tuple[IpAddress | IpNetwork, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """Whom an unban has freed, and who was not banned."""
+
+    freed: tuple[IpAddress | IpNetwork, ...]
+    strangers: tuple[IpAddress | IpNetwork, ...]
+    done: Obeyed
+
+
+def ban(layout: Layout, wishes: Sequence[BanRequest], seconds: int | None = None) -> Obeyed:
+    """Ban by hand, `seconds` long or as the policy says; all of them or none.
+
+    Raises BackendError with one line for each address that must not be banned.
+    """
+
+    def decide(now: InForce) -> Order:
+        refuse(_too_wide(now, [wish.address for wish in wishes]))
+        asked = {now.key(_first(wish.address)): wish for wish in wishes}
+        refuse([*_unbannable(now, asked), *_too_many(now, asked)])
+        moment = int(time.time())
+        usual = moment + (seconds or now.policy.bans.duration)
+        banned = {key: _kept(wish, key, moment, usual) for key, wish in asked.items()}
+        edits: list[SetEntry | SetRemoval] = [*exits(now, EARNED, banned)]
+        edits += [
+            SetEntry(names.SET_BLOCKED, key, kept.left(moment)) for key, kept in banned.items()
+        ]
+        return Order({Book.BANS: banned}, tuple(edits))
+
+    return carry_out_order(layout, decide)
+
+
+def unban(layout: Layout, addresses: Iterable[IpAddress | IPv6Network] | None) -> Freed:
+    """Free these addresses, or all with None, and forget their failures."""
+    wanted = None if addresses is None else list(addresses)
+    freed: list[IpAddress | IpNetwork] = []
+    strangers: list[IpAddress | IpNetwork] = []
+
+    def decide(now: InForce) -> Order:
+        refuse(_too_wide(now, wanted or ()))
+        on_book = now.pages[Book.BANS].entries
+        kept_out = {
+            now.key(item.address)
+            for members in members_of(now, KEPT_OUT).values()
+            for item in members
+        }
+        banned = kept_out | set(on_book)
+        if wanted is None:
+            chosen = sorted(banned, key=_order)
+        else:
+            chosen = list(dict.fromkeys(now.key(_first(address)) for address in wanted))
+        freed[:] = [now.shown(key) for key in chosen if key in banned]
+        strangers[:] = [now.shown(key) for key in chosen if key not in banned]
+        edits = exits(now, (*KEPT_OUT, *COUNTED), set(chosen))
+        return Order({Book.BANS: {a: None for a in chosen if a in on_book}}, tuple(edits))
+
+    done = carry_out_order(layout, decide)
+    return Freed(tuple(freed), tuple(strangers), done)
+
+
+def list_bans(layout: Layout) -> ActiveBans:
+    """Return who is banned in the kernel now, each source once. Changes nothing."""
+    now = in_force(layout)
+    page = now.pages[Book.BANS]
+    members = members_of(now, _LISTED)
+    by_hand = members.get(names.SET_BLOCKED, ())
+    found = [_by_hand(now, item, page.entries.get(item.address)) for item in by_hand]
+    for item in _by_packets(members):
+        kept = page.entries.get(item.longest.address)
+        # Rules that are older than the ban have no wall for it.
+        if kept is not None and not now.has(names.SET_BLOCKED):
+            found.append(_by_hand(now, item.longest, kept))
+        else:
+            found.append(_automatic(now, item, members))
+    present = {item.address for item in found}
+    missing = tuple(now.shown(address) for address in page.entries if address not in present)
+    found.sort(key=lambda item: (item.layer != MANUAL, _order(item.address)))
+    return ActiveBans(tuple(found), page.faults, missing)
+
+
+_LISTED = (
+    names.SET_BLOCKED,
+    names.SET_BANNED,
+    names.SET_BANNED_TCP,
+    names.SET_FAILURES,
+    names.SET_LEARNED_FAILURES,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Banned:
+    """A source in the sets of bans: its longest one, and for which transports."""
+
+    longest: Member
+    over: tuple[L4Proto, ...]
+
+
+def _by_packets(members: Mapping[str, Sequence[Member]]) -> list[_Banned]:
+    sets = {L4Proto.UDP: names.SET_BANNED, L4Proto.TCP: names.SET_BANNED_TCP}
+    found: dict[IpAddress, dict[L4Proto, Member]] = {}
+    for proto, name in sets.items():
+        for item in members.get(name, ()):
+            found.setdefault(item.address, {})[proto] = item
+    return [
+        _Banned(max(bans.values(), key=lambda item: item.left or 0), tuple(bans))
+        for bans in found.values()
+    ]
+
+
+def _automatic(now: InForce, item: _Banned, members: Mapping[str, Sequence[Member]]) -> Ban:
+    address = item.longest.address
+    layer, reason = _why(now, item, members)
+    network = now.source(address)
+    return Ban(address, layer, item.longest.left, reason, "sipfw", item.over, network)
+
+
+def _first(address: IpAddress | IPv6Network) -> IpAddress:
+    return address.network_address if isinstance(address, IPv6Network) else address
+
+
+def _too_wide(now: InForce, addresses: Iterable[IpAddress | IPv6Network]) -> Iterator[str]:
+    """Refuse a network that is not just what counts as one source."""
+    for address in addresses:
+        source = now.source(_first(address))
+        if isinstance(address, IPv6Network) and address != source:
+            yield (
+                f"{address} is not one source: here that is a /{source.prefixlen} "
+                "(limits.ipv6_prefix); name an address in it, or put the network into a block list "
+                "(feeds in the policy)"
+            )
+
+
+def _kept(wish: BanRequest, key: IpAddress, since: int, usual: int) -> ManualEntry:
+    # The end of a list's entry may have come while it was read.
+    until = usual if wish.until is None else max(wish.until, since + 1)
+    return ManualEntry(key, since, min(until, since + MAX_DURATION), wish.reason, who())
+
+
+def _unbannable(now: InForce, asked: Mapping[IpAddress, BanRequest]) -> Iterator[str]:
+    """Refuse who must not be banned: also where he only shares the prefix of who may be."""
+    owners = protected(now.ruleset, now.policy, now.addresses)
+    guests = {now.key(address): address for address in now.pages[Book.TRUSTS].entries}
+    for key, wish in asked.items():
+        address, source = _first(wish.address), now.shown(key)
+        reason = unusable(address) or unusable(key) or owners.of(address)
+        inside = owners.inside(now.source(key))
+        if reason is not None:
+            yield f"{wish.address} {reason}; it cannot be banned"
+        elif inside is not None:
+            network, whose = inside
+            one = network.network_address if network.num_addresses == 1 else network
+            yield f"{source} cannot be banned: {one} in it {whose}"
+        elif key in guests:
+            guest = guests[key]
+            place = "" if guest == address else f" in {source}"
+            yield (
+                f"{guest}{place} is trusted for a time; end that first: sipfw trust --end {guest}"
+            )
+
+
+def _too_many(now: InForce, asked: Mapping[IpAddress, BanRequest]) -> Iterator[str]:
+    size = now.policy.bans.size
+    for version in (4, 6):
+        wanted = {*now.pages[Book.BANS].entries, *asked}
+        count = sum(address.version == version for address in wanted)
+        if count > size:
+            yield (
+                f"{count:,} bans by hand in IPv{version} are more than the set takes ({size:,}); "
+                "raise bans.size in the policy and apply it"
+            )
+
+
+def _by_hand(now: InForce, item: Member, kept: ManualEntry | None) -> Ban:
+    reason = "" if kept is None else kept.reason
+    by = "unknown" if kept is None else kept.who
+    network = now.source(item.address)
+    return Ban(item.address, MANUAL, item.left, reason, by, network=network)
+
+
+def _why(now: InForce, item: _Banned, members: Mapping[str, Sequence[Member]]) -> tuple[str, str]:
+    """Tell what led to a ban, as far as the sets still show it.
+
+    A failure is remembered for `learning.window` and a ban for longer, and an nftables element
+    does not tell how many there were. Over TCP a ceiling resets and never bans.
+    """
+    learning, limits = now.policy.learning, now.policy.limits
+    if not learning.enabled:
+        return _RATE, _TOO_MUCH
+    if L4Proto.TCP in item.over and now.policy.signalling.behind:
+        return _EITHER, f"{_REFUSED}, or {_TOOL}"
+    enough = any(
+        failure.address == item.longest.address and (failure.packets or 0) >= _enough(now, name)
+        for name in (names.SET_FAILURES, names.SET_LEARNED_FAILURES)
+        for failure in members.get(name, ())
+    )
+    if enough or limits.per_source is None or L4Proto.TCP in item.over:
+        return _REPLIES, _REFUSED
+    return _EITHER, f"{_REFUSED}, or {_TOO_MUCH}"
+
+
+def _enough(now: InForce, name: str) -> int:
+    """Return how many failures in a counted set ban."""
+    counts = (
+        match.count + 1
+        for chain in now.ruleset.chains
+        for rule in chain.rules
+        for match in rule.matches
+        if isinstance(match, CountAbove) and match.set == name
+    )
+    return next(counts, now.policy.learning.failures)
+
+
+def _order(address: IpAddress) -> tuple[int, int]:
+    return address.version, int(address)

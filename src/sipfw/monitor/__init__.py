@@ -1,0 +1,1 @@
+"""Looking at the live firewall: counters, health, one source's fate, a report. Changes no rule."""

@@ -1,0 +1,109 @@
+"""One look at the live host: the report, its health, and what grew since an earlier look."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sipfw.deploy.applied import read_applied
+from sipfw.deploy.choose import split_of
+from sipfw.errors import BackendError
+from sipfw.kernel.backend import backend_of
+from sipfw.kernel.detect import look
+from sipfw.monitor import readings
+from sipfw.monitor.doctor.ways_past import problems
+from sipfw.monitor.health import Health, judge
+from sipfw.monitor.inspect import inspect
+from sipfw.monitor.reading import Growth, Reading, growth, make_reading
+from sipfw.monitor.summary import LayerSummary, summarise
+
+if TYPE_CHECKING:
+    from sipfw.compare.drift import Drift
+    from sipfw.compare.expected import Expectation
+    from sipfw.host.files import Layout
+    from sipfw.kernel.backend import Backend
+    from sipfw.monitor.report import Report
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is looked at: an applied firewall, or what a policy would be."""
+
+    expectation: Expectation
+    backend: Backend
+    source: str
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one look found. `earlier` is the reading that `growth` counts from."""
+
+    subject: Subject
+    report: Report
+    health: Health
+    reading: Reading
+    layers: tuple[LayerSummary, ...]
+    earlier: Reading | None
+    growth: Growth | None
+
+
+def applied_subject(layout: Layout) -> Subject | None:
+    """Return what the record says is live, None when there is no record."""
+    applied = read_applied(layout)
+    if applied is None:
+        return None
+    return Subject(
+        applied.expectation, backend_of(applied.backend), applied.source, applied.generation
+    )
+
+
+def observe(subject: Subject, earlier: Reading | None, more: tuple[Drift, ...] = ()) -> Observation:
+    """Look. Writes nothing, neither to the kernel nor to a file.
+
+    `more` are differences that were found in another way.
+    """
+    report = inspect(subject.expectation, subject.backend)
+    if more:
+        report = replace(report, drift=_joined(report.drift, more))
+    reading = make_reading(report, taken=time.time(), boot=boot_id(), generation=subject.generation)
+    grown = None if earlier is None else growth(earlier, reading)
+    return Observation(
+        subject,
+        report,
+        judge(report, _split(), problems(subject.expectation.doors)),
+        reading,
+        summarise(report.rules, grown),
+        earlier,
+        grown,
+    )
+
+
+def keep(layout: Layout, observation: Observation, gap: float = 5.0) -> None:
+    """Keep the reading of an applied firewall for later; see `readings.keep`."""
+    if observation.subject.generation is not None:
+        readings.keep(layout, observation.reading, gap)
+
+
+def boot_id() -> str:
+    """Return the name of this run of the kernel (random(4)); empty where it is hidden."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _joined(first: tuple[Drift, ...], more: tuple[Drift, ...]) -> tuple[Drift, ...]:
+    named = {(item.kind, item.what, item.where) for item in first}
+    return (*first, *(item for item in more if (item.kind, item.what, item.where) not in named))
+
+
+def _split() -> str | None:
+    try:
+        return split_of(look())
+    except BackendError as error:
+        return f"cannot tell whether rules are split over two packet filters: {error}"

@@ -1,0 +1,1 @@
+"""Who is being dropped just now."""

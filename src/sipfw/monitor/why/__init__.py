@@ -1,0 +1,1 @@
+"""What happens to one source right now, why, and what would change it."""

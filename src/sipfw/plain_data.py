@@ -1,0 +1,109 @@
+"""Dataclasses as the plain data of JSON and back, by their annotations: for the state files.
+
+What a dataclass does not name or does not allow is refused, since root may have edited the file.
+The rulesets of generations have a codec of their own, `ruleset/codec.py`, that tags its unions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Hashable
+
+T = TypeVar("T")
+
+
+class NotPlainDataError(ValueError):
+    """The data are not those of the dataclass; `field` names the part of it that is wrong."""
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        super().__init__(message)
+
+
+def from_plain(data: object, kind: type[T], optional: Collection[str] = ()) -> T:
+    """Return `data` as a value of this dataclass. Raises NotPlainDataError.
+
+    The fields that are named in `optional` may be missing, as they are in files of a version
+    before them, and have their defaults then; in a dataclass inside of it, all fields with a
+    constant default may.
+    """
+    if not isinstance(data, dict):
+        raise NotPlainDataError("", f"no {kind.__name__}")
+    hints = _hints(cast("Hashable", kind))
+    unknown, missing = data.keys() - hints, hints.keys() - data - set(optional)
+    if unknown or missing:
+        raise NotPlainDataError(
+            "", f"a {kind.__name__} without {min(missing)}" if missing else "an unknown field"
+        )
+    return kind(**{name: _value(value, hints[name], name) for name, value in data.items()})
+
+
+@functools.cache
+def _hints(kind: Hashable) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {item.name: hints[item.name] for item in dataclasses.fields(cast("type[Any]", kind))}
+
+
+def _value(data: object, kind: Any, at: str) -> Any:
+    return _reader(kind)(data, at)
+
+
+# Asking a type what it is costs more than reading the value, and a record has thousands.
+@functools.lru_cache(maxsize=256)
+def _reader(kind: Any) -> Callable[[object, str], Any]:
+    origin = typing.get_origin(kind)
+    kinds = typing.get_args(kind)
+    if origin in {typing.Union, types.UnionType}:
+        return lambda data, at: _first_that_fits(data, kinds, at)
+    if origin is tuple:
+        return lambda data, at: _items(data, kinds[0], at)
+    if dataclasses.is_dataclass(kind):
+        made = cast("type[Any]", kind)
+        optional = _with_default(made)
+        return lambda data, _at: from_plain(data, made, optional)
+    if issubclass(kind, Enum):
+        return lambda data, at: _member(data, kind, at)
+    return lambda data, at: _scalar(data, kind, at)
+
+
+def _first_that_fits(data: object, kinds: tuple[Any, ...], at: str) -> Any:
+    for kind in kinds:
+        try:
+            return _value(data, kind, at)
+        except NotPlainDataError:
+            continue
+    raise NotPlainDataError(at, f"{at} is damaged")
+
+
+def _items(data: object, kind: Any, at: str) -> tuple[Any, ...]:
+    if not isinstance(data, list):
+        raise NotPlainDataError(at, f"{at} is no list")
+    return tuple([_value(item, kind, at) for item in data])
+
+
+def _with_default(kind: type[Any]) -> set[str]:
+    fields = dataclasses.fields(kind)
+    return {item.name for item in fields if item.default is not dataclasses.MISSING}
+
+
+def _member(data: object, kind: type[Enum], at: str) -> Enum:
+    try:
+        return kind(data)
+    except ValueError:
+        raise NotPlainDataError(at, f"{at} is no {kind.__name__}") from None
+
+
+def _scalar(data: object, kind: type[Any], at: str) -> Any:
+    # bool is an int to Python; 1 is no answer to a question of yes or no. JSON has 5 for 5.0.
+    fits = type(data) in {int, float} if kind is float else type(data) is kind
+    if not fits or (isinstance(data, float) and not math.isfinite(data)):
+        raise NotPlainDataError(at, f"{at} is damaged")
+    return data

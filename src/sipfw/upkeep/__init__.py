@@ -1,0 +1,1 @@
+"""What runs without an operator: following names and lists, putting back what was taken away."""

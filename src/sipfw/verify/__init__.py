@@ -1,1 +1,0 @@
-"""Is the live host what we think? Reads only; never writes to the kernel."""
