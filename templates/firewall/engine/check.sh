@@ -1,5 +1,4 @@
 # ---- check: everything that could make loading fail or destroy something, before anything changes
-{% raw %}
 
 # survey <adopt|>: leaves what it saw in $tmp; ends the script with status 4 if there is a problem.
 survey() {
@@ -55,4 +54,3 @@ check() {
 	survey ''
 	say "this host can take the firewall ($IPTABLES, $flavour flavour, IPv$(echo "$families" | sed 's/ / and IPv/'))"
 }
-{% endraw %}

@@ -1,5 +1,4 @@
 # ---- main
-{% raw %}
 
 wrong_usage() {
 	say "$*"
@@ -60,4 +59,3 @@ sets) make_sets ;;
 	exit 2
 	;;
 esac
-{% endraw %}

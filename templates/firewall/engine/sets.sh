@@ -1,9 +1,9 @@
 # ---- sets: built under a temporary name and swapped in, so that rules see the old or the new
-{% raw %}
 
-# wanted_sets <static|dynamic>: without family inet6 where there is no IPv6.
+# wanted_sets <static|dynamic>: without comments, and without family inet6 where there is no IPv6.
 wanted_sets() {
 	"$1_sets" | awk -v families="$families" '
+	/^#/ { next }
 	$1 == "create" && / family inet6 / && families == "4" { skip[$2] = 1 }
 	!($2 in skip)'
 }
@@ -179,4 +179,3 @@ destroy_sets() {
 		ipset destroy "$name" 2>"$tmp/error" || problem "$(sed -n 1p "$tmp/error"): set $name stays"
 	done <"$tmp/sets.obsolete"
 }
-{% endraw %}

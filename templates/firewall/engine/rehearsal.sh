@@ -1,5 +1,4 @@
 # ---- rehearsal: does this kernel take all of it?
-{% raw %}
 
 # The program that tries; it runs in a scratch namespace, where it can do no harm. Without one,
 # it only puts each probe into a chain that nothing calls.
@@ -102,4 +101,3 @@ probe_live_end() {
 		ipset destroy "${name%% *}" 2>/dev/null
 	done <"$tmp/probe.sets"
 }
-{% endraw %}

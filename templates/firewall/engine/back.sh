@@ -1,5 +1,4 @@
 # ---- going back: what an apply did is undone, and only that
-{% raw %}
 
 go_back() {
 	if bring_back; then
@@ -115,4 +114,3 @@ made_by_load() {
 	$3 == "other" && ($1, $2) in made && !(($1, $2) in there) { $3 = "mixed" }
 	{ print }' side=load "$tmp/load$1" side=before "$tmp/labels$1.before" side=labels -
 }
-{% endraw %}

@@ -1,5 +1,4 @@
 # ---- remove: what carries our mark, and nothing else
-{% raw %}
 
 remove() {
 	begin
@@ -49,4 +48,3 @@ warn_other_side() {
 	"iptables-$other-save" 2>/dev/null | grep -q 'sipfw:' || return 0
 	problem "there are rules of ours in the $other flavour too; run: IPTABLES=iptables-$other firewall.sh remove"
 }
-{% endraw %}

@@ -1,5 +1,4 @@
 # ---- kernel settings
-{% raw %}
 
 sysctl_values() {
 	sysctls | sed -n 's/^\([a-z0-9_.]*\) = \([0-9]*\)$/\1 \2/p'
@@ -59,4 +58,3 @@ restore_sysctls() {
 install_file() {
 	cat >"$2.new" && chmod "$1" "$2.new" && mv -f "$2.new" "$2"
 }
-{% endraw %}

@@ -2,7 +2,6 @@
 #
 # Such a change is a folder of its own with all that going back needs, and $state/pending, which
 # names it. Who links `yes` or `no` to `verdict` first decides; who removes `pending` ends it.
-{% raw %}
 
 # Time is what the kernel has run: a clock that is set does not move it.
 uptime_seconds() {
@@ -357,4 +356,3 @@ boot_line() {
 	say "add this line to /etc/rc.local (executable, and above any exit 0), or to a start script of"
 	say "runlevels 2 to 5; it loads what was applied or confirmed last, never what still waits"
 }
-{% endraw %}

@@ -1,15 +1,4 @@
-#!/bin/sh
-# A SIP firewall for iptables and ipset, written by sipfw.
-# Plain POSIX sh: needs iptables, ip6tables,{{ " ipset," if uses_ipset else "" }} awk and mktemp, but neither sipfw nor Python.
-{% if notes %}
-#
-{% for note in notes %}
-# {{ note }}
-{% endfor %}
-{% endif %}
-#
-# It owns its chains{{ ", its sets (sipfw-*)" if uses_ipset else "" }} and one jump per hook, all marked with comments `sipfw:...`.
-# Nothing else is flushed, reordered or counted anew.
+# ---- start: usage, settings, and how it speaks
 
 usage() {
 	cat <<'USAGE'

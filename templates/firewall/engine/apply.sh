@@ -1,5 +1,4 @@
 # ---- apply
-{% raw %}
 
 # apply <adopt|> <seconds until the old firewall comes back|>
 apply() {
@@ -106,4 +105,3 @@ load_rules() {
 		return 1
 	done
 }
-{% endraw %}

@@ -1,5 +1,4 @@
 # ---- advice: what is missing, and the command that helps on this system
-{% raw %}
 
 # advise: complaints about single probes on stdin; prints one line, or nothing.
 advise() {
@@ -110,4 +109,3 @@ library_command() {
 	*) echo "apt install --reinstall iptables" ;;
 	esac
 }
-{% endraw %}

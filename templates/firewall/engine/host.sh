@@ -1,5 +1,4 @@
 # ---- the host: tools, flavour of iptables, IPv6
-{% raw %}
 
 cleanup() {
 	[ -z "$probing" ] || probe_live_end
@@ -161,4 +160,3 @@ explain() {
 	number=$(sed -n 's/.*line:\{0,1\} \([0-9][0-9]*\).*/\1/p' "$tmp/error" | sed -n 1p)
 	[ -z "$number" ] || say "    line $number: $(sed -n "${number}p" "$2")"
 }
-{% endraw %}

@@ -1,5 +1,4 @@
 # ---- status: read only
-{% raw %}
 
 status() {
 	begin
@@ -99,4 +98,3 @@ status_kernel() {
 		echo "  $name = $now$note"
 	done
 }
-{% endraw %}

@@ -1,5 +1,11 @@
 # ---- chains: which are ours, and what has to be done about the others
-{% raw %}
+
+rules() {
+	case $1 in
+	4) rules4 ;;
+	6) rules6 ;;
+	esac
+}
 
 # facts: a listing of iptables-save, or our own rules, as one line per chain and rule:
 #   C <table> <chain> <builtin|user>
@@ -165,4 +171,3 @@ differences() {
 		}
 	}' side=want "$tmp/want$1" side=have "$2"
 }
-{% endraw %}
