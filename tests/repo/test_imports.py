@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,60 +17,76 @@ if TYPE_CHECKING:
 _SRC = Path(__file__).parents[2] / "src" / "sipfw"
 
 # Everybody may import these: they import nothing of sipfw but each other.
-_COMMON = {"diagnostics", "errors", "resources", "words", ""}
+_COMMON = {"diagnostics", "errors", "plain_data", "resources", "words", ""}
 
 _ALLOWED = {
     "ruleset": set(),
     "policy": {"ruleset"},
     "compiler": {"policy", "ruleset"},
     "feeds": {"policy", "ruleset"},
-    "resolver": {"policy"},
-    "walk": {"ruleset"},
+    "resolver": {"policy", "ruleset"},
+    "simulate": {"ruleset"},
     "lower": {"ruleset"},
     "render": {"lower", "ruleset"},
-    "backends": {"lower", "render", "ruleset"},
-    "saved": {"backends", "lower", "ruleset"},
-    "verify": {"backends", "lower", "ruleset"},
+    "host": {"ruleset"},
+    "compare": {"lower", "ruleset"},
+    "kernel": {"compare", "compiler", "host", "lower", "render", "ruleset"},
+    "saved": {"host", "kernel", "lower", "ruleset"},
     "deploy": {
-        "backends",
+        "compare",
         "compiler",
         "feeds",
+        "host",
+        "kernel",
         "lower",
         "policy",
         "render",
         "resolver",
         "ruleset",
         "saved",
-        "verify",
-        "walk",
+        "simulate",
     },
-    "look": {
-        "backends",
+    "manual": {"compiler", "deploy", "host", "kernel", "policy", "ruleset"},
+    "upkeep": {
+        "compare",
         "compiler",
         "deploy",
-        "doctor",
+        "host",
+        "kernel",
+        "lower",
+        "manual",
+        "policy",
+        "ruleset",
+        "saved",
+    },
+    "monitor": {
+        "compare",
+        "compiler",
+        "deploy",
         "feeds",
+        "host",
+        "kernel",
         "lower",
         "policy",
         "ruleset",
-        "verify",
-        "walk",
+        "saved",
+        "simulate",
+        "upkeep",
     },
-    "doctor": {"backends", "deploy", "lower", "ruleset", "verify"},
-    "metrics": {"deploy", "look", "ruleset", "verify"},
     "cli": {
-        "backends",
+        "compare",
         "compiler",
         "deploy",
-        "doctor",
-        "look",
+        "host",
+        "kernel",
         "lower",
-        "metrics",
+        "manual",
+        "monitor",
         "policy",
         "render",
         "ruleset",
-        "verify",
-        "walk",
+        "simulate",
+        "upkeep",
     },
 }
 
@@ -78,9 +96,10 @@ _HOME = {
     "pydantic": "policy",
     "pydantic_core": "policy",
     "yaml": "policy",
-    "iptc": "backends",
+    "iptc": "kernel",
     "rich": "cli",
     "dns": "resolver",
+    "prometheus_client": "monitor",
 }
 
 
@@ -147,17 +166,6 @@ def test_a_package_imports_downwards_only(package: str) -> None:
     assert wrong == []
 
 
-def test_verify_knows_backends_by_their_interface_only() -> None:
-    wrong = [
-        str(item)
-        for item in IMPORTS
-        if item.package == "verify"
-        and item.module.startswith("sipfw.backends")
-        and item.module != "sipfw.backends.interface"
-    ]
-    assert wrong == []
-
-
 def test_policy_takes_plain_values_from_the_ruleset() -> None:
     wrong = [
         str(item)
@@ -170,7 +178,7 @@ def test_policy_takes_plain_values_from_the_ruleset() -> None:
 
 
 def test_diagnostics_and_errors_import_nothing_heavier() -> None:
-    for name in ("diagnostics", "errors", "resources", "words"):
+    for name in ("diagnostics", "errors", "plain_data", "resources", "words"):
         found = {item.module for item in IMPORTS if item.package == name}
         assert {module for module in found if module.startswith("sipfw")} <= {"sipfw.diagnostics"}
 
@@ -191,9 +199,18 @@ def test_python_iptables_is_imported_in_the_worker_only() -> None:
         str(item)
         for item in IMPORTS
         if item.module.partition(".")[0] == "iptc"
-        and not (item.lazy and Path(item.file).name.startswith("iptc_"))
+        and not (item.lazy and item.file.startswith("kernel/xtables/libiptc/"))
     ]
     assert wrong == []
+
+
+def test_prometheus_client_is_imported_by_who_writes_metrics_only() -> None:
+    """It is an extra, and its import takes a tenth of a second."""
+    found = [item for item in IMPORTS if item.module.partition(".")[0] == "prometheus_client"]
+    assert {item.file for item in found} == {"monitor/metrics/text.py"}
+    loaded = "import sys, sipfw.monitor.metrics.text; print('prometheus_client' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
 
 
 def test_nobody_but_the_runner_starts_programs() -> None:
@@ -202,6 +219,6 @@ def test_nobody_but_the_runner_starts_programs() -> None:
         str(item)
         for item in IMPORTS
         if item.module == "subprocess"
-        and item.file not in {"backends/runner.py", "backends/iptc_probe.py"}
+        and item.file not in {"host/runner.py", "kernel/xtables/libiptc/probe.py"}
     ]
     assert wrong == []

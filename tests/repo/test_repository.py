@@ -155,3 +155,13 @@ def test_no_text_holds_a_path_of_a_developers_machine() -> None:
         for match in telling.finditer(path.read_text(encoding="utf-8", errors="replace"))
     ]
     assert found == []
+
+
+def test_make_runs_every_file_that_needs_namespaces() -> None:
+    (named,) = re.findall(r"^NETNS_TESTS := (.+)$", (_ROOT / "Makefile").read_text(), re.MULTILINE)
+    # In two parts, so that this file is not one of them.
+    mark = "pytest.mark." + "netns"
+    needing = [path for path in (_ROOT / "tests").rglob("*.py") if mark in path.read_text()]
+    folders = [_ROOT / name for name in named.split()]
+    assert len(needing) > 80
+    assert [path for path in needing if not any(map(path.is_relative_to, folders))] == []
