@@ -4,6 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc)
+# Without the compiled files of tests and sources, each worker compiles all of them anew.
+unexport PYTHONDONTWRITEBYTECODE
+# A group stays with one worker, and the order is that of tests/distribution.py.
+GROUPS := --dist loadgroup --no-loadscope-reorder
+# Where tests need namespaces; elsewhere none may (tests/repo).
+NETNS_TESTS := tests/golden tests/netns tests/packets
 # More than half of what a packet test does is waiting.
 NETNS_JOBS ?= $(shell echo $$(( 2 * $(JOBS) )))
 
@@ -25,7 +31,19 @@ bench: $(VENV)/.ready
 flood: $(VENV)/.ready
 	$(BIN)/python bench/flood.py
 
-test: lint type unit netns
+# The checks run beside the packet tests, which wait half of the time, and print when these are done.
+# A shell's background has SIGINT ignored; with Ctrl-C pytest is to remove its namespaces.
+test: lint | test-packages
+	@log=$$(mktemp); beside="env --default-signal=INT $(MAKE) --no-print-directory"; \
+	$$beside netns & netns=$$!; \
+	$$beside type unit >"$$log" 2>&1 & checks=$$!; \
+	trap : INT; trap 'kill $$netns $$checks' TERM; \
+	wait $$netns; netns_status=$$?; \
+	wait $$checks; checks_status=$$?; \
+	wait; cat "$$log"; rm -f "$$log"; \
+	[ $$checks_status = 0 ] || echo "make test: FAILED: type or unit, right above"; \
+	[ $$netns_status = 0 ] || echo "make test: FAILED: netns, above the checks"; \
+	[ $$netns_status$$checks_status = 00 ]
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -35,10 +53,10 @@ type: $(VENV)/.ready
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready
-	$(BIN)/pytest -n $(JOBS) -m "not netns"
+	$(BIN)/pytest -n $(JOBS) $(GROUPS) -m "not netns"
 
 netns: $(VENV)/.ready | test-packages
-	$(BIN)/pytest -n $(NETNS_JOBS) -m netns --durations=20
+	$(BIN)/pytest -n $(NETNS_JOBS) $(GROUPS) -m netns --durations=20 $(NETNS_TESTS)
 
 wheel: $(VENV)/.ready
 	$(BIN)/python -m build --wheel

@@ -1,4 +1,7 @@
-"""What any test may need and no test should repeat: the command line, run inside this process."""
+"""What any test may need and no test should repeat: the command line, run inside this process.
+
+Also what holds for all of them: their order, and that hypothesis has no clock.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,18 @@ from dataclasses import dataclass
 from unittest.mock import patch
 
 import pytest
+from hypothesis import settings
 
+from distribution import arrange
 from sipfw.cli import main
+
+# How long an example takes is up to what else the machine does.
+settings.register_profile("sipfw", deadline=None)
+settings.load_profile("sipfw")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    arrange(items)
 
 
 @dataclass(frozen=True, slots=True)
