@@ -132,7 +132,7 @@ MUTANTS = (
     ),
     Mutant(
         "endpoints of another transport kept",
-        "shortlist.py",
+        "inline_small_sets.py",
         "return bool(wanted and stated) and wanted.isdisjoint(stated)",
         "return False",
     ),

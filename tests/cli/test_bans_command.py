@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.deploy import bans as deployed
-from sipfw.deploy import trust as trusted
-from sipfw.deploy.bans import Ban, Bans
-from sipfw.deploy.manual_file import Kept
-from sipfw.deploy.trust import Guest
+from sipfw.deploy.manual_list import ManualEntry
+from sipfw.manual import bans as deployed
+from sipfw.manual import trust as trusted
+from sipfw.manual.bans import ActiveBans, Ban
+from sipfw.manual.trust import Guest
 from sipfw.ruleset.match import L4Proto
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ MOMENT = r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"
 @pytest.fixture
 def banned(monkeypatch: pytest.MonkeyPatch) -> list[Ban]:
     found = list(BANS)
-    monkeypatch.setattr(deployed, "list_bans", lambda _: Bans(tuple(found), (), ()))
+    monkeypatch.setattr(deployed, "list_bans", lambda _: ActiveBans(tuple(found), (), ()))
     return found
 
 
@@ -82,7 +82,7 @@ def test_how_many_were_exported(sipfw: Sipfw, banned: list[Ban], tmp_path: Path)
 
 def test_a_trust_is_listed_in_the_same_words(sipfw: Sipfw, monkeypatch: pytest.MonkeyPatch) -> None:
     guest = Guest(
-        Kept(ONE, 1_795_000_000, 1_795_007_200, "load test", "anna"), 7199, in_kernel=True
+        ManualEntry(ONE, 1_795_000_000, 1_795_007_200, "load test", "anna"), 7199, in_kernel=True
     )
     monkeypatch.setattr(trusted, "list_trusts", lambda _: ((guest,), ()))
     _, line = sipfw("trust", "--list").stdout.splitlines()

@@ -11,11 +11,7 @@ import pytest
 
 from sipfw.cli import preview
 from sipfw.cli.plan_view import as_data, as_lines
-from sipfw.deploy.files import Layout
-from sipfw.deploy.targets import NftablesTarget
-from sipfw.ruleset.model import Ruleset
-from sipfw.ruleset.rule import Family
-from sipfw.verify.changes import (
+from sipfw.compare.changes import (
     Action,
     ChainChange,
     JumpChange,
@@ -24,6 +20,10 @@ from sipfw.verify.changes import (
     SetChange,
     SysctlChange,
 )
+from sipfw.host.files import Layout
+from sipfw.kernel.nft.backend import NftBackend
+from sipfw.ruleset.model import Ruleset
+from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
     from conftest import Sipfw
@@ -168,7 +168,7 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Ask:
         monkeypatch.setattr("sipfw.deploy.plan.plan_apply", lambda *_: plan)
         monkeypatch.setattr("sys.stdin", Terminal(answer))
         monkeypatch.setattr("sys.stderr", Terminal())
-        return preview.agreed(Ruleset((), (), ()), NftablesTarget(), Layout(Path("/")), ask=ask)
+        return preview.agreed(Ruleset((), (), ()), NftBackend(), Layout(Path("/")), ask=ask)
 
     return asked
 

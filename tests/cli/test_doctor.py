@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.doctor import examine as examination
-from sipfw.doctor.findings import Finding, State
 from sipfw.errors import Exit
+from sipfw.monitor.doctor import examine as examination
+from sipfw.monitor.doctor.findings import Diagnosis, DiagnosisState
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Sipfw
-    from sipfw.doctor.host import Host
+    from sipfw.monitor.doctor.host import HostView
 
-FINE = Finding("clock", State.OK, "it is set")
-LATE = Finding("last-apply", State.WARNING, "sipfw was not applied yet", "sipfw apply")
-OPEN = Finding("live", State.PROBLEM, "the applied firewall is not in the kernel", "sipfw restore")
-DARK = Finding("backend", State.UNKNOWN, "only root can see this; use sudo")
+FINE = Diagnosis("clock", DiagnosisState.OK, "it is set")
+LATE = Diagnosis("last-apply", DiagnosisState.WARNING, "sipfw was not applied yet", "sipfw apply")
+OPEN = Diagnosis(
+    "live", DiagnosisState.PROBLEM, "the applied firewall is not in the kernel", "sipfw restore"
+)
+DARK = Diagnosis("backend", DiagnosisState.UNKNOWN, "only root can see this; use sudo")
 
 
-def _checks(monkeypatch: pytest.MonkeyPatch, *findings: Finding) -> None:
+def _checks(monkeypatch: pytest.MonkeyPatch, *findings: Diagnosis) -> None:
     checks = {item.name: lambda _, item=item: item for item in findings}
     monkeypatch.setattr(examination, "CHECKS", checks)
 
@@ -88,7 +90,7 @@ def test_it_looks_below_the_root(
 ) -> None:
     seen: list[Path] = []
 
-    def check(host: Host) -> Finding:
+    def check(host: HostView) -> Diagnosis:
         seen.append(host.root)
         return FINE
 
@@ -113,7 +115,7 @@ def test_it_reads_in_the_policy_who_reads_the_log(
 ) -> None:  # fmt: skip
     seen: list[str | None] = []
 
-    def check(host: Host) -> Finding:
+    def check(host: HostView) -> Diagnosis:
         seen.append(host.log_reader)
         return FINE
 

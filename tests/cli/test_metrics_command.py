@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,7 +64,7 @@ def test_without_a_firewall_the_file_says_so(sipfw: Sipfw, tmp_path: Path) -> No
     ran = sipfw("metrics", "--root", str(tmp_path), "--textfile", str(path))
     assert (ran.code, ran.stdout) == (0, "")
     assert ran.stderr == f"{path}: no firewall of sipfw is in force; make one live: sipfw apply\n"
-    assert "\nsipfw_up 0\n" in path.read_text()
+    assert "\nsipfw_up 0.0\n" in path.read_text()
     # Looking makes no folder of its own.
     assert list(tmp_path.iterdir()) == [path]
 
@@ -77,9 +78,22 @@ def test_a_damaged_record_is_a_figure_too(sipfw: Sipfw, tmp_path: Path) -> None:
     ran = sipfw("metrics", "--root", str(tmp_path), "--textfile", str(path))
     assert ran.code == 0
     assert "applied.json: cannot be read" in ran.stderr
-    assert "\nsipfw_up 0\n" in path.read_text()
+    assert "\nsipfw_up 0.0\n" in path.read_text()
     ran = sipfw("metrics", "--root", str(tmp_path))
     assert (ran.code, ran.stdout) == (4, "")
+
+
+@needs_root
+@pytest.mark.parametrize("words", [[], ["--textfile", "sipfw.prom"], ["--listen"]], ids=" ".join)
+def test_without_the_library_it_says_what_to_install(
+    words: list[str], sipfw: Sipfw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What Python does with a module that is None here is what it does without the module.
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    ran = sipfw("metrics", "--root", str(tmp_path), *words)
+    assert (ran.code, ran.stdout) == (4, "")
+    assert ran.stderr == ("sipfw metrics needs prometheus-client: pip install 'sipfw[metrics]'\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_root

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.deploy.files import Layout
-from sipfw.deploy.state import Applied, write_applied
+from sipfw.compare.expected import Expectation
+from sipfw.deploy.applied import Applied, write_applied
 from sipfw.errors import Exit
-from sipfw.verify.expectation import Expectation
+from sipfw.host.files import Layout
 
 if TYPE_CHECKING:
     from pathlib import Path

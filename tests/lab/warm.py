@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 import sipfw
 from sipfw.cli import main
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy.listing import listing_text
+from sipfw.kernel.backend import backend_of
 from sipfw.policy.load import Request, load
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def run(
 
     `binds` are files that it sees in the place of others: the one there, by the path it stands for.
     """
-    # As `python -m sipfw` has it: a guardian is started with it.
+    # As `python -m sipfw` has it: a watchdog is started with it.
     program = str(Path(str(sipfw.__file__)).with_name("__main__.py"))
     request = _request(namespace, [program, *words], input, env, timeout)
     return _completed(["sipfw", *words], {**request, "binds": dict(binds or {})})
@@ -142,7 +142,7 @@ def _serve() -> None:
     # Templates are compiled at their first use.
     ruleset = compile_policy(load(Request()))
     for backend in ("iptables", "nftables"):
-        listing_text(ruleset, backend, ipset=True)
+        backend_of(backend).listing(ruleset)
     # A collection in a child would write into, and so copy, every page that it shares with us.
     gc.collect()
     gc.freeze()

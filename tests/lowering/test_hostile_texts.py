@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lowered import lines
 
 from sipfw.lower.hex_string import hex_string
-from sipfw.render.xtables_text import quoted
+from sipfw.lower.xtables_words import quoted
 from sipfw.ruleset.match import L4Proto, PayloadAt, PayloadContains
 
 if TYPE_CHECKING:
@@ -154,7 +154,10 @@ _OWN = re.compile(r"(scanner|stream)\.ua\.user-")
 def test_hostile_signatures_stay_inside_their_rules(
     form: str, sipfw: Sipfw, tmp_path: Path
 ) -> None:
-    """The same number of lines as with harmless texts: none broke out of its own."""
+    """The same number of lines as with harmless texts: none broke out of its own.
+
+    Comments are not counted: rules whose words come out the same share one.
+    """
     harmless = [f"harmless-{number}-signature" for number in range(len(SIGNATURES))]
     texts = {}
     for name, signatures in (("hostile", SIGNATURES), ("harmless", harmless)):
@@ -169,7 +172,9 @@ def test_hostile_signatures_stay_inside_their_rules(
         for name, text in texts.items()
     }
     others = {
-        name: [line for line in text.splitlines() if not _OWN.search(line)]
+        name: [
+            line for line in text.splitlines() if not _OWN.search(line) and not line.startswith("#")
+        ]
         for name, text in texts.items()
     }
     assert len(others["hostile"]) == len(others["harmless"])

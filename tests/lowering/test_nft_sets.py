@@ -127,6 +127,7 @@ def test_a_learned_set_forgets(*, counted: bool) -> None:
         timeout=3600,
         size=1000,
         metered=counted,
+        of="banned",
     )
     assert lowered(replace(banned, counted=counted)) == {
         "banned4": wanted,

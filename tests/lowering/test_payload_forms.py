@@ -75,7 +75,7 @@ PAYLOADS = st.one_of(
     payload=PAYLOADS,
     cut=st.integers(0, 90),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_both_forms_answer_alike(
     *, family: Family, first: int, following: int, offset: int, payload: bytes, cut: int
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sipfw.backends.iptables import IptablesBackend
+from sipfw.kernel.xtables.legacy import IptablesBackend
 from sipfw.lower.xtables import (
     Family,
     XChain,

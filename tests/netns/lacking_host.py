@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sipfw.backends.iptc_patches import plugin_directory
+from sipfw.kernel.xtables.libiptc.patches import plugin_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.backends.runner import Completed, SubprocessRunner
+from sipfw.host.runner import Completed, SubprocessRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -184,4 +184,4 @@ def ruleset(profile: str = "default", *settings: str) -> Ruleset:
 @cache
 def script(profile: str = "default", *settings: str, ipset: bool = True) -> str:
     rules = ruleset(profile, *settings)
-    return script_text(lower(rules, ipset=ipset), rules.sysctls)
+    return script_text(lower(rules, ipset=ipset), rules.sysctls, ruleset=rules)

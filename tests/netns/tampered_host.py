@@ -12,11 +12,11 @@ from shared_host import SharedHost
 from tampering_hands import IptablesHand, NftHand
 
 from lab import Node, namespaces, unavailable_reason
-from sipfw.deploy.files import Layout
-from sipfw.deploy.state import read_applied
-from sipfw.deploy.targets import target
-from sipfw.look.deep import deep_drift
-from sipfw.look.inspect import inspect
+from sipfw.deploy.applied import read_applied
+from sipfw.host.files import Layout
+from sipfw.kernel.backend import backend_of
+from sipfw.monitor.deep import deep_drift
+from sipfw.monitor.inspect import inspect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tampering_cases import Named
     from tampering_hands import Hand
 
-    from sipfw.verify.drift import Drift
+    from sipfw.compare.drift import Drift
 
 POLICY: Mapping[str, Any] = {
     "admin": {"networks": ["192.0.2.0/28", "2001:db8:ad::/64"]},
@@ -59,7 +59,7 @@ class TamperedHost:
         """Return what `sipfw verify` names."""
         applied = read_applied(self.layout)
         assert applied is not None
-        chosen = target(applied.backend)
+        chosen = backend_of(applied.backend)
         return self.inside.submit(inspect, applied.expectation, chosen).result().drift
 
     def deep_drift(self) -> tuple[Drift, ...]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lab.node import CommandError
-from sipfw.backends.nft_return import go_back, remember
-from sipfw.backends.nft_tool import NftTool
-from sipfw.backends.runner import SubprocessRunner
-from sipfw.backends.save_text import parse_save
+from sipfw.host.runner import SubprocessRunner
+from sipfw.kernel.nft.tool import NftTool
+from sipfw.kernel.nft.way_back import go_back, remember
+from sipfw.kernel.xtables.save_text import parse_save
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

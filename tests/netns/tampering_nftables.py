@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tampering_cases import STRANGER, Named, edit, rule
 
-from sipfw.backends.nft_text_rules import fill_chain, read_chain
+from sipfw.kernel.netlink.rules import fill_chain, read_chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 from test_live_commands import Host
 
-from sipfw.backends.detect import Flavour, look
-from sipfw.backends.detect import Host as Found
-from sipfw.backends.runner import Completed
-from sipfw.deploy.choose import for_host, iptables_engine
+from sipfw.deploy.choose import for_host
 from sipfw.errors import BackendError
+from sipfw.host.runner import Completed
+from sipfw.kernel.detect import Flavour, look
+from sipfw.kernel.detect import PacketFilters as Found
+from sipfw.kernel.xtables.choice import iptables_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -15,10 +15,10 @@ from tampering_cases import SHARED, Named, an_edited_port
 from tampering_iptables import an_accept_of_one_source_before_the_jump
 from tampering_nftables import a_changed_signature
 
-from sipfw.deploy.refresh import refresh
-from sipfw.deploy.targets import Options
 from sipfw.errors import BackendError
-from sipfw.resolver.records import Found, FoundAddress, Question
+from sipfw.kernel.backend import Options
+from sipfw.resolver.records import DnsQuestion, FoundAddress, Located
+from sipfw.upkeep.refresh import refresh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,10 +132,10 @@ def test_everything_harmless_at_once(host: TamperedHost) -> None:
 @pytest.mark.parametrize("backend", BACKENDS[::2])
 def test_addresses_of_host_names_follow_the_record(backend: str, tmp_path: Path) -> None:
     peer = {"name": "named", "signalling": ["203.0.113.20", "sip.carrier.example"]}
-    found = Found((FoundAddress(ip_address("198.51.100.7"), "A"),))
+    found = Located((FoundAddress(ip_address("198.51.100.7"), "A"),))
 
-    async def lookup(question: Question) -> Found:
-        assert question == Question("sip.carrier.example")
+    async def lookup(question: DnsQuestion) -> Located:
+        assert question == DnsQuestion("sip.carrier.example")
         return found
 
     with tampered_host(backend, tmp_path) as host:

@@ -20,11 +20,11 @@ from iptables_bench import (
 )
 from scratch_namespace import NamespaceRunner, scratch_namespace
 
-from sipfw.backends.ipset import Ipsets
-from sipfw.backends.iptables import IptablesBackend
-from sipfw.backends.runner import Completed
-from sipfw.backends.save_text import parse_save
 from sipfw.errors import BackendError
+from sipfw.host.runner import Completed
+from sipfw.kernel.xtables.ipset import Ipsets
+from sipfw.kernel.xtables.legacy import IptablesBackend
+from sipfw.kernel.xtables.save_text import parse_save
 from sipfw.lower.xtables import Family, XPlan, XSet
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from iptables_bench import (
 from scratch_namespace import NamespaceRunner, scratch_namespace
 from test_live_commands import EXAMPLES, Host
 
-from sipfw.backends.iptables_restore import RestoreBackend
-from sipfw.backends.runner import Completed, SubprocessRunner
 from sipfw.errors import ApplyError, BackendError
+from sipfw.host.runner import Completed, SubprocessRunner
+from sipfw.kernel.xtables.restore import RestoreBackend
 from sipfw.lower.xtables import Family, XChain, XPlan, XSet
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Meddler:
         timeout: float = 30.0,
         env: Mapping[str, str] | None = None,
     ) -> Completed:
-        if self.no_scratch and "scratch.serve" in " ".join(argv):
+        if self.no_scratch and "sipfw.kernel.namespace" in argv:
             return Completed(1, "", "no scratch network namespace: Operation not permitted (EPERM)")
         done = self.inner.run(argv, stdin=stdin, timeout=timeout, env=env)
         name = " ".join([argv[0], *(["--test"] if "--test" in argv else [])])

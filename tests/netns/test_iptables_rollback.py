@@ -24,10 +24,15 @@ from iptables_bench import (
 )
 from scratch_namespace import NamespaceRunner, Trouble, scratch_namespace
 
-from sipfw.backends.iptables import IptablesBackend
-from sipfw.backends.iptc_protocol import WorkerReply, decode_request, encode_reply, encode_request
-from sipfw.backends.runner import Completed
 from sipfw.errors import ApplyError, BackendError
+from sipfw.host.runner import Completed
+from sipfw.kernel.xtables.legacy import IptablesBackend
+from sipfw.kernel.xtables.libiptc.protocol import (
+    WorkerReply,
+    decode_request,
+    encode_reply,
+    encode_request,
+)
 from sipfw.lower.xtables import Family, XPlan, XSet
 
 if TYPE_CHECKING:

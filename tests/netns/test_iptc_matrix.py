@@ -18,8 +18,8 @@ import pytest
 from iptc_cases import CASES, Case, add
 from scratch_namespace import NamespaceRunner, scratch_namespace
 
-from sipfw.backends.iptables import IptablesBackend
-from sipfw.backends.save_text import parse_save
+from sipfw.kernel.xtables.legacy import IptablesBackend
+from sipfw.kernel.xtables.save_text import parse_save
 from sipfw.lower.xtables import (
     Family,
     XChain,

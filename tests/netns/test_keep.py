@@ -12,8 +12,8 @@ from guarded_switch import SCAN
 from shared_host import BACKENDS, SharedHost
 
 from lab import Lab, unavailable_reason
-from sipfw.deploy.files import Layout
-from sipfw.deploy.restores import Restore, Restores, write_restores
+from sipfw.host.files import Layout
+from sipfw.upkeep.restores import Restore, Restores, write_restores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -119,7 +119,7 @@ def test_what_is_taken_away_comes_back_and_is_said(guarded: tuple[Lab, SharedHos
         entries = json.loads(host.sipfw("history", "--json").stdout)
         assert [item["outcome"] for item in entries[0]["losses"]] == ["restored"] * number
     assert "generation 1 restored; lost was: " in host.sipfw("history").stdout
-    assert f"sipfw_restores_total {len(thefts)}\n" in host.sipfw("metrics").stdout
+    assert f"sipfw_restores_total {len(thefts)}.0\n" in host.sipfw("metrics").stdout
 
 
 def test_it_does_not_fight_the_operator(guarded: tuple[Lab, SharedHost]) -> None:
@@ -164,8 +164,8 @@ def test_a_program_that_flushes_all_the_time_is_left_alone(
     assert "not restored: 5 restores in 10 min were undone" in host.sipfw("keep").stderr
     told = host.sipfw("history").stdout
     assert told.count("generation 1 held: ") == 1
-    assert "sipfw_restores_held 1\n" in host.sipfw("metrics").stdout
+    assert "sipfw_restores_held 1.0\n" in host.sipfw("metrics").stdout
     # Whoever looks after it himself ends that.
     host.must("restore")
     host.must("keep")
-    assert "sipfw_restores_held 0\n" in host.sipfw("metrics").stdout
+    assert "sipfw_restores_held 0.0\n" in host.sipfw("metrics").stdout

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from test_live_commands import EXAMPLES, POLICY, Host
 
-from sipfw.backends.nft_return import parse_listing
+from sipfw.kernel.nft.way_back import parse_listing
 from sipfw.policy.load import shipped_profiles
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ table ip other {
 MEDDLE = """\
 import json, sys
 from pathlib import Path
-from sipfw.backends.nftables import NftablesBackend
-from sipfw.backends.runner import Completed, SubprocessRunner
+from sipfw.kernel.nft.engine import NftablesBackend
+from sipfw.host.runner import Completed, SubprocessRunner
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.errors import BackendError
 from sipfw.lower import nftables
-from sipfw.backends.nft_return import parse_listing
+from sipfw.kernel.nft.way_back import parse_listing
 from sipfw.policy.load import Request, load
 
 policy, then, refuse = sys.argv[1:]
@@ -187,7 +187,7 @@ HOOK_TAMPERING = {
 
 OTHER_TEXT = """\
 import sys
-from sipfw.backends.nft_text_rules import fill_chain, read_chain
+from sipfw.kernel.netlink.rules import fill_chain, read_chain
 for name in sys.argv[1:]:
     rules = [
         type(each)(each.comment, each.pattern.swapcase()[::-1], each.from_offset, each.verdict)
@@ -273,7 +273,7 @@ def content(host: Host) -> dict[tuple[str, str], str]:
 
 PATTERNS = """\
 import sys
-from sipfw.backends.nft_text_rules import read_chain
+from sipfw.kernel.netlink.rules import read_chain
 for name in sys.argv[1:]:
     print([(rule.pattern, rule.from_offset, rule.verdict) for rule in read_chain(name)])
 """

@@ -39,7 +39,7 @@ while True:
 
 GUARD = """\
 import base64, json, pickle, sys
-from sipfw.deploy.lockout import guard, ssh_sessions
+from sipfw.deploy.lockout.guard import guard, ssh_sessions
 sessions = ssh_sessions(environment={})
 found = guard(pickle.loads(base64.b64decode(sys.stdin.read())), sessions)
 print(json.dumps({

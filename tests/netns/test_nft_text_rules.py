@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from lab import Family, Lab, unavailable_reason
-from sipfw.backends import nft_netlink
-from sipfw.backends.nft_text_rules import (
+from sipfw.errors import BackendError
+from sipfw.host.runner import Completed, SubprocessRunner
+from sipfw.kernel.netlink import socket as nft_netlink
+from sipfw.kernel.netlink.rules import (
     TextRule,
     fill_chain,
     fill_chains,
     read_chain,
     text_match_available,
 )
-from sipfw.backends.nft_tool import NftChain, NftTool, live_from_json
-from sipfw.backends.runner import Completed, SubprocessRunner
-from sipfw.errors import BackendError
+from sipfw.kernel.nft.tool import ListedChain, NftTool, live_from_json
 from sipfw.ruleset.rule import Goto, Jump
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Firewalled:
         placed = [replace(rule, from_offset=HEADERS[family]) for rule in rules]
         self.inside(lambda: fill_chain(f"text{family.removeprefix('ip') or 4}", placed))
 
-    def chain(self, name: str) -> NftChain:
+    def chain(self, name: str) -> ListedChain:
         return live_from_json(self.tool.list_table() or []).chains[name]
 
     def packets(self, rule_id: str) -> int:

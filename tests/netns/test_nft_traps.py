@@ -50,19 +50,20 @@ from test_live_commands import Host
 
 from lab import Lab, sip, unavailable_reason
 from packets.phone import REGISTRAR, Phone
+from sipfw.compare.drift import drift
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy.targets import NftablesTarget, Options
+from sipfw.kernel.backend import Options
+from sipfw.kernel.nft.backend import NftBackend
 from sipfw.lower.nftables import lower
 from sipfw.policy.load import Request, load, shipped_profiles
 from sipfw.render.nft import nft_text
-from sipfw.verify.drift import drift
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
     from concurrent.futures import ThreadPoolExecutor
 
-    from sipfw.verify.expectation import Expectation
+    from sipfw.compare.expected import Expectation
 
 pytestmark = pytest.mark.netns
 
@@ -103,13 +104,13 @@ class NftHost(Host):
         # JSON is YAML, without the anchors that a YAML writer may put in.
         text = json.dumps({"trusted_peers": [CARRIER], **policy})
         ruleset = compile_policy(load(Request(file=Path(self.policy(text)))))
-        change = self.inside.submit(NftablesTarget().apply, ruleset, Options()).result()
+        change = self.inside.submit(NftBackend().apply, ruleset, Options()).result()
         assert change.warnings == ()
         return change.expectation
 
     def drift(self, expectation: Expectation) -> list[str]:
         """Return what `sipfw verify` would name."""
-        live = self.inside.submit(NftablesTarget().live, expectation).result()
+        live = self.inside.submit(NftBackend().live, expectation).result()
         return [str(each) for each in drift(expectation, live)]
 
     def nft(self, *words: str, stdin: str = "") -> str:

@@ -22,11 +22,12 @@ from namespace_thread import thread_inside
 
 from lab import Family, Lab, unavailable_reason
 from packets.firewall import Iptables, Nftables
-from sipfw.backends.iptables import IptablesBackend
-from sipfw.backends.nftables import NftablesBackend
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy.forms import Possible
-from sipfw.deploy.targets import IptablesTarget, Options, Target, target
+from sipfw.kernel.backend import Backend, Options, backend_of
+from sipfw.kernel.forms import Possible
+from sipfw.kernel.nft.engine import NftablesBackend
+from sipfw.kernel.xtables.backend import XtablesBackend
+from sipfw.kernel.xtables.legacy import IptablesBackend
 from sipfw.lower.nftables import lower
 from sipfw.policy.load import Request, load
 from sipfw.ruleset import rule as ir
@@ -78,7 +79,7 @@ class Bench:
     """The lab's switch with one backend, worked by a thread that has moved into its namespace."""
 
     lab: Lab
-    target: Target
+    target: Backend
     kernel: Nftables | Iptables
     thread: ThreadPoolExecutor
     folder: Path
@@ -99,7 +100,7 @@ class Bench:
 
         Those come before it or after it, when the firewall does not change.
         """
-        if isinstance(self.target, IptablesTarget):
+        if isinstance(self.target, XtablesBackend):
             return partial(IptablesBackend().apply, self.target.plan(Possible(ruleset)))
         return partial(NftablesBackend().apply, lower(ruleset))
 
@@ -157,7 +158,7 @@ def element(item: Any) -> tuple[str, int]:
     return value, fields.get("expires", -1)
 
 
-def set_place(target: Target, name: str, address: str) -> list[str]:
+def set_place(target: Backend, name: str, address: str) -> list[str]:
     digit = "6" if ":" in address else "4"
     nftables = target.name == "nftables"
     return ["inet", "sipfw", f"{name}{digit}"] if nftables else [f"sipfw-{name}{digit}"]
@@ -181,7 +182,7 @@ def bench(
     lock = tmp_path / "xtables.lock"
     monkeypatch.setenv("XTABLES_LOCKFILE", str(lock))
 
-    chosen = target(request.param)
+    chosen = backend_of(request.param)
     kernel = (
         Nftables(lab.switch)
         if request.param == "nftables"

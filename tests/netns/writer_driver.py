@@ -14,11 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sipfw.backends import iptables, iptables_restore
-from sipfw.backends.iptc_patches import load_iptc
-from sipfw.backends.iptc_table import KernelTable
-from sipfw.backends.runner import HOST_PATH, SubprocessRunner
 from sipfw.cli import main as sipfw
+from sipfw.host.runner import HOST_PATH, SubprocessRunner
+from sipfw.kernel.xtables import legacy as iptables
+from sipfw.kernel.xtables import restore as iptables_restore
+from sipfw.kernel.xtables.libiptc.patches import load_iptc
+from sipfw.kernel.xtables.libiptc.table import KernelTable
 
 # The worker is a process of its own: it gets the same writer around its own commit.
 _WORKER = """\
@@ -27,7 +28,7 @@ sys.path[:0] = [sys.argv.pop(1), {folder!r}]
 from writer_driver import Writer
 writer = Writer({plan!r})
 writer.around_commits_of_libiptc()
-runpy.run_module("sipfw.backends.iptc_worker", run_name="__main__")
+runpy.run_module("sipfw.kernel.xtables.libiptc.worker", run_name="__main__")
 """
 
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import yaml
 
 from lab import warm
-from sipfw.backends.nft_tool import live_from_json
-from sipfw.backends.nftables_reader import nft_live
 from sipfw.compiler.pipeline import compile_policy
+from sipfw.kernel.nft.reader import nft_live
+from sipfw.kernel.nft.tool import live_from_json
 from sipfw.lower.iptables import lower
 from sipfw.lower.naming import base_id, set_name, split_comment
 from sipfw.policy.load import Request, load

@@ -12,9 +12,10 @@ from lab.nflog import NflogReader
 from packets.cases import trusting
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.policy.load import Request, load
+from sipfw.ruleset.addresses import IpProto
 from sipfw.ruleset.match import CtState
-from sipfw.walk.evaluate import evaluate
-from sipfw.walk.packet import IpProto, Packet
+from sipfw.simulate.evaluate import evaluate
+from sipfw.simulate.packet import Packet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,12 +18,13 @@ from packets.mixed_cases import MIXED_CASES
 from packets.test_cases import CASES
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.policy.load import Request, load
+from sipfw.ruleset.addresses import IpProto
 from sipfw.ruleset.match import CtState
 from sipfw.ruleset.rule import Accept, Done, Drop, Reset
 from sipfw.ruleset.source import key_address, prefix_in, source_text
-from sipfw.walk.evaluate import evaluate
-from sipfw.walk.packet import IpProto, Packet, TcpFlag
-from sipfw.walk.state import Elements, Limit, LiveState
+from sipfw.simulate.evaluate import evaluate
+from sipfw.simulate.packet import Packet, TcpFlag
+from sipfw.simulate.state import Elements, Limit, LiveState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from lab import Family
     from packets.cases import Case
     from sipfw.ruleset.model import Ruleset
-    from sipfw.walk.trace import Trace
+    from sipfw.simulate.trace import Trace
 
 SIP = 5060
 

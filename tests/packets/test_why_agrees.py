@@ -26,12 +26,12 @@ from packets.limit_cases import LIMIT_CASES
 from packets.test_cases import CASES
 from sipfw.cli.why_words import wait_of
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.look.why import explain
-from sipfw.look.why_live import Firewall as Applied
-from sipfw.look.why_live import LiveKernel
-from sipfw.look.why_packets import Question, Transport
-from sipfw.look.why_state import Source
 from sipfw.lower.nftables import lower
+from sipfw.monitor.why.live import ExplainedFirewall as Applied
+from sipfw.monitor.why.live import LiveKernel
+from sipfw.monitor.why.packets import PacketQuestion, PacketTransport
+from sipfw.monitor.why.state import SourceState
+from sipfw.monitor.why.why import explain
 from sipfw.policy.load import Request, load
 from sipfw.ruleset.match import (
     ConnectionsAbove,
@@ -41,7 +41,7 @@ from sipfw.ruleset.match import (
     SeenAtLeast,
     VolumeAbove,
 )
-from sipfw.walk.state import Limit
+from sipfw.simulate.state import Limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from lab import Family, Lab
     from lab.handles import Sink
     from packets.firewall import Firewall
-    from sipfw.look.why import Explanation
-    from sipfw.look.why_state import Reading
-    from sipfw.walk.outcomes import Outcome
+    from sipfw.monitor.why.state import LimitReading
+    from sipfw.monitor.why.why import Explanation
+    from sipfw.simulate.outcomes import Outcome
 
 pytestmark = pytest.mark.netns
 
@@ -164,7 +164,7 @@ class Oracle:
     def close(self) -> None:
         self._thread.shutdown()
 
-    def ask(self, question: Question) -> Asked:
+    def ask(self, question: PacketQuestion) -> Asked:
         answer, source = self._thread.submit(self._ask, question).result()
         for case in answer.cases:
             for end in case.outcomes:
@@ -174,7 +174,7 @@ class Oracle:
                     else:
                         assert question.source_port is None, assumption
         ends = [list(case.outcomes) for case in answer.cases]
-        first = ends.pop(0) if question.transport is Transport.TCP else []
+        first = ends.pop(0) if question.transport is PacketTransport.TCP else []
         met = {step.rule_id for each in (first, *ends) for end in each for step in end.trace.steps}
         waits = [
             wait_of(bucket, reading.limit) or 0.0
@@ -187,11 +187,11 @@ class Oracle:
         refills = min(waits, default=LONG)
         return Asked(first, ends[0] if ends else [], refills)
 
-    def _ask(self, question: Question) -> tuple[Explanation, Source]:
-        source = Source(self.ruleset, question.source, question.source_port, self._kernel)
+    def _ask(self, question: PacketQuestion) -> tuple[Explanation, SourceState]:
+        source = SourceState(self.ruleset, question.source, question.source_port, self._kernel)
         return explain(question, source), source
 
-    def _require_unreadable(self, rule_id: str, source: Source) -> None:
+    def _require_unreadable(self, rule_id: str, source: SourceState) -> None:
         """Fail where something is said to be unknown that the kernel shows."""
         match = self._matches[rule_id]
         if isinstance(match, RateWithin):
@@ -207,7 +207,7 @@ class Oracle:
         assert self.nftables, f"{rule_id} can be read"
         assert reading.buckets, f"{rule_id} has counted nothing"
 
-    def _of_a_port(self, rule_id: str, source: Source) -> bool:
+    def _of_a_port(self, rule_id: str, source: SourceState) -> bool:
         """Tell whether it is unknown only because nobody has said which port is meant."""
         match = self._matches.get(rule_id)
         if isinstance(match, CountAbove | VolumeAbove):
@@ -215,7 +215,7 @@ class Oracle:
             return entry is not None and entry.present is None
         return match is None
 
-    def _require_no_counter(self, reading: Reading) -> None:
+    def _require_no_counter(self, reading: LimitReading) -> None:
         """An ipset shows what it has counted, nftables and xt_recent only who is in."""
         assert reading.entry is not None
         assert reading.entry.present is not False, f"{reading.rule_id} has counted nothing"
@@ -299,13 +299,13 @@ class Experiment:
 
     def _predicted(self, message: bytes) -> bool | None:
         """Send one packet and return whether `why` said that it passes; None where it could not."""
-        asked = self.oracle.ask(self._question(message, Transport.UDP))
+        asked = self.oracle.ask(self._question(message, PacketTransport.UDP))
         ends = asked.message
         if asked.refills < LONG:
             # The bucket may refill before the packet comes: the clock tells, no counter can.
             with self.tally.leave_out(self.oracle.firewall, self.family):
                 begun = time.monotonic()
-                asked = self.oracle.ask(self._question(message, Transport.UDP))
+                asked = self.oracle.ask(self._question(message, PacketTransport.UDP))
                 self._send([message])
                 took = time.monotonic() - begun
             if not asked.message[0].trace.dropped:
@@ -320,7 +320,7 @@ class Experiment:
 
     def _connect(self, messages: list[bytes]) -> None:
         self.sink.clear()
-        question = self._question(messages[0], Transport.TCP)
+        question = self._question(messages[0], PacketTransport.TCP)
         opening = self.oracle.ask(question).connection
         host, port = self.lab.hosts[self.case.role], self.case.ports[0]
         sure = self.oracle.settled(opening) and not opening[0].trace.dropped
@@ -333,7 +333,7 @@ class Experiment:
         assert not opening[0].trace.dropped, self.case
         expected = []
         for message in messages:
-            ends = self.oracle.ask(self._question(message, Transport.TCP)).message
+            ends = self.oracle.ask(self._question(message, PacketTransport.TCP)).message
             expected.append((message, not ends[0].trace.dropped))
             connection.send(message)
             self.sink.settle(quiet=0.02)
@@ -345,8 +345,8 @@ class Experiment:
             # The next case wants the same port, which would be kept for a minute.
             node.run(["ss", "-K", "-t", "state", "connected"])
 
-    def _question(self, message: bytes, transport: Transport) -> Question:
-        return Question(
+    def _question(self, message: bytes, transport: PacketTransport) -> PacketQuestion:
+        return PacketQuestion(
             ip_address(self.ends[0]), self.case.ports[0], SIP, transport, payload=message
         )
 
@@ -405,7 +405,7 @@ def test_connections_that_are_open_are_counted(
     firewall.load(yaml.safe_load(policy))
     lab.switch.tcp_sink(SIP)
     target = lab.switch.address_for(lab.attacker)
-    question = Question(ip_address(lab.attacker.address4), None, SIP, Transport.TCP)
+    question = PacketQuestion(ip_address(lab.attacker.address4), None, SIP, PacketTransport.TCP)
     for _ in range(2):
         (end,) = oracle.ask(question).connection
         assert not end.trace.dropped

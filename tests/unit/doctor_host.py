@@ -6,14 +6,14 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sipfw.backends.runner import Completed, MissingProgramError
-from sipfw.doctor.host import Host
+from sipfw.host.runner import Completed, MissingProgramError
+from sipfw.monitor.doctor.host import HostView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from sipfw.doctor.findings import Finding
+    from sipfw.monitor.doctor.findings import Diagnosis
 
 NOW = 1_800_000_000.0
 RELEASE = "6.1.0-test"
@@ -90,6 +90,13 @@ class Fake:
     def iptables_nft(self, ip: str = "", ip6: str = "") -> None:
         self.programs.answers["iptables-nft-save -c"] = ip
         self.programs.answers["ip6tables-nft-save -c"] = ip6
+        # nft lists these tables, too, each in its own words.
+        self.programs.answers["nft -t list ruleset"] = "".join(
+            f"table {family} {line[1:]} {{\n}}\n"
+            for family, text in (("ip", ip), ("ip6", ip6))
+            for line in text.splitlines()
+            if line.startswith("*")
+        )
 
     def legacy(self, ip: str = "", ip6: str = "") -> None:
         for name, text in (("ip_tables_names", ip), ("ip6_tables_names", ip6)):
@@ -98,7 +105,7 @@ class Fake:
         self.programs.answers["iptables-legacy-save -c"] = ip
         self.programs.answers["ip6tables-legacy-save -c"] = ip6
 
-    def host(self, **others: object) -> Host:
+    def host(self, **others: object) -> HostView:
         values: dict[str, object] = {
             "root": self.folder / "root",
             "proc": self.folder / "proc",
@@ -110,7 +117,7 @@ class Fake:
             "owner": os.geteuid(),
             "installed": self.programs.installed,
         }
-        return Host(**{**values, **others})  # type: ignore[arg-type]  # each of its field's type
+        return HostView(**{**values, **others})  # type: ignore[arg-type]  # each of its field's type
 
 
 def saved(*rules: str, table: str = "filter", policy: str = "ACCEPT", chains: str = "") -> str:
@@ -121,5 +128,5 @@ def saved(*rules: str, table: str = "filter", policy: str = "ACCEPT", chains: st
     return "\n".join([f"*{table}", *heads, *(f"[0:0] {rule}" for rule in rules), "COMMIT", ""])
 
 
-def by_name(findings: Sequence[Finding]) -> dict[str, Finding]:
+def by_name(findings: Sequence[Diagnosis]) -> dict[str, Diagnosis]:
     return {item.name: item for item in findings}

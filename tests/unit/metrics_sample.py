@@ -5,24 +5,24 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING
 
-from sipfw.backends.interface import Live, LiveChain, LiveJump, LiveRule, LiveSetState
+from sipfw.compare.expected import expect
+from sipfw.compare.live import Live, LiveChain, LiveJump, LiveRule, LiveSetState
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy.targets import target
-from sipfw.look.observe import Observation, Subject
+from sipfw.host.settings import ConntrackUsage
+from sipfw.kernel.backend import backend_of
 from sipfw.lower.iptables import lower
-from sipfw.metrics.scrape import Change, Scrape
+from sipfw.monitor.health import judge
+from sipfw.monitor.metrics.scrape import Scrape, UnfinishedChange
+from sipfw.monitor.observe import Observation, Subject
+from sipfw.monitor.reading import make_reading
+from sipfw.monitor.report import make_report
+from sipfw.monitor.summary import summarise
 from sipfw.policy.load import Request, load
-from sipfw.verify.expectation import expect
-from sipfw.verify.health import judge
-from sipfw.verify.host import Conntrack
-from sipfw.verify.reading import make_reading
-from sipfw.verify.report import make_report
-from sipfw.verify.summary import summarise
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sipfw.verify.expectation import Expectation
+    from sipfw.compare.expected import Expectation
 
 POLICY = """\
 profile: wholesale
@@ -67,8 +67,8 @@ def sample(folder: Path) -> Scrape:
     wanted = expect(ruleset, lower(ruleset))
     settings: dict[str, int | None] = {item.name: item.value for item in wanted.sysctls}
     settings[wanted.sysctls[0].name] = 1
-    report = make_report(wanted, live_of(wanted), settings, Conntrack(850, 1000))
-    subject = Subject(wanted, target("iptables"), "policy.yaml", 3)
+    report = make_report(wanted, live_of(wanted), settings, ConntrackUsage(850, 1000))
+    subject = Subject(wanted, backend_of("iptables"), "policy.yaml", 3)
     reading = make_reading(report, taken=APPLIED + 60, boot="b", generation=3)
     seen = Observation(subject, report, judge(report), reading, summarise(report.rules), None, None)
-    return Scrape(seen, applied=APPLIED, change=Change(41.5), seconds=0.25)
+    return Scrape(seen, applied=APPLIED, change=UnfinishedChange(41.5), seconds=0.25)

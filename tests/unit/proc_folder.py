@@ -7,7 +7,7 @@ import struct
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from sipfw.deploy.ssh_sessions import ssh_sessions
+from sipfw.host.sessions import ssh_sessions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from sipfw.compare.drift import Drift, DriftKind
+from sipfw.host.settings import ConntrackUsage
 from sipfw.lower.xtables import Family
-from sipfw.verify.drift import Drift, Kind
-from sipfw.verify.host import Conntrack
-from sipfw.verify.report import Count, Report, RuleReport, SetReport, SysctlReport
+from sipfw.monitor.report import Count, Report, RuleReport, SetReport, SysctlReport
 
-GONE = Drift(Kind.MISSING, "jump", "IPv4 raw PREROUTING", "no packet reaches sipfw here")
+GONE = Drift(DriftKind.MISSING, "jump", "IPv4 raw PREROUTING", "no packet reaches sipfw here")
 
 
 def rule(
@@ -26,4 +26,6 @@ def report(
     sysctls: tuple[SysctlReport, ...] = (),
     connections: int | None = 10,
 ) -> Report:
-    return Report((Family.IP, Family.IP6), rules, sets, sysctls, Conntrack(connections, 100), drift)
+    return Report(
+        (Family.IP, Family.IP6), rules, sets, sysctls, ConntrackUsage(connections, 100), drift
+    )

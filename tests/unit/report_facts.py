@@ -6,21 +6,21 @@ import time
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+from sipfw.compare.drift import Drift, DriftKind
+from sipfw.deploy.activate import NOTHING
 from sipfw.deploy.generations import Generation
-from sipfw.deploy.history import Entry
-from sipfw.deploy.live import NOTHING
-from sipfw.deploy.targets import target
-from sipfw.look.observe import Observation, Subject
-from sipfw.look.report import Facts, PeerFacts
-from sipfw.look.top_source import Source, Top
+from sipfw.deploy.history import HistoryEntry
+from sipfw.host.settings import ConntrackUsage
+from sipfw.kernel.backend import backend_of
 from sipfw.lower.xtables import Family
-from sipfw.verify.drift import Drift, Kind
-from sipfw.verify.health import judge
-from sipfw.verify.host import Conntrack
-from sipfw.verify.reading import Reading, growth, make_reading
-from sipfw.verify.report import Count, Report, RuleReport, SetReport, SysctlReport
-from sipfw.verify.series import kinds_of, make_series
-from sipfw.verify.summary import summarise
+from sipfw.monitor.health import judge
+from sipfw.monitor.observe import Observation, Subject
+from sipfw.monitor.page import Facts, PeerFacts
+from sipfw.monitor.reading import Reading, growth, make_reading
+from sipfw.monitor.report import Count, Report, RuleReport, SetReport, SysctlReport
+from sipfw.monitor.series import kinds_of, make_series
+from sipfw.monitor.summary import summarise
+from sipfw.monitor.top.source import DroppedSource, Top
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ def _report(scale: int, drift: tuple[Drift, ...]) -> Report:
             SysctlReport("net.netfilter.nf_conntrack_udp_timeout", 25, 30, _ORIGIN),
             SysctlReport("net.netfilter.nf_conntrack_max", 1 << 20, 1 << 18, _ORIGIN, fixed=True),
         ),
-        Conntrack(1000 + scale % 700, 1 << 18),
+        ConntrackUsage(1000 + scale % 700, 1 << 18),
         drift,
     )
 
@@ -83,8 +83,14 @@ def facts(*, hours: int = 72, drift: bool = True, now: float | None = None) -> F
     """Return a report's content: a host in trouble, unless without `drift`."""
     moment = time.time() if now is None else now
     differences = (
-        Drift(Kind.EXTRA, "rule", "IPv4 raw SIP_TRUSTED", f"{ENDLESS} {HOSTILE}"),
-        Drift(Kind.MISSING, "jump", "IPv4 raw PREROUTING", "no packet reaches sipfw here", _ORIGIN),
+        Drift(DriftKind.EXTRA, "rule", "IPv4 raw SIP_TRUSTED", f"{ENDLESS} {HOSTILE}"),
+        Drift(
+            DriftKind.MISSING,
+            "jump",
+            "IPv4 raw PREROUTING",
+            "no packet reaches sipfw here",
+            _ORIGIN,
+        ),
     )
     shown = differences if drift else ()
     readings = list(_readings(moment, shown, hours=hours))
@@ -95,7 +101,7 @@ def facts(*, hours: int = 72, drift: bool = True, now: float | None = None) -> F
         moment,
         moment - 7 * 24 * HOUR,
         Observation(
-            Subject(NOTHING, target("iptables"), HOSTILE, 3),
+            Subject(NOTHING, backend_of("iptables"), HOSTILE, 3),
             seen,
             judge(seen),
             readings[-1],
@@ -107,7 +113,7 @@ def facts(*, hours: int = 72, drift: bool = True, now: float | None = None) -> F
         make_series(readings, kinds_of(seen.rules)),
         Top(
             tuple(
-                Source(
+                DroppedSource(
                     network,
                     "scanner-block",
                     "scanner.probe",
@@ -134,8 +140,8 @@ def facts(*, hours: int = 72, drift: bool = True, now: float | None = None) -> F
             ),
         ),
         (
-            Entry(1, live=False, state=f"damaged: {HOSTILE}", generation=None),
-            Entry(
+            HistoryEntry(1, live=False, state=f"damaged: {HOSTILE}", generation=None),
+            HistoryEntry(
                 3,
                 live=True,
                 state="confirmed",

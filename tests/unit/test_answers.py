@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from sipfw.deploy.answers import Answer, Standards, standards
-from sipfw.deploy.files import Layout
-from sipfw.deploy.manual_file import Book, Kept, write_page
-from sipfw.deploy.resolve import ADMINS, PEERS
+from sipfw.deploy.manual_list import Book, ManualEntry, write_page
+from sipfw.deploy.names.answers import Answer, Standards, standards
+from sipfw.deploy.names.resolve import ADMINS, PEERS
+from sipfw.host.files import Layout
 from sipfw.policy.model import Policy
 from sipfw.policy.names import Names
-from sipfw.resolver.records import Found, FoundAddress
+from sipfw.resolver.records import FoundAddress, Located
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def _judge(
     local: bool = False,
 ) -> Answer | str:
     found = tuple(FoundAddress(ip_address(text), "A", local) for text in texts)
-    return bounds.judge(key, use, Found(found))
+    return bounds.judge(key, use, Located(found))
 
 
 def _addresses(answer: Answer | str) -> list[str]:
@@ -122,7 +122,7 @@ def test_ten_thousand_lies_are_one_line() -> None:
 def test_whom_an_operator_has_banned_no_name_lets_in(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     entries = {
-        ip_address(text): Kept(ip_address(text), 1_000_000, 1_003_600, "", "root")
+        ip_address(text): ManualEntry(ip_address(text), 1_000_000, 1_003_600, "", "root")
         for text in ("198.51.100.66", "2001:db8:0:7::")
     }
     entries = {a: replace(k, since=2**35, until=2**35 + 3600) for a, k in entries.items()}

@@ -1,4 +1,4 @@
-"""The files of bans and trusts by hand: round trip, expiry, clocks, and what is no file of ours."""
+"""The files of bans and trusts by hand: round trip, expiry, clocks, and files of others."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sipfw.compiler.by_hand import NOBODY, ByHand
-from sipfw.deploy.files import Layout
-from sipfw.deploy.manual_file import (
+from sipfw.compiler.manual import NOBODY, ByHand
+from sipfw.deploy.manual_list import (
     Book,
-    Kept,
+    ManualEntry,
     by_hand,
     by_source,
     checked_reason,
@@ -22,8 +21,9 @@ from sipfw.deploy.manual_file import (
     read_page,
     write_page,
 )
-from sipfw.deploy.manual_kernel import room_for
-from sipfw.deploy.privilege import who
+from sipfw.deploy.manual_sets import room_for
+from sipfw.host.files import Layout
+from sipfw.host.privilege import who
 from sipfw.ruleset.match import ONE_ADDRESS, PrefixLengths
 
 if TYPE_CHECKING:
@@ -34,8 +34,10 @@ OTHER = ip_address("2001:db8::66")
 NOW = 1_000_000
 
 
-def kept(address: Any = ADDRESS, *, since: int = NOW, seconds: int = 600, reason: str = "") -> Kept:
-    return Kept(address, since, since + seconds, reason, "uid 0")
+def kept(
+    address: Any = ADDRESS, *, since: int = NOW, seconds: int = 600, reason: str = ""
+) -> ManualEntry:
+    return ManualEntry(address, since, since + seconds, reason, "uid 0")
 
 
 @pytest.fixture
@@ -162,7 +164,7 @@ def test_the_rules_follow_the_files(layout: Layout) -> None:
 
 @pytest.mark.parametrize("text", ["a\tb", "a\nb", "\x00", "\u202eevil", "\x9b", "\u2028", "y" * 81])
 def test_a_reason_that_may_not_be_shown_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no reason"):
+    with pytest.raises(ValueError, match="is not a reason"):
         checked_reason(text)
 
 

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from sipfw.compiler.by_hand import NOBODY, ByHand, with_by_hand
 from sipfw.compiler.context import Context
+from sipfw.compiler.manual import NOBODY, ByHand, with_by_hand
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.compiler.textless import textless
+from sipfw.compiler.without_string_match import without_string_match
 from sipfw.policy.load import Request, load
+from sipfw.ruleset.addresses import IpProto
 from sipfw.ruleset.codec import decode, encode
 from sipfw.ruleset.lint import lint
 from sipfw.ruleset.match import CtState
 from sipfw.ruleset.model import Layer
 from sipfw.ruleset.rule import Drop
-from sipfw.walk.evaluate import evaluate
-from sipfw.walk.packet import IpProto, Packet
-from sipfw.walk.state import LiveState
-from sipfw.walk.trace import Verdict
+from sipfw.simulate.evaluate import evaluate
+from sipfw.simulate.packet import Packet
+from sipfw.simulate.state import LiveState
+from sipfw.simulate.trace import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,8 +115,8 @@ def test_every_policy_has_a_place_for_them(
     found = compiled(tmp_path, by_hand, **changes)
     assert lint(found) == []
     assert decode(encode(found)) == found
-    assert lint(textless(found)) == []
-    rules = {rule.id for chain in textless(found).chains for rule in chain.rules}
+    assert lint(without_string_match(found)) == []
+    rules = {rule.id for chain in without_string_match(found).chains for rule in chain.rules}
     assert ("encrypted.blocked" in rules) == by_hand.blocked
     assert ("encrypted.guest" in rules) == by_hand.guests
 

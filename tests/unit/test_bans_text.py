@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.deploy.bans import Ban, Wish
-from sipfw.deploy.manual_addresses import Owners, parse_address, parse_source
-from sipfw.deploy.manual_text import MOST_BANS, as_json, as_text, read_list
 from sipfw.errors import Exit
+from sipfw.manual.addresses import Owners, parse_address, parse_source
+from sipfw.manual.bans import Ban, BanRequest
+from sipfw.manual.text import MOST_BANS, as_json, as_text, read_list
 from sipfw.policy.types import parse_network
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ BANS = (
     Ban(ip_address("198.51.100.67"), "automatic", None, "the switch refused its logins", "sipfw"),
 )
 WISHES = (
-    Wish(BANS[0].address, NASTY, int(NOW) + 3600),
-    Wish(BANS[1].address, "", int(NOW) + 60),
-    Wish(BANS[2].address, "the switch refused its logins", None),
+    BanRequest(BANS[0].address, NASTY, int(NOW) + 3600),
+    BanRequest(BANS[1].address, "", int(NOW) + 60),
+    BanRequest(BANS[2].address, "the switch refused its logins", None),
 )
 
 
@@ -65,12 +65,12 @@ def test_a_plain_list_is_read_too() -> None:
         ("$(reboot)", "is not an address"),
         ("fe80::1%eth0", "is not an address"),
         ("::ffff:198.51.100.1", "is an IPv4 address in IPv6 form"),
-        ("198.51.100.1 tomorrow", "is no end"),
-        ("198.51.100.1 99d", "is no end"),
+        ("198.51.100.1 tomorrow", "is not an end"),
+        ("198.51.100.1 99d", "is not an end"),
         ("198.51.100.1 9999-12-31T00:00:00Z", "is too far away"),
-        ("198.51.100.1 2h \x1b[2J", "is no reason"),
-        ("198.51.100.1 2h a\x85b", "is no reason"),
-        ("198.51.100.1 2h " + "x" * 81, "is no reason"),
+        ("198.51.100.1 2h \x1b[2J", "is not a reason"),
+        ("198.51.100.1 2h a\x85b", "is not a reason"),
+        ("198.51.100.1 2h " + "x" * 81, "is not a reason"),
         ("198.51.100.1\x00", "is not an address"),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_hostile_line_is_named_by_its_number(line: str, said: str) -> None:
         ('{"format": 1}', "no list of bans"),
         ('{"format": 9, "bans": []}', "no list of bans of format 1"),
         ('{"format": 1, "bans": [7]}', "ban 1 has no address"),
-        ('{"format": 1, "bans": [{"address": "198.51.100.1", "until": 7}]}', "that is no text"),
+        ('{"format": 1, "bans": [{"address": "198.51.100.1", "until": 7}]}', "that is not a text"),
         ('{"a":' * 100_000, ""),
         ('{"format": 1, "bans": [{"address": "x\\ny"}]}', "ban 1: 'x\\x0ay' is not an address"),
     ],

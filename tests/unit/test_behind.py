@@ -12,12 +12,13 @@ from sipfw.compiler.pipeline import compile_policy
 from sipfw.lower.iptables import lower as lower_iptables
 from sipfw.lower.nftables import lower as lower_nftables
 from sipfw.policy.load import Request, load
+from sipfw.ruleset.addresses import IpProto
 from sipfw.ruleset.lint import back_from_text, lint
 from sipfw.ruleset.match import CtState, Interface
 from sipfw.ruleset.model import Hook, Priority
-from sipfw.walk.evaluate import evaluate
-from sipfw.walk.packet import IpProto, Packet, TcpFlag
-from sipfw.walk.state import Limit
+from sipfw.simulate.evaluate import evaluate
+from sipfw.simulate.packet import Packet, TcpFlag
+from sipfw.simulate.state import Limit
 
 if TYPE_CHECKING:
     from pathlib import Path

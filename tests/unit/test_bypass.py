@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sipfw.backends.interface import LiveChain, LiveJump, LiveRule
+from sipfw.compare.bypass import ways_past
+from sipfw.compare.live import LiveChain, LiveJump, LiveRule
 from sipfw.lower.xtables import Family
-from sipfw.verify.bypass import ways_past
 
 HOOKS = {"raw": "PREROUTING", "filter": "INPUT"}
 

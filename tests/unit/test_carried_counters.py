@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sipfw.backends.carried_counters import carried
+from sipfw.kernel.xtables.carried_counters import carried
 
 A, B, C = "aaaaaaaa", "bbbbbbbb", "cccccccc"
 

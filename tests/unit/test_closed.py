@@ -10,7 +10,7 @@ import yaml
 from doctor_host import Fake
 
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.doctor.closed import closed_protocols
+from sipfw.monitor.doctor.closed import closed_protocols
 from sipfw.policy.load import Request, load
 
 if TYPE_CHECKING:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import pytest
 from doctor_host import NOW, Fake, by_name, saved
 
-from sipfw.backends.interface import Live, LiveChain, LiveRule
+from sipfw.compare.expected import Expectation, ExpectedChain, ExpectedRule
+from sipfw.compare.live import Live, LiveChain, LiveRule
 from sipfw.deploy import journal as journals
-from sipfw.deploy.files import Layout
+from sipfw.deploy.applied import Applied, write_applied
 from sipfw.deploy.journal import Journal, Phase, boottime
-from sipfw.deploy.state import Applied, write_applied
-from sipfw.doctor import checks_firewall as checks
-from sipfw.doctor.examine import examine
-from sipfw.doctor.findings import CannotTellError, State
 from sipfw.errors import BackendError
+from sipfw.host.files import Layout
 from sipfw.lower.xtables import Family
-from sipfw.verify.expectation import Expectation, ExpectedChain, ExpectedRule
+from sipfw.monitor.doctor import checks_firewall as checks
+from sipfw.monitor.doctor.examine import examine
+from sipfw.monitor.doctor.findings import CannotTellError, DiagnosisState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,22 +65,24 @@ OUR_TABLE = "table inet sipfw {\n\tchain a {\n\t\taccept\n\t}\n}\n"
 @pytest.mark.parametrize(
     ("legacy", "nft_flavour", "nft", "state"),
     [
-        ("", "", "", State.OK),
-        (saved(FOREIGN), "", "", State.OK),
-        ("", saved(FOREIGN), OUR_TABLE, State.OK),
-        (saved(FOREIGN), saved(FOREIGN), "", State.PROBLEM),
-        (saved(FOREIGN), "", OUR_TABLE, State.WARNING),
-        (saved(OURS, table="raw"), saved(FOREIGN), "", State.WARNING),
-        (saved(OURS, table="raw"), "", OUR_TABLE, State.PROBLEM),
+        ("", "", "", DiagnosisState.OK),
+        (saved(FOREIGN), "", "", DiagnosisState.OK),
+        ("", saved(FOREIGN), OUR_TABLE, DiagnosisState.OK),
+        (saved(FOREIGN), saved(FOREIGN), "", DiagnosisState.PROBLEM),
+        (saved(FOREIGN), "", OUR_TABLE, DiagnosisState.WARNING),
+        (saved(OURS, table="raw"), saved(FOREIGN), "", DiagnosisState.WARNING),
+        (saved(OURS, table="raw"), "", OUR_TABLE, DiagnosisState.PROBLEM),
     ],
 )
-def test_the_split(legacy: str, nft_flavour: str, nft: str, state: State, fake: Fake) -> None:
+def test_the_split(
+    legacy: str, nft_flavour: str, nft: str, state: DiagnosisState, fake: Fake
+) -> None:
     fake.legacy(legacy)
     fake.iptables_nft(nft_flavour)
     fake.nft(nft)
     found = checks.backend(fake.host())
     assert found.state is state
-    assert (found.fix is None) is (state is State.OK)
+    assert (found.fix is None) is (state is DiagnosisState.OK)
 
 
 def test_a_host_without_legacy_tables_is_not_asked_for_them(fake: Fake) -> None:
@@ -88,7 +90,7 @@ def test_a_host_without_legacy_tables_is_not_asked_for_them(fake: Fake) -> None:
     fake.file("proc/net/ip_tables_names", "")
     _apply(fake, backend="iptables")
     found = by_name(examine(fake.host(read_live=_never)))
-    assert found["live"].state is State.PROBLEM
+    assert found["live"].state is DiagnosisState.PROBLEM
     assert not [words for words in fake.programs.asked if "legacy" in words]
 
 
@@ -99,8 +101,8 @@ def test_no_packet_filter_at_all(fake: Fake) -> None:
 
 def test_never_applied(fake: Fake) -> None:
     found = checks.last_apply(fake.host())
-    assert (found.state, found.fix) == (State.WARNING, "sipfw apply")
-    assert checks.live(fake.host()).state is State.OK
+    assert (found.state, found.fix) == (DiagnosisState.WARNING, "sipfw apply")
+    assert checks.live(fake.host()).state is DiagnosisState.OK
     fake.nft(OUR_TABLE)
     assert "rules of sipfw are live in nftables" in checks.last_apply(fake.host()).sentence
 
@@ -111,15 +113,18 @@ def test_when_it_was_applied(fake: Fake) -> None:
     late = checks.last_apply(fake.host(now=NOW + 3 * 86400))
     assert late.sentence == "generation 3, nftables, 3 d 2 h ago"
     early = checks.last_apply(fake.host(now=NOW - 86400))
-    assert (early.state, early.fix) == (State.WARNING, "timedatectl set-ntp true")
+    assert (early.state, early.fix) == (DiagnosisState.WARNING, "timedatectl set-ntp true")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"source": "\x1b[2J"}', "[" * 100_000])
 def test_a_damaged_record(text: str, fake: Fake) -> None:
     fake.file("root/var/lib/sipfw/applied.json", text)
     found = by_name(examine(fake.host()))
-    assert (found["last-apply"].state, found["last-apply"].fix) == (State.PROBLEM, "sipfw apply")
-    assert found["live"].state is State.UNKNOWN
+    assert (found["last-apply"].state, found["last-apply"].fix) == (
+        DiagnosisState.PROBLEM,
+        "sipfw apply",
+    )
+    assert found["live"].state is DiagnosisState.UNKNOWN
     assert found["last-apply"].sentence.isprintable()
 
 
@@ -127,7 +132,7 @@ def test_a_record_of_an_unknown_backend_starts_nothing(fake: Fake) -> None:
     _apply(fake)
     path = _layout(fake).applied
     path.write_text(json.dumps({**json.loads(path.read_text()), "backend": "ebpf"}))
-    assert checks.last_apply(fake.host()).state is State.PROBLEM
+    assert checks.last_apply(fake.host()).state is DiagnosisState.PROBLEM
 
 
 @pytest.mark.parametrize(
@@ -137,10 +142,10 @@ def test_a_record_of_an_unknown_backend_starts_nothing(fake: Fake) -> None:
 def test_whether_it_is_live(rules: tuple[LiveRule, ...], said: str, fake: Fake) -> None:
     _apply(fake)
     found = checks.live(fake.host(read_live=_live(*rules)))
-    state = State.OK if rules == (GOOD,) else State.PROBLEM
+    state = DiagnosisState.OK if rules == (GOOD,) else DiagnosisState.PROBLEM
     assert found.state is state
     assert said in found.sentence
-    assert found.fix == (None if state is State.OK else "sipfw restore")
+    assert found.fix == (None if state is DiagnosisState.OK else "sipfw restore")
 
 
 def test_a_record_without_a_generation_needs_an_apply(fake: Fake) -> None:
@@ -154,7 +159,10 @@ def test_a_kernel_that_does_not_answer_is_unknown(fake: Fake) -> None:
 
     _apply(fake)
     found = by_name(examine(fake.host(read_live=refuse)))["live"]
-    assert (found.state, found.sentence) == (State.UNKNOWN, "nft: no answer within 30 s, ended")
+    assert (found.state, found.sentence) == (
+        DiagnosisState.UNKNOWN,
+        "nft: no answer within 30 s, ended",
+    )
 
 
 def test_without_root_it_is_unknown_what_is_live(fake: Fake) -> None:
@@ -169,13 +177,13 @@ def _journal(**values: object) -> Journal:
 
 
 def test_nothing_is_pending(fake: Fake) -> None:
-    assert checks.pending(fake.host()).state is State.OK
+    assert checks.pending(fake.host()).state is DiagnosisState.OK
 
 
 def test_a_change_that_waits(fake: Fake) -> None:
     journals.write(_layout(fake), _journal())
     found = checks.pending(fake.host())
-    assert (found.state, found.fix) == (State.WARNING, "sipfw confirm")
+    assert (found.state, found.fix) == (DiagnosisState.WARNING, "sipfw confirm")
     assert found.sentence.startswith("generation 2 waits to be confirmed, ")
 
 
@@ -190,44 +198,49 @@ def test_a_change_that_waits(fake: Fake) -> None:
 def test_a_change_without_an_end(values: dict[str, object], reason: str, fake: Fake) -> None:
     journals.write(_layout(fake), _journal(**values))
     found = checks.pending(fake.host())
-    assert (found.state, found.fix) == (State.PROBLEM, "sipfw rollback")
+    assert (found.state, found.fix) == (DiagnosisState.PROBLEM, "sipfw rollback")
     assert found.sentence == f"generation 2 was left without an end: {reason}"
 
 
 def test_a_change_that_somebody_makes_right_now(fake: Fake) -> None:
     journals.write(_layout(fake), _journal(phase=Phase.CHANGING))
     (fake.folder / "proc/1").mkdir()
-    assert checks.pending(fake.host()).state is State.WARNING
+    assert checks.pending(fake.host()).state is DiagnosisState.WARNING
 
 
 def test_a_way_back_that_was_begun(fake: Fake) -> None:
     layout = _layout(fake)
     journals.write(layout, _journal())
     journals.turn_back(layout)
-    assert checks.pending(fake.host()).state is State.PROBLEM
+    assert checks.pending(fake.host()).state is DiagnosisState.PROBLEM
 
 
 @pytest.mark.parametrize(
     ("mode", "state"),
-    [(0o700, State.OK), (0o711, State.PROBLEM), (0o755, State.PROBLEM), (0o770, State.PROBLEM)],
+    [
+        (0o700, DiagnosisState.OK),
+        (0o711, DiagnosisState.PROBLEM),
+        (0o755, DiagnosisState.PROBLEM),
+        (0o770, DiagnosisState.PROBLEM),
+    ],
 )
-def test_who_may_read_the_state(mode: int, state: State, fake: Fake) -> None:
+def test_who_may_read_the_state(mode: int, state: DiagnosisState, fake: Fake) -> None:
     folder = _layout(fake).state
-    assert checks.state_folder(fake.host()).state is State.OK
+    assert checks.state_folder(fake.host()).state is DiagnosisState.OK
     folder.mkdir(parents=True)
     folder.chmod(mode)
     found = checks.state_folder(fake.host())
     assert found.state is state
-    assert (found.fix is None) is (state is State.OK)
+    assert (found.fix is None) is (state is DiagnosisState.OK)
 
 
 def test_whose_the_state_is(fake: Fake) -> None:
     _layout(fake).state.mkdir(parents=True, mode=0o700)
     found = checks.state_folder(fake.host(owner=os.geteuid() + 1))
-    assert found.state is State.PROBLEM
+    assert found.state is DiagnosisState.PROBLEM
     assert f"belongs to user id {os.geteuid()}" in found.sentence
 
 
 def test_a_file_in_its_place(fake: Fake) -> None:
     fake.file("root/var/lib/sipfw", "")
-    assert checks.state_folder(fake.host()).state is State.PROBLEM
+    assert checks.state_folder(fake.host()).state is DiagnosisState.PROBLEM

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 from doctor_host import RELEASE, Fake, by_name, saved
 
-from sipfw.backends.detect import look
-from sipfw.backends.interface import Live, LiveChain, LiveRule
-from sipfw.deploy.state import Applied, write_applied
-from sipfw.doctor import checks_conntrack, checks_kernel, checks_network
-from sipfw.doctor.examine import CHECKS, examine
-from sipfw.doctor.findings import AbsentError, CannotTellError, State
-from sipfw.doctor.host import entries, read_bounded
-from sipfw.doctor.ports import sip_ports
+from sipfw.compare.expected import Expectation, ExpectedChain, ExpectedRule
+from sipfw.compare.live import Live, LiveChain, LiveRule
+from sipfw.deploy.applied import Applied, write_applied
+from sipfw.kernel.detect import look
 from sipfw.lower.xtables import Family
-from sipfw.verify.expectation import Expectation, ExpectedChain, ExpectedRule
+from sipfw.monitor.doctor import checks_conntrack, checks_kernel, checks_network
+from sipfw.monitor.doctor.examine import CHECKS, examine
+from sipfw.monitor.doctor.findings import AbsentError, CannotTellError, DiagnosisState
+from sipfw.monitor.doctor.host import entries, read_bounded
+from sipfw.monitor.doctor.ports import sip_ports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,18 +38,25 @@ def fake(tmp_path: Path) -> Fake:
     return Fake(tmp_path)
 
 
-@pytest.mark.parametrize(("count", "state"), [(0, State.OK), (800, State.OK), (801, State.PROBLEM)])
-def test_conntrack_fill(count: int, state: State, fake: Fake) -> None:
+@pytest.mark.parametrize(
+    ("count", "state"),
+    [(0, DiagnosisState.OK), (800, DiagnosisState.OK), (801, DiagnosisState.PROBLEM)],
+)
+def test_conntrack_fill(count: int, state: DiagnosisState, fake: Fake) -> None:
     fake.setting(f"{TRACK}count", count)
     fake.setting(f"{TRACK}max", 1000)
     found = checks_conntrack.fill(fake.host())
     assert found.state is state
-    wanted = "sysctl -w net.netfilter.nf_conntrack_max=2000" if state is State.PROBLEM else None
+    wanted = (
+        "sysctl -w net.netfilter.nf_conntrack_max=2000" if state is DiagnosisState.PROBLEM else None
+    )
     assert found.fix == wanted
 
 
-@pytest.mark.parametrize(("size", "state"), [(125, State.OK), (124, State.WARNING)])
-def test_conntrack_hash(size: int, state: State, fake: Fake) -> None:
+@pytest.mark.parametrize(
+    ("size", "state"), [(125, DiagnosisState.OK), (124, DiagnosisState.WARNING)]
+)
+def test_conntrack_hash(size: int, state: DiagnosisState, fake: Fake) -> None:
     fake.setting(f"{TRACK}buckets", size)
     fake.setting(f"{TRACK}max", 1000)
     assert checks_conntrack.buckets(fake.host()).state is state
@@ -59,11 +66,11 @@ def test_conntrack_timeouts(fake: Fake) -> None:
     for name, value in (("udp_timeout", 30), ("udp_timeout_stream", 120)):
         fake.setting(f"{TRACK}{name}", value)
     fake.setting(f"{TRACK}tcp_timeout_established", 7200)
-    assert checks_conntrack.timeouts(fake.host()).state is State.OK
+    assert checks_conntrack.timeouts(fake.host()).state is DiagnosisState.OK
     fake.setting(f"{TRACK}udp_timeout_stream", 20)
     fake.setting(f"{TRACK}tcp_timeout_established", 432000)
     found = checks_conntrack.timeouts(fake.host())
-    assert found.state is State.WARNING
+    assert found.state is DiagnosisState.WARNING
     assert found.fix == (
         "sysctl -w net.netfilter.nf_conntrack_udp_timeout_stream=60 "
         "net.netfilter.nf_conntrack_tcp_timeout_established=7200"
@@ -77,14 +84,16 @@ def test_conntrack_not_loaded(fake: Fake) -> None:
 
 @pytest.mark.parametrize(
     ("everywhere", "here", "state"),
-    [(0, 0, State.WARNING), (2, 0, State.OK), (0, 1, State.OK)],
+    [(0, 0, DiagnosisState.WARNING), (2, 0, DiagnosisState.OK), (0, 1, DiagnosisState.OK)],
 )
-def test_rp_filter(everywhere: int, here: int, state: State, fake: Fake) -> None:
+def test_rp_filter(everywhere: int, here: int, state: DiagnosisState, fake: Fake) -> None:
     for name, value in (("all", everywhere), ("default", 0), ("lo", 0), ("eth0", here)):
         fake.setting(f"net/ipv4/conf/{name}/rp_filter", value)
     found = checks_network.rp_filter(fake.host())
     assert found.state is state
-    assert (found.fix == "sysctl -w net.ipv4.conf.all.rp_filter=2") is (state is State.WARNING)
+    assert (found.fix == "sysctl -w net.ipv4.conf.all.rp_filter=2") is (
+        state is DiagnosisState.WARNING
+    )
 
 
 GUARD = saved("-A INPUT -j FW", "-A FW -p udp --dport 5060 -j DROP", chains="FW")
@@ -93,19 +102,19 @@ GUARD = saved("-A INPUT -j FW", "-A FW -p udp --dport 5060 -j DROP", chains="FW"
 @pytest.mark.parametrize(
     ("ip", "ip6", "state"),
     [
-        (GUARD, "", State.PROBLEM),
-        (GUARD, GUARD, State.OK),
-        (saved(policy="DROP"), "", State.PROBLEM),
-        (saved(policy="DROP"), saved(policy="DROP"), State.OK),
-        ("", "", State.WARNING),
+        (GUARD, "", DiagnosisState.PROBLEM),
+        (GUARD, GUARD, DiagnosisState.OK),
+        (saved(policy="DROP"), "", DiagnosisState.PROBLEM),
+        (saved(policy="DROP"), saved(policy="DROP"), DiagnosisState.OK),
+        ("", "", DiagnosisState.WARNING),
         # Denying one source guards nothing, and a chain that nothing leads to denies nobody.
-        (saved("-A INPUT -s 192.0.2.1/32 -j DROP"), "", State.WARNING),
-        (saved("-A INPUT -m set --match-set bad src -j DROP"), "", State.WARNING),
-        (saved("-A INPUT ! -s 192.0.2.0/24 -j DROP"), "", State.PROBLEM),
-        (saved("-A FW -j DROP", chains="FW"), "", State.WARNING),
+        (saved("-A INPUT -s 192.0.2.1/32 -j DROP"), "", DiagnosisState.WARNING),
+        (saved("-A INPUT -m set --match-set bad src -j DROP"), "", DiagnosisState.WARNING),
+        (saved("-A INPUT ! -s 192.0.2.0/24 -j DROP"), "", DiagnosisState.PROBLEM),
+        (saved("-A FW -j DROP", chains="FW"), "", DiagnosisState.WARNING),
     ],
 )
-def test_ipv6_beside_iptables(ip: str, ip6: str, state: State, fake: Fake) -> None:
+def test_ipv6_beside_iptables(ip: str, ip6: str, state: DiagnosisState, fake: Fake) -> None:
     fake.file("proc/net/if_inet6", LOCAL + ROUTED)
     fake.legacy(ip, ip6)
     assert checks_network.ipv6(fake.host()).state is state
@@ -119,16 +128,16 @@ def _nft(family: str, rule: str, policy: str = "accept") -> str:
 @pytest.mark.parametrize(
     ("ruleset", "state"),
     [
-        (_nft("ip", "udp dport 5060 drop"), State.PROBLEM),
-        (_nft("inet", "udp dport 5060 drop"), State.OK),
-        (_nft("inet", "accept", "drop"), State.OK),
-        (_nft("inet", "ip saddr != 192.0.2.0/24 udp dport 5060 drop"), State.PROBLEM),
-        (_nft("inet", "ip saddr @bad drop"), State.WARNING),
-        (_nft("inet", 'accept comment "drop"'), State.WARNING),
-        (_nft("bridge", "udp dport 5060 drop"), State.WARNING),
+        (_nft("ip", "udp dport 5060 drop"), DiagnosisState.PROBLEM),
+        (_nft("inet", "udp dport 5060 drop"), DiagnosisState.OK),
+        (_nft("inet", "accept", "drop"), DiagnosisState.OK),
+        (_nft("inet", "ip saddr != 192.0.2.0/24 udp dport 5060 drop"), DiagnosisState.PROBLEM),
+        (_nft("inet", "ip saddr @bad drop"), DiagnosisState.WARNING),
+        (_nft("inet", 'accept comment "drop"'), DiagnosisState.WARNING),
+        (_nft("bridge", "udp dport 5060 drop"), DiagnosisState.WARNING),
     ],
 )
-def test_ipv6_beside_nft(ruleset: str, state: State, fake: Fake) -> None:
+def test_ipv6_beside_nft(ruleset: str, state: DiagnosisState, fake: Fake) -> None:
     fake.file("proc/net/if_inet6", ROUTED)
     fake.nft(ruleset)
     assert checks_network.ipv6(fake.host()).state is state
@@ -138,7 +147,7 @@ def test_ipv6_that_the_internet_does_not_reach(fake: Fake) -> None:
     fake.legacy(GUARD)
     assert checks_network.ipv6(fake.host()).sentence == "IPv6 is off"
     fake.file("proc/net/if_inet6", LOCAL)
-    assert checks_network.ipv6(fake.host()).state is State.OK
+    assert checks_network.ipv6(fake.host()).state is DiagnosisState.OK
 
 
 MATCHES = "comment conntrack connlimit hashlimit length limit multiport recent set string u32"
@@ -151,7 +160,7 @@ def _iptables_host(fake: Fake) -> None:
 def test_matches_that_are_registered(fake: Fake) -> None:
     _iptables_host(fake)
     fake.file("proc/net/ip_tables_matches", "\n".join(MATCHES.split()))
-    assert checks_kernel.matches(fake.host()).state is State.OK
+    assert checks_kernel.matches(fake.host()).state is DiagnosisState.OK
 
 
 def test_matches_from_every_source(fake: Fake) -> None:
@@ -166,9 +175,9 @@ def test_matches_from_every_source(fake: Fake) -> None:
     listed = "".join(module.format(name) for name in names[8:-1])
     fake.file(f"modules/{RELEASE}/modules.dep", listed)
     found = checks_kernel.matches(fake.host())
-    assert (found.state, found.sentence) == (State.PROBLEM, "this kernel lacks xt_u32")
+    assert (found.state, found.sentence) == (DiagnosisState.PROBLEM, "this kernel lacks xt_u32")
     fake.file(f"modules/{RELEASE}/modules.dep", listed + module.format("u32"))
-    assert checks_kernel.matches(fake.host()).state is State.OK
+    assert checks_kernel.matches(fake.host()).state is DiagnosisState.OK
     fake.setting("kernel/modules_disabled", 1)
     assert checks_kernel.matches(fake.host()).fix == "reboot"
 
@@ -185,20 +194,20 @@ def test_missing_matches_name_the_package(release: str, command: str, fake: Fake
     _iptables_host(fake)
     fake.file("root/etc/os-release", release)
     found = checks_kernel.matches(fake.host())
-    assert (found.state, found.fix) == (State.PROBLEM, command)
+    assert (found.state, found.fix) == (DiagnosisState.PROBLEM, command)
 
 
 def test_without_lists_of_modules_nothing_is_known(fake: Fake) -> None:
     _iptables_host(fake)
     (fake.folder / f"modules/{RELEASE}/modules.dep").unlink()
-    assert checks_kernel.matches(fake.host()).state is State.UNKNOWN
+    assert checks_kernel.matches(fake.host()).state is DiagnosisState.UNKNOWN
 
 
 def test_without_lists_a_live_firewall_tells(fake: Fake) -> None:
     (fake.folder / f"modules/{RELEASE}/modules.dep").unlink()
     write_applied(fake.host().layout, Applied(Expectation((), (), (), ()), "p", "nftables", 1))
     rules = [LiveRule("entry.udp", "01234567", 0, 0, "accept")], []
-    for found, state in zip(rules, (State.OK, State.UNKNOWN), strict=True):
+    for found, state in zip(rules, (DiagnosisState.OK, DiagnosisState.UNKNOWN), strict=True):
         live = Live((LiveChain(Family.IP, "sipfw", "SIP_TRUSTED", tuple(found)),), (), ())
         assert checks_kernel.matches(fake.host(read_live=lambda _, it=live: it)).state is state
 
@@ -207,7 +216,7 @@ def test_nftables_without_text_searches_is_a_warning(fake: Fake) -> None:
     names = ("nf_tables", "nft_ct", "nft_limit", "nft_connlimit")
     fake.file("proc/modules", "".join(f"{name} 16384 0\n" for name in names))
     found = checks_kernel.matches(fake.host())
-    assert found.state is State.WARNING
+    assert found.state is DiagnosisState.WARNING
     assert found.sentence == "this kernel lacks nft_compat, xt_string"
 
 
@@ -219,9 +228,9 @@ def test_iptables_nft_needs_both_worlds(fake: Fake) -> None:
 
 
 def test_the_clock(fake: Fake) -> None:
-    assert checks_kernel.clock(fake.host()).state is State.OK
+    assert checks_kernel.clock(fake.host()).state is DiagnosisState.OK
     found = checks_kernel.clock(fake.host(now=0.0))
-    assert (found.state, found.fix) == (State.PROBLEM, "timedatectl set-ntp true")
+    assert (found.state, found.fix) == (DiagnosisState.PROBLEM, "timedatectl set-ntp true")
 
 
 NEEDED = {
@@ -253,12 +262,12 @@ def test_what_the_policy_file_wants_logged_needs_a_module(
 ) -> None:
     _everything_but_logging(fake)
     _record(fake, backend)
-    assert checks_kernel.matches(fake.host()).state is State.OK
+    assert checks_kernel.matches(fake.host()).state is DiagnosisState.OK
     needed = NEEDED[backend, reader]
     found = checks_kernel.matches(fake.host(log_reader=reader))
-    assert (found.state, found.sentence) == (State.PROBLEM, f"this kernel lacks {needed}")
+    assert (found.state, found.sentence) == (DiagnosisState.PROBLEM, f"this kernel lacks {needed}")
     (fake.folder / "sys/module" / needed).mkdir(parents=True)
-    assert checks_kernel.matches(fake.host(log_reader=reader)).state is State.OK
+    assert checks_kernel.matches(fake.host(log_reader=reader)).state is DiagnosisState.OK
 
 
 @pytest.mark.parametrize(
@@ -283,8 +292,8 @@ def test_a_target_that_is_registered_is_there(fake: Fake) -> None:
     _everything_but_logging(fake)
     _record(fake, "iptables")
     fake.file("proc/net/ip_tables_targets", "ERROR\nLOG\n")
-    assert checks_kernel.matches(fake.host(log_reader="log")).state is State.OK
-    assert checks_kernel.matches(fake.host(log_reader="nflog")).state is State.PROBLEM
+    assert checks_kernel.matches(fake.host(log_reader="log")).state is DiagnosisState.OK
+    assert checks_kernel.matches(fake.host(log_reader="nflog")).state is DiagnosisState.PROBLEM
 
 
 HOSTILE = [
@@ -347,9 +356,9 @@ def test_hostile_files_are_answered_and_never_waited_for(how: str, fake: Fake) -
     assert {item.name for item in findings} == set(CHECKS)
     assert all(item.sentence.isprintable() for item in findings)
     found = by_name(findings)
-    assert found["conntrack-fill"].state is State.UNKNOWN
-    assert found["last-apply"].state is State.PROBLEM
-    assert found["pending"].state is State.PROBLEM
+    assert found["conntrack-fill"].state is DiagnosisState.UNKNOWN
+    assert found["last-apply"].state is DiagnosisState.PROBLEM
+    assert found["pending"].state is DiagnosisState.PROBLEM
 
 
 @pytest.mark.parametrize("how", ["huge", "pipe", "folder", "/dev/zero"])
@@ -385,7 +394,7 @@ def test_names_of_others_cannot_steer_a_terminal(fake: Fake) -> None:
     )
     found = by_name(examine(fake.host()))
     assert found["rp-filter"].sentence.startswith("off on \\x1b[2Jeth0:")
-    assert (found["sip-alg"].state, found["sip-alg"].fix) == (State.PROBLEM, None)
+    assert (found["sip-alg"].state, found["sip-alg"].fix) == (DiagnosisState.PROBLEM, None)
 
 
 @pytest.mark.parametrize(

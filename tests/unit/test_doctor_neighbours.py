@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 from doctor_host import Fake, saved
 
+from sipfw.compare.expected import expect
 from sipfw.compiler.pipeline import compile_policy
+from sipfw.deploy.applied import Applied, write_applied
 from sipfw.deploy.generations import Content, write_generation
-from sipfw.deploy.state import Applied, write_applied
-from sipfw.doctor import checks_neighbours, containers
-from sipfw.doctor.checks_alg import sip_alg
-from sipfw.doctor.containers import unnamed_containers
-from sipfw.doctor.findings import CannotTellError, State
 from sipfw.lower.iptables import lower
+from sipfw.monitor.doctor import checks_neighbours, containers
+from sipfw.monitor.doctor.checks_alg import sip_alg
+from sipfw.monitor.doctor.containers import unnamed_containers
+from sipfw.monitor.doctor.findings import CannotTellError, DiagnosisState
 from sipfw.policy.load import Request, load
-from sipfw.verify.expectation import expect
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,15 +45,15 @@ def fake(tmp_path: Path) -> Fake:
 
 def test_no_helper(fake: Fake) -> None:
     fake.setting("net/netfilter/nf_conntrack_helper", 0)
-    assert sip_alg(fake.host()).state is State.OK
+    assert sip_alg(fake.host()).state is DiagnosisState.OK
 
 
 def test_the_kernel_attaches_the_helper_by_itself(fake: Fake) -> None:
     fake.setting("net/netfilter/nf_conntrack_helper", 1)
-    assert sip_alg(fake.host()).state is State.WARNING
+    assert sip_alg(fake.host()).state is DiagnosisState.WARNING
     fake.file("proc/modules", "nf_conntrack_sip 49152 1 nf_nat_sip, Live 0x0000000000000000\n")
     found = sip_alg(fake.host())
-    assert found.state is State.PROBLEM
+    assert found.state is DiagnosisState.PROBLEM
     assert found.fix is not None
     assert found.fix.startswith("sysctl -w net.netfilter.nf_conntrack_helper=0")
 
@@ -62,7 +62,7 @@ def test_a_loaded_module_that_nothing_uses(fake: Fake) -> None:
     fake.file("proc/modules", "nf_nat_sip 20480 0\nnf_conntrack_sip 49152 1 nf_nat_sip\n")
     found = sip_alg(fake.host())
     assert (found.state, found.fix) == (
-        State.WARNING,
+        DiagnosisState.WARNING,
         "modprobe -r nf_nat_sip nf_conntrack_sip",
     )
 
@@ -76,7 +76,7 @@ def test_a_rule_of_iptables_attaches_the_helper(flavour: str, fake: Fake) -> Non
     else:
         fake.iptables_nft(listing)
     found = sip_alg(fake.host())
-    assert found.state is State.PROBLEM
+    assert found.state is DiagnosisState.PROBLEM
     assert found.fix is not None
     # Whoever pastes the command must not run what stands in a comment.
     words = [f"iptables-{flavour}", "-t", "raw", "-D", "PREROUTING", "-p", "udp", "-m", "comment"]
@@ -88,13 +88,13 @@ def test_a_rule_of_iptables_attaches_the_helper(flavour: str, fake: Fake) -> Non
 def test_other_rules_in_raw_are_no_helper(target: str, fake: Fake) -> None:
     comment = '-m comment --comment "-j CT --helper sip"'
     fake.legacy(saved(f"-A PREROUTING -p udp {comment} -j {target}", table="raw"))
-    assert sip_alg(fake.host()).state is State.OK
+    assert sip_alg(fake.host()).state is DiagnosisState.OK
 
 
 def test_a_rule_of_nft_attaches_the_helper(fake: Fake) -> None:
     fake.nft(HELPER_NFT)
     found = sip_alg(fake.host())
-    assert found.state is State.PROBLEM
+    assert found.state is DiagnosisState.PROBLEM
     assert found.fix == "nft -a list chain inet firewalld filter_IN_public_allow"
 
 
@@ -103,18 +103,18 @@ def test_a_rule_of_nft_attaches_the_helper(fake: Fake) -> None:
 )
 def test_a_helper_object_that_no_rule_attaches(old: str, new: str, fake: Fake) -> None:
     fake.nft(HELPER_NFT.replace(old, new))
-    assert sip_alg(fake.host()).state is State.OK
+    assert sip_alg(fake.host()).state is DiagnosisState.OK
 
 
 def test_firewalld_brings_the_helper(fake: Fake) -> None:
     fake.file("root/etc/firewalld/zones/public.xml", ZONE)
     found = sip_alg(fake.host())
-    assert found.state is State.WARNING
+    assert found.state is DiagnosisState.WARNING
     assert found.fix is not None
     assert "--zone=public --remove-service=sip" in found.fix
     fake.nft(HELPER_NFT)
     live = sip_alg(fake.host())
-    assert (live.state, live.fix) == (State.PROBLEM, found.fix)
+    assert (live.state, live.fix) == (DiagnosisState.PROBLEM, found.fix)
     assert "may be live" in sip_alg(fake.host(is_root=False)).sentence
 
 
@@ -133,7 +133,7 @@ def test_firewalld_without_the_helper(zone: str, service: str | None, fake: Fake
     fake.file("root/usr/lib/firewalld/services/sip.xml", '<helper name="sip"/>')
     if service is not None:
         fake.file("root/etc/firewalld/services/sip.xml", service)
-    assert sip_alg(fake.host()).state is State.OK
+    assert sip_alg(fake.host()).state is DiagnosisState.OK
 
 
 def test_another_service_may_bring_it(fake: Fake) -> None:
@@ -144,26 +144,26 @@ def test_another_service_may_bring_it(fake: Fake) -> None:
 
 def test_without_root_the_rules_are_unknown(fake: Fake) -> None:
     found = sip_alg(fake.host(is_root=False))
-    assert found.state is State.UNKNOWN
+    assert found.state is DiagnosisState.UNKNOWN
     assert "use sudo" in found.sentence
 
 
 def test_no_freepbx(fake: Fake) -> None:
     assert checks_neighbours.freepbx(fake.host()).sentence == "no FreePBX"
     fake.file("root/etc/asterisk/sip.conf")
-    assert checks_neighbours.freepbx(fake.host()).state is State.OK
+    assert checks_neighbours.freepbx(fake.host()).state is DiagnosisState.OK
 
 
 def test_freepbx_flushes_at_its_start(fake: Fake) -> None:
     fake.file("root/var/www/html/admin/modules/firewall/module.xml")
-    assert checks_neighbours.freepbx(fake.host()).state is State.WARNING
+    assert checks_neighbours.freepbx(fake.host()).state is DiagnosisState.WARNING
     fake.legacy(saved("-A INPUT -j fpbxfirewall", chains="fpbxfirewall"))
     found = checks_neighbours.freepbx(fake.host())
     assert (found.state, found.fix) == (
-        State.PROBLEM,
+        DiagnosisState.PROBLEM,
         "fwconsole ma uninstall firewall && fwconsole ma delete firewall",
     )
-    assert checks_neighbours.freepbx(fake.host(is_root=False)).state is State.WARNING
+    assert checks_neighbours.freepbx(fake.host(is_root=False)).state is DiagnosisState.WARNING
 
 
 def test_fail2ban_is_no_fault(fake: Fake) -> None:
@@ -174,7 +174,7 @@ def test_fail2ban_is_no_fault(fake: Fake) -> None:
     rule = "-A INPUT -p udp -m multiport --dports 5060,5061 -j f2b-asterisk-udp"
     fake.legacy(saved(ssh, rule, chains="f2b-sshd f2b-asterisk-udp"))
     found = checks_neighbours.fail2ban(fake.host())
-    assert found.state is State.OK
+    assert found.state is DiagnosisState.OK
     assert "(f2b-asterisk-udp)" in found.sentence
 
 
@@ -182,7 +182,7 @@ def test_fail2ban_by_its_files(fake: Fake) -> None:
     fake.file("root/etc/fail2ban/jail.conf", "[asterisk]\nenabled = true\n")
     fake.file("root/etc/fail2ban/jail.d/a.conf", "[sshd]\nenabled = true\nport = ssh\n")
     host = fake.host(is_root=False)
-    assert checks_neighbours.fail2ban(host).state is State.UNKNOWN
+    assert checks_neighbours.fail2ban(host).state is DiagnosisState.UNKNOWN
     fake.file("root/etc/fail2ban/jail.local", "[calls]\nenabled = true\nport = sip,sip-tls\n")
     assert "jail calls" in checks_neighbours.fail2ban(host).sentence
 
@@ -196,10 +196,10 @@ def test_containers(fake: Fake) -> None:
     assert containers.published(fake.host()).sentence.startswith("no SIP port")
     fake.iptables_nft(saved(DOCKER.format(5060, 5060), table="nat", chains="DOCKER"))
     found = containers.published(fake.host())
-    assert found.state is State.OK
+    assert found.state is DiagnosisState.OK
     assert "port 5060 is sent on" in found.sentence
     fake.setting("net/ipv4/ip_forward", 0)
-    assert containers.published(fake.host()).state is State.WARNING
+    assert containers.published(fake.host()).state is DiagnosisState.WARNING
 
 
 ROUTES = """\
@@ -231,7 +231,7 @@ def test_the_policy_names_the_bridge(behind: str, known: bool, fake: Fake, tmp_p
     record = Applied(expect(ruleset, lower(ruleset)), "p", "iptables-nft", made.number)
     write_applied(layout, record)
     answer = containers.published(fake.host())
-    assert answer.state is (State.OK if known else State.PROBLEM)
+    assert answer.state is (DiagnosisState.OK if known else DiagnosisState.PROBLEM)
     assert ("signalling: {behind: [docker0]}" in answer.sentence) == (not known)
 
 

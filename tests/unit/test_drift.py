@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipfw.backends.interface import Live, LiveChain, LiveJump, LiveRule, LiveSetState
-from sipfw.lower.xtables import Family
-from sipfw.verify.drift import Kind, drift
-from sipfw.verify.expectation import (
+from sipfw.compare.drift import DriftKind, drift
+from sipfw.compare.expected import (
     Expectation,
     ExpectedChain,
     ExpectedJump,
     ExpectedRule,
     ExpectedSet,
 )
+from sipfw.compare.live import Live, LiveChain, LiveJump, LiveRule, LiveSetState
+from sipfw.lower.xtables import Family
 
 _IDS = ("a", "b", "c", "d", "e")
 _HEADER = ("family", "inet", "hashsize", "1024", "maxelem", "65536")
@@ -266,7 +266,7 @@ def test_what_may_stand_before_our_jump(line: str) -> None:
 )
 def test_a_rule_before_our_jump_that_lets_packets_past(line: str) -> None:
     [found] = drift(_WANTED, _before("-A PREROUTING -j DROP", line))
-    assert (found.kind, found.what) == (Kind.MOVED, "jump")
+    assert (found.kind, found.what) == (DriftKind.MOVED, "jump")
     assert found.detail == f"a rule before it lets packets pass: {line}"
 
 

@@ -7,19 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from sipfw.backends.interface import (
-    Live,
-    LiveChain,
-    LiveJump,
-    LivePolicy,
-    LiveRule,
-    LiveSetState,
-    search_words,
-)
-from sipfw.lower.xtables import Family
-from sipfw.verify.deep import compare, with_recorded
-from sipfw.verify.drift import drift
-from sipfw.verify.expectation import (
+from sipfw.compare.deep import drift_by_listing as compare
+from sipfw.compare.deep import with_recorded
+from sipfw.compare.drift import drift
+from sipfw.compare.expected import (
     Expectation,
     ExpectedChain,
     ExpectedJump,
@@ -30,6 +21,16 @@ from sipfw.verify.expectation import (
     to_json,
     with_lines,
 )
+from sipfw.compare.live import (
+    Live,
+    LiveChain,
+    LiveJump,
+    LivePolicy,
+    LiveRule,
+    LiveSetState,
+)
+from sipfw.lower.naming import search_words
+from sipfw.lower.xtables import Family
 
 RULE = ExpectedRule("a", "00000000", "a rule", "policy.yaml:3: a", line="-A CHAIN a")
 HOOK = ExpectedRule("hook", "00000000", "way in", "built-in: hook")

@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.backends.interface import Live, LiveChain, LiveJump, LiveRule, LiveSetState
-from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy.files import Layout
-from sipfw.deploy.state import Applied, read_applied, write_applied
-from sipfw.errors import BackendError
-from sipfw.lower.iptables import lower
-from sipfw.lower.xtables import Family
-from sipfw.policy.load import Request, load
-from sipfw.verify.drift import drift
-from sipfw.verify.expectation import (
+from sipfw.compare.drift import drift
+from sipfw.compare.expected import (
     Expectation,
     expect,
     from_json,
@@ -24,8 +16,16 @@ from sipfw.verify.expectation import (
     with_lines,
     without_families,
 )
-from sipfw.verify.host import Conntrack
-from sipfw.verify.report import make_report
+from sipfw.compare.live import Live, LiveChain, LiveJump, LiveRule, LiveSetState
+from sipfw.compiler.pipeline import compile_policy
+from sipfw.deploy.applied import Applied, read_applied, write_applied
+from sipfw.errors import BackendError
+from sipfw.host.files import Layout
+from sipfw.host.settings import ConntrackUsage
+from sipfw.lower.iptables import lower
+from sipfw.lower.xtables import Family
+from sipfw.monitor.report import make_report
+from sipfw.policy.load import Request, load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,7 +150,7 @@ def test_a_report_adds_up_rules_that_lowering_split(tmp_path: Path) -> None:
     )
     ruleset = compile_policy(load(Request(policy)))
     wanted = expect(ruleset, lower(ruleset, ipset=False))
-    report = make_report(wanted, live_of(wanted), {}, Conntrack(1, 2))
+    report = make_report(wanted, live_of(wanted), {}, ConntrackUsage(1, 2))
     [trusted] = [rule for rule in report.rules if rule.id == "trusted.accept"]
     counts = {family: count.packets for family, count in trusted.counts.items() if count}
     assert counts == {Family.IP: 6, Family.IP6: 3}
@@ -162,7 +162,7 @@ def test_a_rule_without_a_counter_shows_no_figure(wanted: Expectation) -> None:
     first, *others = live.chains[0].rules
     bare = replace(first, packets=0, bytes=0, counted=False)
     chains = (replace(live.chains[0], rules=(bare, *others)), *live.chains[1:])
-    report = make_report(wanted, replace(live, chains=chains), {}, Conntrack(1, 2))
+    report = make_report(wanted, replace(live, chains=chains), {}, ConntrackUsage(1, 2))
     place = live.chains[0].name, first.rule_id
     [shown] = [rule for rule in report.rules if (rule.chain, rule.id) == place]
     assert shown.counts[live.chains[0].family] is None
@@ -170,7 +170,7 @@ def test_a_rule_without_a_counter_shows_no_figure(wanted: Expectation) -> None:
 
 
 def test_a_report_of_an_empty_kernel(wanted: Expectation) -> None:
-    report = make_report(wanted, Live((), (), ()), {}, Conntrack(None, None))
+    report = make_report(wanted, Live((), (), ()), {}, ConntrackUsage(None, None))
     assert {count for rule in report.rules for count in rule.counts.values()} == {None}
     assert {item.entries for item in report.sets} == {None}
     assert all(item.size for item in report.sets)

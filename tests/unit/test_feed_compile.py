@@ -11,19 +11,20 @@ import pytest
 import yaml
 
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.compiler.textless import textless
-from sipfw.deploy.feed_sets import with_lists, without_lists
+from sipfw.compiler.without_string_match import without_string_match
+from sipfw.deploy.lists.sets import with_lists, without_lists
 from sipfw.errors import Exit
 from sipfw.feeds.parse import parse
 from sipfw.lower import iptables, nftables
 from sipfw.lower.naming import MAX_SET_NAME
 from sipfw.policy.load import Request, load
 from sipfw.policy.model import Policy
+from sipfw.ruleset.addresses import IpProto
 from sipfw.ruleset.codec import decode, encode
 from sipfw.ruleset.lint import lint
 from sipfw.ruleset.rule import Drop, Goto
-from sipfw.walk.evaluate import evaluate
-from sipfw.walk.packet import IpProto, Packet
+from sipfw.simulate.evaluate import evaluate
+from sipfw.simulate.packet import Packet
 
 if TYPE_CHECKING:
     from conftest import Sipfw
@@ -121,7 +122,7 @@ def test_where_strangers_are_denied_no_list_is_asked(tmp_path: Path) -> None:
 
 
 def test_a_kernel_without_text_searches_keeps_the_lists(ruleset: Ruleset) -> None:
-    assert "feeds.first" in ids(textless(ruleset), "SIP_SOURCES")
+    assert "feeds.first" in ids(without_string_match(ruleset), "SIP_SOURCES")
 
 
 def test_a_generation_keeps_the_sets_and_not_what_is_in_them(ruleset: Ruleset) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sipfw.feeds.errors import FeedError
-from sipfw.feeds.fetch import NOTHING_SEEN, Answer, Seen, fetch, read_file
+from sipfw.feeds.fetch import NOTHING_SEEN, FeedResponse, Seen, fetch, read_file
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "netns"))
 from feed_server import MODES, FeedServer, running
@@ -74,7 +74,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedServer]:
         yield made
 
 
-def ask(server: FeedServer, path: str, seen: Seen = NOTHING_SEEN) -> Answer:
+def ask(server: FeedServer, path: str, seen: Seen = NOTHING_SEEN) -> FeedResponse:
     url = f"http://127.0.0.1:{server.port}/{path}"
     return fetch(url, seen, deadline=1.0, largest=1 << 20)
 
@@ -100,7 +100,7 @@ def test_a_good_answer_comes_with_what_to_ask_next_time(server: FeedServer) -> N
     assert first.data == LIST
     assert first.seen.etag is not None
     again = ask(server, "list", first.seen)
-    assert again == Answer(None, first.seen)
+    assert again == FeedResponse(None, first.seen)
     assert f"If-None-Match: {first.seen.etag}" in server.asked[-1]
 
 
@@ -178,9 +178,9 @@ def test_a_file_is_read_and_nothing_else(tmp_path: Path) -> None:
     assert read_file(str(path)) == LIST
     os.mkfifo(tmp_path / "pipe")
     for name, reason in (
-        ("pipe", "is no file"),
+        ("pipe", "is not a file"),
         ("nothing", "no such file"),
-        (".", "directory|is no file"),
+        (".", "directory|is not a file"),
     ):
         with pytest.raises(FeedError, match=reason):
             read_file(str(tmp_path / name))

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sipfw.deploy import feed_fill, spared
-from sipfw.deploy import feeds as feeds_module
-from sipfw.deploy.feed_files import Known, read_known, write_copy, write_tries
-from sipfw.deploy.feed_sets import forget_all
-from sipfw.deploy.feeds import ask_sources, is_due, keep, lists_of, read_all
-from sipfw.deploy.files import Layout
-from sipfw.deploy.own_addresses import own_addresses
+from sipfw.deploy.lists import exempt as spared
+from sipfw.deploy.lists import fill as feed_fill
+from sipfw.deploy.lists import follow as feeds_module
+from sipfw.deploy.lists.files import KnownList, read_known, write_copy, write_tries
+from sipfw.deploy.lists.follow import ask_sources, is_due, keep, lists_of, read_all
+from sipfw.deploy.lists.sets import forget_all
 from sipfw.feeds.errors import FeedError
-from sipfw.feeds.fetch import Answer, Seen
+from sipfw.feeds.fetch import FeedResponse, Seen
 from sipfw.feeds.parse import LeftOut
 from sipfw.feeds.store import Copy, Tries, copy_text, identity, read_copy
+from sipfw.host.files import Layout
+from sipfw.host.own_addresses import own_addresses
 from sipfw.policy.feed import Feed
 from sipfw.policy.model import Policy
 from sipfw.ruleset.model import AddressSet, Ruleset, SetKind
@@ -32,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "netns"))
 from feed_server import running
 
 if TYPE_CHECKING:
-    from sipfw.deploy.feeds import Lists
-    from sipfw.deploy.spared import Spared
+    from sipfw.deploy.lists.exempt import Exempt
+    from sipfw.deploy.lists.follow import Lists
 
 NOW = 1_000_000.0
 URL = "http://127.0.0.1:1/list"
@@ -48,15 +49,17 @@ def nets(*texts: str) -> tuple[Any, ...]:
 
 
 TEN = nets(*(f"203.0.113.{number}" for number in range(10)))
-OLD = Known(Copy(NOW - 100, TEN, (), Seen('"1"')), Tries(NOW - 100, NOW - 100, None))
+OLD = KnownList(Copy(NOW - 100, TEN, (), Seen('"1"')), Tries(NOW - 100, NOW - 100, None))
 
 
-def body(*texts: str) -> Answer:
-    return Answer("\n".join(texts).encode(), Seen('"2"'))
+def body(*texts: str) -> FeedResponse:
+    return FeedResponse("\n".join(texts).encode(), Seen('"2"'))
 
 
-def asked(answer: Answer | FeedError, known: Known = OLD, *, accept: bool = False) -> Known:
-    def ask(_: str, seen: Seen) -> Answer:
+def asked(
+    answer: FeedResponse | FeedError, known: KnownList = OLD, *, accept: bool = False
+) -> KnownList:
+    def ask(_: str, seen: Seen) -> FeedResponse:
         assert seen == (Seen() if known.copy is None else known.copy.seen)
         if isinstance(answer, FeedError):
             raise answer
@@ -82,7 +85,7 @@ def test_a_good_answer_becomes_the_copy() -> None:
 
 
 def test_an_unchanged_answer_makes_the_copy_young_again() -> None:
-    found = asked(Answer(None, Seen('"1"')))
+    found = asked(FeedResponse(None, Seen('"1"')))
     assert found.copy == OLD.copy
     assert found.good == NOW
 
@@ -97,10 +100,10 @@ def test_an_unchanged_answer_makes_the_copy_young_again() -> None:
         (body("203.0.113.1", "203.0.113.2"), "has shrunk from 10 to 2 entries"),
         (body(*map(str, TEN[:4])), "has shrunk from 10 to 4 entries"),
         (body("<html>", "203.0.113.1"), ""),
-        (body("<html>", "<p>", "203.0.113.1"), "is no list of addresses"),
+        (body("<html>", "<p>", "203.0.113.1"), "is not a list of addresses"),
     ],
 )
-def test_a_bad_answer_leaves_the_copy(answer: Answer | FeedError, reason: str) -> None:
+def test_a_bad_answer_leaves_the_copy(answer: FeedResponse | FeedError, reason: str) -> None:
     found = asked(answer)
     assert found.copy == OLD.copy
     assert found.tries is not None
@@ -126,7 +129,9 @@ def test_the_operator_may_accept_less_but_no_page() -> None:
 
 def test_an_expired_copy_does_not_hold_a_shorter_list_back() -> None:
     long_ago = NOW - 8 * 86400
-    expired = Known(Copy(long_ago, TEN, (), Seen('"1"')), Tries(NOW - 1, long_ago, "answered 404"))
+    expired = KnownList(
+        Copy(long_ago, TEN, (), Seen('"1"')), Tries(NOW - 1, long_ago, "answered 404")
+    )
     found = asked(body("203.0.113.1"), expired)
     assert found.copy is not None
     assert found.copy.networks == TEN[1:2]
@@ -142,14 +147,14 @@ def test_a_source_that_hangs_is_left_behind(
     with running(tmp_path) as server:
         slow = feed(url=f"http://127.0.0.1:{server.port}/slow-head")
         started = time.monotonic()
-        found = ask_sources([slow], {"x": Known()})
+        found = ask_sources([slow], {"x": KnownList()})
         assert time.monotonic() - started < 5
     assert found["x"].tries is not None
     assert found["x"].tries.error == "no answer within 0.5 s"
 
 
 def test_a_fault_of_our_own_is_one_reason_and_no_hang() -> None:
-    def broken(_: str, __: Seen) -> Answer:
+    def broken(_: str, __: Seen) -> FeedResponse:
         raise KeyError("x")
 
     found = ask_sources([feed()], {"x": OLD}, ask=broken)["x"]
@@ -177,10 +182,10 @@ def test_when_a_source_is_asked_again(good: float | None, tried: float | None, d
     tries = (
         None if tried is None else Tries(NOW - tried, None if good is None else NOW - good, "error")
     )
-    assert is_due(feed(), Known(copy, tries), NOW) is due
+    assert is_due(feed(), KnownList(copy, tries), NOW) is due
 
 
-def wanted(known: Known, policy: dict[str, Any] | None = None, **fields: Any) -> Lists:
+def wanted(known: KnownList, policy: dict[str, Any] | None = None, **fields: Any) -> Lists:
     data = {"feeds": [{"name": "x", "url": URL, **fields}], **(policy or {})}
     return lists_of(Policy.model_validate(data), {"x": known}, {}, now=NOW)
 
@@ -196,7 +201,7 @@ def test_a_good_copy_is_in_force_without_a_word() -> None:
 
 
 def test_a_stand_in_is_said_with_its_age() -> None:
-    found = wanted(Known(OLD.copy, Tries(NOW, NOW - 7200, "answered 404")))
+    found = wanted(KnownList(OLD.copy, Tries(NOW, NOW - 7200, "answered 404")))
     assert found.networks == {"x": TEN}
     assert found.missing == ()
     assert said(found) == (
@@ -207,7 +212,7 @@ def test_a_stand_in_is_said_with_its_age() -> None:
 
 def test_a_copy_that_covers_more_than_the_policy_now_allows_drops_nobody() -> None:
     """It may be older than the bound."""
-    wide = Known(Copy(NOW, nets("203.0.0.0/8"), (), Seen()), Tries(NOW, NOW, None))
+    wide = KnownList(Copy(NOW, nets("203.0.0.0/8"), (), Seen()), Tries(NOW, NOW, None))
     found = wanted(wide, max_coverage="1/250")
     assert (found.networks["x"], found.missing) == ((), ("x",))
     assert "covers 0.5 % of all IPv4 addresses in use" in said(found)
@@ -216,7 +221,7 @@ def test_a_copy_that_covers_more_than_the_policy_now_allows_drops_nobody() -> No
 
 
 def test_an_expired_copy_drops_nobody_and_never_is_never() -> None:
-    old = Known(Copy(NOW - 8 * 86400, TEN), None)
+    old = KnownList(Copy(NOW - 8 * 86400, TEN), None)
     found = wanted(old)
     assert (found.networks, found.missing) == ({"x": ()}, ("x",))
     assert "8 d old and has expired" in said(found)
@@ -224,19 +229,19 @@ def test_an_expired_copy_drops_nobody_and_never_is_never() -> None:
 
 
 def test_without_a_copy_there_is_no_entry_so_that_live_sets_stay() -> None:
-    found = wanted(Known())
+    found = wanted(KnownList())
     assert (found.networks, found.missing) == ({}, ("x",))
     assert "no copy yet" in said(found)
 
 
 def test_a_user_who_may_not_read_the_copy_is_told_so() -> None:
-    found = wanted(Known(unreadable=True))
+    found = wanted(KnownList(unreadable=True))
     assert found.networks == {}
     assert "only root may read the copy, so the set is empty here" in said(found)
 
 
 def test_an_accepted_empty_list_is_nothing_to_warn_of() -> None:
-    found = wanted(Known(Copy(NOW, ()), Tries(NOW, NOW, None)))
+    found = wanted(KnownList(Copy(NOW, ()), Tries(NOW, NOW, None)))
     assert (found.networks, found.missing, found.remarks) == ({"x": ()}, (), ())
 
 
@@ -254,7 +259,7 @@ def test_friends_are_cut_out_and_named() -> None:
     }
     copy = Copy(NOW, nets("192.0.2.1", "192.0.2.2", "198.51.100.3", "203.0.113.0/24"))
     names = {"sip.a.example": nets("192.0.2.2")}
-    found = lists_of(Policy.model_validate(policy), {"x": Known(copy)}, names, now=NOW)
+    found = lists_of(Policy.model_validate(policy), {"x": KnownList(copy)}, names, now=NOW)
     kept = found.networks["x"]
     for friend in nets(
         "192.0.2.1", "192.0.2.2", "198.51.100.0/28", "203.0.113.10", "203.0.113.32/28"
@@ -304,14 +309,14 @@ def test_copies_survive_on_disk_for_root_alone(tmp_path: Path) -> None:
     copy = Copy(
         NOW, (*TEN, *nets("2001:db8::/48")), (LeftOut("no address", 3, 7),), Seen('"1"', "d")
     )
-    keep(layout, policy, {"x": Known(copy, Tries(NOW, NOW, None))})
-    assert read_all(layout, policy) == {"x": Known(copy, Tries(NOW, NOW, None))}
+    keep(layout, policy, {"x": KnownList(copy, Tries(NOW, NOW, None))})
+    assert read_all(layout, policy) == {"x": KnownList(copy, Tries(NOW, NOW, None))}
     folder = tmp_path / "var/lib/sipfw/feeds"
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
     assert folder.stat().st_mode & 0o777 == 0o700
     # A failure is noted beside the copy, and the copy is not written again.
     (folder / "x.json").chmod(0o400)
-    keep(layout, policy, {"x": Known(copy, Tries(NOW + 5, NOW, "answered 500"))})
+    keep(layout, policy, {"x": KnownList(copy, Tries(NOW + 5, NOW, "answered 500"))})
     assert (folder / "x.json").stat().st_mode & 0o777 == 0o400
     assert read_known(layout, policy.feeds[0]).tries == Tries(NOW + 5, NOW, "answered 500")
     forget_all(layout)
@@ -337,6 +342,17 @@ def test_a_copy_of_another_source_is_no_copy(change: dict[str, Any]) -> None:
     assert read_copy(text, feed(**change)) is None
 
 
+def test_a_key_of_a_later_version_leaves_the_copy_what_it_is() -> None:
+    class LaterFeed(Feed):
+        added_later: int = 0
+
+    later = LaterFeed(name="x", url=URL)
+    assert read_copy(copy_text(feed(), Copy(NOW, TEN)), later) == Copy(NOW, TEN)
+    assert identity(feed(url="https://lists.example/x")) == (
+        "a721bf160e2bd10f961672fb945b723c6f13ab0bf0088ccdebb8103cad4b4319"
+    )
+
+
 def test_a_copy_that_somebody_has_changed_is_no_copy(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     write_copy(layout, feed(), Copy(NOW, TEN))
@@ -352,13 +368,13 @@ def test_a_copy_that_somebody_has_changed_is_no_copy(tmp_path: Path) -> None:
     ]
     for text in ("", "{", "[" * 100_000, "null", *map(json.dumps, wrong)):
         path.write_text(text)
-        assert read_known(layout, feed()) == Known()
+        assert read_known(layout, feed()) == KnownList()
     path.write_text(good)
     path.chmod(0o622)
-    assert read_known(layout, feed()) == Known()
+    assert read_known(layout, feed()) == KnownList()
     path.unlink()
     os.mkfifo(path)
-    assert read_known(layout, feed()) == Known()
+    assert read_known(layout, feed()) == KnownList()
 
 
 def test_a_firewall_that_comes_back_does_not_wait_for_very_long_lists(
@@ -369,7 +385,7 @@ def test_a_firewall_that_comes_back_does_not_wait_for_very_long_lists(
     folder = layout.generations / "1"
     folder.mkdir(parents=True, mode=0o700)
     (folder / "policy.json").write_text(policy.model_dump_json(by_alias=True))
-    keep(layout, policy, {"x": Known(Copy(NOW, TEN), Tries(NOW, NOW, None))})
+    keep(layout, policy, {"x": KnownList(Copy(NOW, TEN), Tries(NOW, NOW, None))})
     origin = Origin("feeds.x", "policy.yaml")
     empty = Ruleset((), (AddressSet("feed-x", SetKind.NETWORK, "x", origin),), ())
     assert feed_fill.filled(empty, layout, 1).set("feed-x").networks == TEN
@@ -379,9 +395,9 @@ def test_a_firewall_that_comes_back_does_not_wait_for_very_long_lists(
 
 
 def test_spare_leaves_other_lists_as_they_are() -> None:
-    kept, met = spared.spare(TEN, [_friend("198.51.100.0/24"), _friend("2001:db8::/32")])
+    kept, met = spared.cut_exempt(TEN, [_friend("198.51.100.0/24"), _friend("2001:db8::/32")])
     assert (kept, met) == (TEN, [])
 
 
-def _friend(network: str) -> Spared:
-    return spared.Spared(ip_network(network), "a friend")
+def _friend(network: str) -> Exempt:
+    return spared.Exempt(ip_network(network), "a friend")

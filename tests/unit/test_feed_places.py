@@ -14,41 +14,41 @@ import pytest
 from sipfw.feeds import places
 from sipfw.feeds.errors import FeedError
 from sipfw.feeds.fetch import NOTHING_SEEN, fetch
-from sipfw.feeds.places import Place, connect, place_of
+from sipfw.feeds.places import AddressScope, connect, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PLACES = {
-    "203.0.113.9": Place.PUBLIC,
-    "2001:db8::1": Place.PUBLIC,
-    "2606:4700::1": Place.PUBLIC,
-    "127.0.0.1": Place.LOOPBACK,
-    "127.255.0.3": Place.LOOPBACK,
-    "0.0.0.0": Place.LOOPBACK,
-    "::1": Place.LOOPBACK,
-    "::": Place.LOOPBACK,
-    "::ffff:127.0.0.1": Place.LOOPBACK,
-    "::127.0.0.1": Place.LOOPBACK,
-    "169.254.169.254": Place.LINK_LOCAL,
-    "::ffff:169.254.169.254": Place.LINK_LOCAL,
-    "64:ff9b::a9fe:a9fe": Place.LINK_LOCAL,
-    "64:ff9b:1::a9fe:a9fe": Place.LINK_LOCAL,
-    "fe80::1": Place.LINK_LOCAL,
-    "10.0.0.1": Place.PRIVATE,
-    "172.31.0.1": Place.PRIVATE,
-    "172.32.0.1": Place.PUBLIC,
-    "192.168.1.1": Place.PRIVATE,
-    "100.64.0.1": Place.PRIVATE,
-    "198.18.0.1": Place.PRIVATE,
-    "fd00:ec2::254": Place.PRIVATE,
-    "fec0::1": Place.PRIVATE,
-    "2002:c0a8:101::1": Place.PRIVATE,
-    "2001:0:1::3f57:fefe": Place.PRIVATE,
-    "64:ff9b::cb00:7109": Place.PUBLIC,
-    "224.0.0.1": Place.NOBODYS,
-    "255.255.255.255": Place.NOBODYS,
-    "ff02::1": Place.NOBODYS,
+    "203.0.113.9": AddressScope.PUBLIC,
+    "2001:db8::1": AddressScope.PUBLIC,
+    "2606:4700::1": AddressScope.PUBLIC,
+    "127.0.0.1": AddressScope.LOOPBACK,
+    "127.255.0.3": AddressScope.LOOPBACK,
+    "0.0.0.0": AddressScope.LOOPBACK,
+    "::1": AddressScope.LOOPBACK,
+    "::": AddressScope.LOOPBACK,
+    "::ffff:127.0.0.1": AddressScope.LOOPBACK,
+    "::127.0.0.1": AddressScope.LOOPBACK,
+    "169.254.169.254": AddressScope.LINK_LOCAL,
+    "::ffff:169.254.169.254": AddressScope.LINK_LOCAL,
+    "64:ff9b::a9fe:a9fe": AddressScope.LINK_LOCAL,
+    "64:ff9b:1::a9fe:a9fe": AddressScope.LINK_LOCAL,
+    "fe80::1": AddressScope.LINK_LOCAL,
+    "10.0.0.1": AddressScope.PRIVATE,
+    "172.31.0.1": AddressScope.PRIVATE,
+    "172.32.0.1": AddressScope.PUBLIC,
+    "192.168.1.1": AddressScope.PRIVATE,
+    "100.64.0.1": AddressScope.PRIVATE,
+    "198.18.0.1": AddressScope.PRIVATE,
+    "fd00:ec2::254": AddressScope.PRIVATE,
+    "fec0::1": AddressScope.PRIVATE,
+    "2002:c0a8:101::1": AddressScope.PRIVATE,
+    "2001:0:1::3f57:fefe": AddressScope.PRIVATE,
+    "64:ff9b::cb00:7109": AddressScope.PUBLIC,
+    "224.0.0.1": AddressScope.NOBODYS,
+    "255.255.255.255": AddressScope.NOBODYS,
+    "ff02::1": AddressScope.NOBODYS,
 }
 
 
@@ -70,18 +70,18 @@ def port() -> Iterator[int]:
 )
 def test_a_public_list_leads_to_no_spelling_of_this_host(host: str, port: int) -> None:
     with pytest.raises(FeedError, match="leads to a loopback, link-local or private address"):
-        connect(host, port, time.monotonic() + 2, Place.PUBLIC)
-    opened, place = connect(host, port, time.monotonic() + 2, Place.LOOPBACK)
+        connect(host, port, time.monotonic() + 2, AddressScope.PUBLIC)
+    opened, place = connect(host, port, time.monotonic() + 2, AddressScope.LOOPBACK)
     opened.close()
-    assert place is Place.LOOPBACK
+    assert place is AddressScope.LOOPBACK
 
 
 def test_a_list_inside_may_lead_elsewhere_inside_but_not_everywhere(port: int) -> None:
     with pytest.raises(FeedError):
-        connect("127.0.0.1", port, time.monotonic() + 2, Place.PRIVATE)
+        connect("127.0.0.1", port, time.monotonic() + 2, AddressScope.PRIVATE)
     for address in ("169.254.169.254", "224.0.0.1", "10.0.0.1"):
         with pytest.raises(FeedError):
-            connect(address, port, time.monotonic() + 2, Place.LOOPBACK)
+            connect(address, port, time.monotonic() + 2, AddressScope.LOOPBACK)
 
 
 def resolving(answers: list[str], port: int) -> Any:
@@ -110,7 +110,7 @@ def test_a_redirect_to_a_name_that_turns_inwards(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(
             places,
             "place_of",
-            lambda it: Place.PUBLIC if str(it) == "127.0.0.1" else real(it),
+            lambda it: AddressScope.PUBLIC if str(it) == "127.0.0.1" else real(it),
         )
         answers = ["127.0.0.1", "127.0.0.2"]
         monkeypatch.setattr(places.socket, "getaddrinfo", resolving(answers, where))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.deploy.files import Layout
-from sipfw.deploy.state_folders import close_folders
 from sipfw.errors import Exit
 from sipfw.feeds.errors import FeedError
 from sipfw.feeds.fetch import read_file
+from sipfw.host.files import Layout
+from sipfw.host.state_folders import close_folders
 from sipfw.policy.file_safety import why_unsafe
 
 if TYPE_CHECKING:

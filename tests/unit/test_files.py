@@ -8,8 +8,8 @@ from typing import NoReturn
 
 import pytest
 
-from sipfw.deploy.files import Layout, write_atomically
 from sipfw.errors import BackendError
+from sipfw.host.files import Layout, write_atomically
 
 
 def _mode(path: Path) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from sipfw.deploy import generations
-from sipfw.deploy.files import Layout
+from sipfw.deploy.activate import Firewall, way_back
 from sipfw.deploy.generations import (
     KEPT,
     Content,
@@ -23,8 +23,8 @@ from sipfw.deploy.generations import (
     read_ruleset,
     write_generation,
 )
-from sipfw.deploy.live import Firewall, way_back
 from sipfw.errors import BackendError
+from sipfw.host.files import Layout
 from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority, Ruleset
 from sipfw.ruleset.rule import Drop, Origin, Rule
 

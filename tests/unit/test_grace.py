@@ -3,8 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
-from sipfw.deploy.answers import Answer, Listed, Standards
-from sipfw.deploy.grace import Known, Member, followed, is_due, still
+from sipfw.deploy.names.answers import Answer, Listed, Standards
+from sipfw.deploy.names.grace import KnownName, NameAddress, followed, is_due, still
 from sipfw.policy.names import Names
 
 HOUR = 3600.0
@@ -17,7 +17,7 @@ def _answer(*networks: object, ttl: int = 0, incomplete: str | None = None) -> A
     return Answer(listed, ttl, (), incomplete)
 
 
-def _follow(known: Known | None, answer: Answer, now: float) -> Known:
+def _follow(known: KnownName | None, answer: Answer, now: float) -> KnownName:
     return followed(known, answer, now, BOUNDS)[0]
 
 
@@ -80,18 +80,18 @@ def test_rotation_without_end_is_capped_and_what_is_listed_wins() -> None:
 
 def test_no_grace_means_none() -> None:
     bounds = Standards(Names(grace="0s"))
-    known, said = followed(Known((Member(ONE),), 0.0), _answer(TWO), 1.0, bounds)
+    known, said = followed(KnownName((NameAddress(ONE),), 0.0), _answer(TWO), 1.0, bounds)
     assert (known.addresses, said) == ((TWO,), ())
 
 
 def test_what_root_takes_out_of_the_hosts_file_is_gone_at_once() -> None:
     local = replace(_answer(TWO), local=True)
-    assert _follow(Known((Member(ONE),), 0.0), local, 1.0).addresses == (TWO,)
+    assert _follow(KnownName((NameAddress(ONE),), 0.0), local, 1.0).addresses == (TWO,)
 
 
 def test_an_administrator_who_is_logged_in_is_not_shut_out() -> None:
     bounds = Standards(Names(grace="0s"), logged_in=frozenset({ip_address("198.51.100.1")}))
-    known = Known((Member(ONE), Member(SIX)), 0.0)
+    known = KnownName((NameAddress(ONE), NameAddress(SIX)), 0.0)
     held, _ = followed(known, _answer(TWO), 10 * HOUR, bounds, admin=True)
     assert held.addresses == (ONE, TWO)
     assert followed(known, _answer(TWO), 10 * HOUR, bounds)[0].addresses == (TWO,)
@@ -108,12 +108,12 @@ def test_a_ttl_is_obeyed_within_the_bounds() -> None:
 
 
 def test_when_a_name_is_asked_again() -> None:
-    known = Known((Member(ONE),), 1000.0, 1300.0)
+    known = KnownName((NameAddress(ONE),), 1000.0, 1300.0)
     assert [is_due(known, now, 3600) for now in (1000.0, 1299.0, 1300.0)] == [False, False, True]
     # A clock that was in the future once must not keep a name from being asked for years.
-    assert is_due(Known((Member(ONE),), 9e9, 9e9 + 300), 1000.0, 3600)
+    assert is_due(KnownName((NameAddress(ONE),), 9e9, 9e9 + 300), 1000.0, 3600)
     assert is_due(None, 0.0, 3600)
-    assert is_due(Known((), 1000.0, 1300.0), 1000.0, 3600)
+    assert is_due(KnownName((), 1000.0, 1300.0), 1000.0, 3600)
 
 
 def test_a_clock_that_goes_back_keeps_nobody_for_ever() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from sipfw.lower.xtables import Family
-from sipfw.verify.health import State, judge
-from sipfw.verify.reading import growth, make_reading
-from sipfw.verify.report import Report, SetReport, SysctlReport
-from sipfw.verify.selection import Selection, grown
-from sipfw.verify.summary import summarise
+from sipfw.monitor.health import HealthState, judge
+from sipfw.monitor.reading import growth, make_reading
+from sipfw.monitor.report import Report, SetReport, SysctlReport
+from sipfw.monitor.selection import Selection, grown
+from sipfw.monitor.summary import summarise
 from unit.readings import GONE, report, rule
 
 RULES = (
@@ -84,34 +84,38 @@ def full(entries: int, *, dynamic: bool = True) -> Report:
 @pytest.mark.parametrize(
     ("seen", "state", "words"),
     [
-        (report(), State.HEALTHY, "HEALTHY: the live firewall is the applied one"),
-        (report(drift=(GONE,)), State.DRIFT, "DRIFT: jump IPv4 raw PREROUTING: missing"),
-        (report(drift=(GONE, GONE)), State.DRIFT, "and 1 more"),
-        (report(connections=80), State.HEALTHY, ""),
-        (report(connections=81), State.DEGRADED, "connection tracking is 81 % full, 81 of 100"),
-        (report(connections=None), State.HEALTHY, ""),
-        (full(80), State.HEALTHY, ""),
-        (full(81), State.DEGRADED, "set sipfw-banned4 is 81 % full, 81 of 100"),
-        (full(99, dynamic=False), State.HEALTHY, ""),
+        (report(), HealthState.HEALTHY, "HEALTHY: the live firewall is the applied one"),
+        (report(drift=(GONE,)), HealthState.DRIFT, "DRIFT: jump IPv4 raw PREROUTING: missing"),
+        (report(drift=(GONE, GONE)), HealthState.DRIFT, "and 1 more"),
+        (report(connections=80), HealthState.HEALTHY, ""),
+        (
+            report(connections=81),
+            HealthState.DEGRADED,
+            "connection tracking is 81 % full, 81 of 100",
+        ),
+        (report(connections=None), HealthState.HEALTHY, ""),
+        (full(80), HealthState.HEALTHY, ""),
+        (full(81), HealthState.DEGRADED, "set sipfw-banned4 is 81 % full, 81 of 100"),
+        (full(99, dynamic=False), HealthState.HEALTHY, ""),
         (
             report(sysctls=(SysctlReport("net.x", 5, 6, "policy.yaml:1: x"),)),
-            State.DEGRADED,
+            HealthState.DEGRADED,
             "net.x is 6, the policy says 5",
         ),
         (
             report(sysctls=(SysctlReport("net.x", 5, None, "policy.yaml:1: x"),)),
-            State.DEGRADED,
+            HealthState.DEGRADED,
             "net.x is absent, the policy says 5",
         ),
         (
             report(sysctls=(SysctlReport("net.x", 5, 6, "policy.yaml:1: x", fixed=True),)),
-            State.HEALTHY,
+            HealthState.HEALTHY,
             "",
         ),
-        (report(drift=(GONE,), connections=99), State.DEGRADED, "DEGRADED: jump IPv4"),
+        (report(drift=(GONE,), connections=99), HealthState.DEGRADED, "DEGRADED: jump IPv4"),
     ],
 )
-def test_health(seen: Report, state: State, words: str) -> None:
+def test_health(seen: Report, state: HealthState, words: str) -> None:
     found = judge(seen)
     assert found.state is state
     assert words in found.line
@@ -119,5 +123,5 @@ def test_health(seen: Report, state: State, words: str) -> None:
 
 def test_rules_in_two_packet_filters_are_degraded() -> None:
     found = judge(report(), "rules of sipfw are live in iptables and nftables")
-    assert found.state is State.DEGRADED
+    assert found.state is HealthState.DEGRADED
     assert "iptables and nftables" in found.line

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sipfw.backends.ipset_text import (
+from sipfw.kernel.xtables.ipset_text import (
     carried_element,
     elements_of,
     header_options,

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.backends.iptables_reader import IptablesReader
-from sipfw.backends.runner import Completed, MissingProgramError
-from sipfw.deploy.live import NOTHING
+from sipfw.compare.changes import Settings
+from sipfw.compare.diff import make_plan
+from sipfw.compare.drift import drift
+from sipfw.compare.expected import ExpectedSet
+from sipfw.deploy.activate import NOTHING
 from sipfw.errors import BackendError, Exit
-from sipfw.verify.changes import Settings
-from sipfw.verify.drift import drift
-from sipfw.verify.expectation import ExpectedSet
-from sipfw.verify.plan import make_plan
+from sipfw.host.runner import Completed, MissingProgramError
+from sipfw.kernel.xtables.reader import IptablesReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sipfw.backends.interface import Live
-    from sipfw.backends.xtables_tools import Tables
+    from sipfw.compare.changes import Plan
+    from sipfw.compare.expected import Expectation
+    from sipfw.compare.live import Live
+    from sipfw.kernel.xtables.tools import Tables
     from sipfw.ruleset.rule import Family
-    from sipfw.verify.changes import Plan
-    from sipfw.verify.expectation import Expectation
 
 
 class NoTables:

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from sipfw.backends.iptc_limits import network, pattern_bytes, referenced_sets, table_faults
+from sipfw.kernel.xtables.libiptc.limits import (
+    network,
+    pattern_bytes,
+    referenced_sets,
+    table_faults,
+)
 from sipfw.lower.xtables import Family, XChain, XJump, XMatch, XParam, XRule, XTable, XTarget
 
 

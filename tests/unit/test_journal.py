@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.backends.runner import Completed
 from sipfw.deploy import arming, journal, repair
-from sipfw.deploy.files import Layout
 from sipfw.deploy.journal import Journal, Phase, boottime
-from sipfw.deploy.lock import guardian_is_alive, guardian_lock, state_lock, try_state_lock
 from sipfw.deploy.orphans import orphans
 from sipfw.errors import BackendError
+from sipfw.host.files import Layout
+from sipfw.host.locks import state_lock, try_state_lock, watchdog_is_alive, watchdog_lock
+from sipfw.host.runner import Completed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,7 +107,7 @@ def test_a_waiting_change_is_refused_with_both_ways_out(
         repair.settle(layout, repair.Options())
     # Nobody watched it: that must not mean that it stays for ever.
     assert armed == [waiting.token]
-    with guardian_lock(layout, 0.0), pytest.raises(BackendError, match=said):
+    with watchdog_lock(layout, 0.0), pytest.raises(BackendError, match=said):
         repair.settle(layout, repair.Options())
     assert len(armed) == 1
 
@@ -119,10 +119,10 @@ def test_a_lock_names_its_holder_and_ends_with_it(layout: Layout) -> None:
             state_lock(layout, 0.05).__enter__()
     with state_lock(layout, 0.0):
         pass
-    assert not guardian_is_alive(layout)
-    with guardian_lock(layout, 0.0) as alone:
+    assert not watchdog_is_alive(layout)
+    with watchdog_lock(layout, 0.0) as alone:
         assert alone
-        assert guardian_is_alive(layout)
+        assert watchdog_is_alive(layout)
 
 
 def test_a_program_that_lost_its_sipfw_is_found() -> None:
@@ -145,7 +145,7 @@ def test_a_program_that_lost_its_sipfw_is_found() -> None:
         os.kill(orphan, 9)
 
 
-def test_where_systemd_runs_the_guardian_is_a_unit(layout: Layout) -> None:
+def test_where_systemd_runs_the_watchdog_is_a_unit(layout: Layout) -> None:
     class Runner:
         argv: list[str]
 
@@ -154,11 +154,11 @@ def test_where_systemd_runs_the_guardian_is_a_unit(layout: Layout) -> None:
             return Completed(0, "", "")
 
     runner = Runner()
-    command = arming.guardian_command(layout, "token")
+    command = arming.watchdog_command(layout, "token")
     assert arming._armed_by_systemd(command, "token", runner)  # type: ignore[arg-type]
     assert runner.argv[0] == "systemd-run"
     assert "--service-type=forking" in runner.argv
-    assert "--unit=sipfw-guardian-token" in runner.argv
+    assert "--unit=sipfw-watchdog-token" in runner.argv
     assert runner.argv[runner.argv.index("--") + 1 :] == command
 
 
@@ -175,6 +175,6 @@ def test_a_namespace_is_not_systemds(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert arming._is_systemds_host(tmp_path)
 
 
-def test_a_guardian_that_does_not_start_is_said(layout: Layout) -> None:
+def test_a_watchdog_that_does_not_start_is_said(layout: Layout) -> None:
     with pytest.raises(BackendError, match="does not start"):
         arming.arm(layout, _journal())

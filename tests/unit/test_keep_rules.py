@@ -7,24 +7,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.backends.interface import Live, LiveJump, LiveRule
-from sipfw.deploy.files import Layout
-from sipfw.deploy.jump_order import behind, moved
-from sipfw.deploy.keep import is_loss, summary
-from sipfw.deploy.restores import (
+from sipfw.compare.drift import Drift, DriftKind
+from sipfw.compare.live import Live, LiveJump, LiveRule
+from sipfw.host.files import Layout
+from sipfw.ruleset.rule import Family
+from sipfw.upkeep.jump_order import behind, moved
+from sipfw.upkeep.keep import is_loss, summary
+from sipfw.upkeep.restores import (
     Restore,
     Restores,
     read_restores,
-    restores_file,
     write_restores,
 )
-from sipfw.ruleset.rule import Family
-from sipfw.verify.drift import Drift, Kind
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PASSED = Drift(Kind.MOVED, "jump", "IPv4 filter INPUT", "a rule before it lets packets pass: x")
+PASSED = Drift(
+    DriftKind.MOVED, "jump", "IPv4 filter INPUT", "a rule before it lets packets pass: x"
+)
 
 
 def _live(before: str, after: str) -> Live:
@@ -58,15 +59,15 @@ def test_a_jump_is_moved_when_most_rules_have_overtaken_it(
 @pytest.mark.parametrize(
     ("item", "lost"),
     [
-        (Drift(Kind.MISSING, "chain", "x"), True),
-        (Drift(Kind.MISSING, "set element", "x"), True),
-        (Drift(Kind.CHANGED, "table", "inet sipfw", "dormant"), True),
-        (Drift(Kind.EXTRA, "rule", "x", "stands twice: y"), True),
-        (Drift(Kind.EXTRA, "jump", "x", "-A INPUT"), True),
-        (Drift(Kind.EXTRA, "jump", "x", "not made by sipfw, so it stays: y"), False),
-        (Drift(Kind.EXTRA, "rule", "x", "-A SIP_TRUSTED -j ACCEPT"), False),
-        (Drift(Kind.EXTRA, "set element", "x"), False),
-        (Drift(Kind.CHANGED, "chain", "x", "policy DROP"), False),
+        (Drift(DriftKind.MISSING, "chain", "x"), True),
+        (Drift(DriftKind.MISSING, "set element", "x"), True),
+        (Drift(DriftKind.CHANGED, "table", "inet sipfw", "dormant"), True),
+        (Drift(DriftKind.EXTRA, "rule", "x", "stands twice: y"), True),
+        (Drift(DriftKind.EXTRA, "jump", "x", "-A INPUT"), True),
+        (Drift(DriftKind.EXTRA, "jump", "x", "not made by sipfw, so it stays: y"), False),
+        (Drift(DriftKind.EXTRA, "rule", "x", "-A SIP_TRUSTED -j ACCEPT"), False),
+        (Drift(DriftKind.EXTRA, "set element", "x"), False),
+        (Drift(DriftKind.CHANGED, "chain", "x", "policy DROP"), False),
         (PASSED, False),
     ],
 )
@@ -75,8 +76,8 @@ def test_what_others_have_added_is_no_loss(item: Drift, lost: bool) -> None:
 
 
 def test_many_losses_are_told_by_their_kinds() -> None:
-    items = [Drift(Kind.MISSING, "rule", f"r{n}") for n in range(1200)]
-    items.append(Drift(Kind.MISSING, "jump", "j"))
+    items = [Drift(DriftKind.MISSING, "rule", f"r{n}") for n in range(1200)]
+    items.append(Drift(DriftKind.MISSING, "jump", "j"))
     assert summary(items) == "1,200 rules missing, 1 jump missing, rule r0 first"
     assert summary(items[:2]) == "rule r0: missing; rule r1: missing"
 
@@ -91,7 +92,7 @@ def test_the_record_is_kept_short_and_a_damaged_one_is_none(tmp_path: Path) -> N
     assert found.events[0].lost == "?[31mx"
     assert found.since(1075.0, 1100.0) == 5
     assert found.since(1075.0, 1077.0) == 3
-    path = restores_file(layout)
+    path = layout.restores
     assert path.stat().st_mode & 0o777 == 0o600
     data = json.loads(path.read_text())
     for key in set(data) - {"held"}:

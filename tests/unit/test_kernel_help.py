@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.backends.distribution import Distribution, read_distribution
-from sipfw.backends.kernel_help import System
-from sipfw.backends.kernel_modules import config_of, module_of, openwrt_package_of
-from sipfw.backends.lacking import Lack, LackingError, lack_of, modules_error, what_matters
+from sipfw.kernel.distribution import Distribution, read_distribution
+from sipfw.kernel.lacking import Lack, LackingError, lack_of, modules_error, what_matters
+from sipfw.kernel.module_help import System
+from sipfw.kernel.modules import config_of, module_of, openwrt_package_of
 from sipfw.lower.xtables import Family
 
 if TYPE_CHECKING:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.backends import limit_state, nft_elements
-from sipfw.backends.limit_state import MOST, NftLimits, Standing, XtLimits, source_limits
-from sipfw.backends.limit_windows import IpsetLimits
-from sipfw.backends.limit_windows import limit_state as limits_of
-from sipfw.backends.runner import Completed, SubprocessRunner
 from sipfw.errors import BackendError
+from sipfw.host.runner import Completed, SubprocessRunner
+from sipfw.kernel.backend import backend_of
+from sipfw.kernel.netlink import elements as nft_elements
+from sipfw.kernel.state import limits as limit_state
+from sipfw.kernel.state.limits import MOST, NftLimits, Standing, XtLimits, source_limits
+from sipfw.kernel.state.windows import IpsetLimits
 from sipfw.ruleset.match import Match, PrefixLengths, Rate, RateAbove, SeenAtLeast, TimeUnit
 from sipfw.ruleset.model import Chain, Layer, Priority, Ruleset
 from sipfw.ruleset.rule import Drop, Family, Origin, Rule
@@ -255,8 +256,7 @@ def test_a_listing_that_is_none_is_no_traceback(tmp_path: Path) -> None:
 
 
 def test_windows_are_lists_only_without_ipset(tmp_path: Path) -> None:
-    runner = SubprocessRunner()
-    kinds = [limits_of(name, runner, ipset=ipset, proc_net=tmp_path) for name, ipset in BACKENDS]
+    kinds = [backend_of(name, ipset=ipset).limits(tmp_path) for name, ipset in BACKENDS]
     assert [type(kind) for kind in kinds] == [IpsetLimits, XtLimits, NftLimits]
 
 

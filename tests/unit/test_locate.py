@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sipfw.resolver.locate import MOST_TARGETS, locate
-from sipfw.resolver.records import Found, Kind, Naptr, Question, Reply, Srv, Unanswered
+from sipfw.resolver.records import DnsQuestion, Located, Naptr, RecordType, Reply, Srv, Unanswered
 
 if TYPE_CHECKING:
-    from sipfw.resolver.records import IpAddress
+    from sipfw.ruleset.addresses import IpAddress
 
-A, AAAA, SRV, NAPTR = Kind.A, Kind.AAAA, Kind.SRV, Kind.NAPTR
-Records = dict[tuple[str, Kind], object]
+A, AAAA, SRV, NAPTR = RecordType.A, RecordType.AAAA, RecordType.SRV, RecordType.NAPTR
+Records = dict[tuple[str, RecordType], object]
 
 
 def _ip(*texts: str) -> tuple[IpAddress, ...]:
@@ -22,10 +22,10 @@ def _ip(*texts: str) -> tuple[IpAddress, ...]:
 
 def _found(
     zone: Records, name: str = "carrier.example", *, sip: bool = True, hosts: str = ""
-) -> Found:
+) -> Located:
     """Ask a dictionary: tuples are records, a text is why there is no answer, rest is NXDOMAIN."""
 
-    async def ask(asked: str, kind: Kind) -> Reply:
+    async def ask(asked: str, kind: RecordType) -> Reply:
         value = zone.get((asked, kind))
         if isinstance(value, str):
             raise Unanswered(value)
@@ -33,10 +33,10 @@ def _found(
             return Reply(value, 60 if kind is SRV else 300)
         return Reply(exists=any(known == asked for known, _ in zone))
 
-    return asyncio.run(locate(Question(name, sip), ask, {hosts: _ip("192.0.2.9")}))
+    return asyncio.run(locate(DnsQuestion(name, sip), ask, {hosts: _ip("192.0.2.9")}))
 
 
-def _texts(found: Found) -> dict[str, str]:
+def _texts(found: Located) -> dict[str, str]:
     return {str(item.address): item.via for item in found.addresses}
 
 
@@ -109,12 +109,12 @@ def test_what_root_wrote_into_the_hosts_file_counts_alone() -> None:
     ("target", "said"),
     [
         ("gone.carrier.example.", "its SRV target 'gone.carrier.example' has no address"),
-        ("192.0.2.7.", "is no host name"),
-        ("a\\010b.example.", "is no host name"),
-        ("x;reboot.example.", "is no host name"),
-        (r"with\032blank.example.", "is no host name"),
-        ("one-label.", "is no host name"),
-        ("a" * 300 + ".example.", "is no host name"),
+        ("192.0.2.7.", "is not a host name"),
+        ("a\\010b.example.", "is not a host name"),
+        ("x;reboot.example.", "is not a host name"),
+        (r"with\032blank.example.", "is not a host name"),
+        ("one-label.", "is not a host name"),
+        ("a" * 300 + ".example.", "is not a host name"),
     ],
 )
 def test_a_target_that_is_none_costs_itself_alone(target: str, said: str) -> None:
@@ -137,7 +137,9 @@ def test_a_target_that_is_none_costs_itself_alone(target: str, said: str) -> Non
         ("sbc2.carrier.example", AAAA),
     ],
 )
-def test_a_part_that_cannot_be_asked_makes_the_answer_incomplete(key: tuple[str, Kind]) -> None:
+def test_a_part_that_cannot_be_asked_makes_the_answer_incomplete(
+    key: tuple[str, RecordType],
+) -> None:
     found = _found({**SERVICES, key: "no answer in time"})
     assert len(found.addresses) == 3
     assert found.incomplete == f"{key[1].value} of {key[0]}: no answer in time"
@@ -156,7 +158,9 @@ def _refused(zone: Records, name: str = "carrier.example") -> str:
 def test_what_is_no_answer_says_why() -> None:
     assert _refused({}) == "no such name"
     assert _refused({("carrier.example", SRV): ()}) == "the name has no address"
-    silent: Records = dict.fromkeys([("carrier.example", k) for k in Kind], "no answer in time")
+    silent: Records = dict.fromkeys(
+        [("carrier.example", k) for k in RecordType], "no answer in time"
+    )
     assert _refused(silent) == "no answer in time"
     nowhere: Records = {("_sip._udp.carrier.example", SRV): (Srv(".", 0),)}
     assert _refused(nowhere) == "its SRV records say that there is no SIP here"

@@ -10,7 +10,7 @@ import pytest
 from proc_folder import CLIENT, ESTABLISHED, HERE, OTHER, TIME_WAIT, Proc, hex_address
 
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy.lockout import Session, guard, require_no_lockout, ssh_sessions
+from sipfw.deploy.lockout.guard import Session, guard, require_no_lockout, ssh_sessions
 from sipfw.diagnostics import Severity
 from sipfw.errors import BackendError, Exit
 from sipfw.policy.load import Request, load

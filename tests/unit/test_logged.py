@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.backends.iptables import _extensions
-from sipfw.backends.iptc_limits import plan_faults
+from sipfw.compare.expected import expect
 from sipfw.compiler.logged import log_prefixes
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.compiler.textless import textless
+from sipfw.compiler.without_string_match import without_string_match
 from sipfw.diagnostics import Severity
+from sipfw.kernel.xtables.legacy import _extensions
+from sipfw.kernel.xtables.libiptc.limits import plan_faults
 from sipfw.lower import iptables, nftables
 from sipfw.lower.iptables import all_rules
 from sipfw.lower.xtables import Family as XFamily
@@ -26,14 +27,12 @@ from sipfw.ruleset.lint import back_from_text, lint
 from sipfw.ruleset.match import RateWithin
 from sipfw.ruleset.model import Base, Chain, Hook, Layer, Priority, Ruleset
 from sipfw.ruleset.rule import Action, Drop, Goto, Log, Origin, Reset, Rule
-from sipfw.verify.expectation import expect
-from sipfw.verify.expectation_nft import expect_nft
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sipfw.verify.expectation import Expectation
+    from sipfw.compare.expected import Expectation
 
 LAYERS = ", ".join(LoggedLayer)
 # Everything that may bring a rule that drops, and texts of an operator who means harm.
@@ -244,11 +243,11 @@ def test_each_drop_is_counted_as_a_drop_of_its_layer_once(tmp_path: Path) -> Non
     plain, full = compiled(tmp_path), compiled(tmp_path, logging())
     wanted = {(layer.value, f"log.{name}.drop") for name, layer in drops(plain).items()}
     assert counted_as_drops(expect(full, iptables.lower(full))) == wanted
-    assert counted_as_drops(expect_nft(full, nftables.lower(full))) == wanted
+    assert counted_as_drops(expect(full, nftables.lower(full))) == wanted
 
 
 def test_a_kernel_without_text_searches_keeps_no_log_of_them(tmp_path: Path) -> None:
-    bare = textless(compiled(tmp_path, logging()))
+    bare = without_string_match(compiled(tmp_path, logging()))
     assert lint(bare) == []
     assert not any("scanner.ua" in name for name in logs(bare))
     assert "log.banned.drop.note" in logs(bare)

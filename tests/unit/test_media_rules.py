@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.compiler.by_hand import ByHand
+from sipfw.compiler.manual import ByHand
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.diagnostics import Severity
-from sipfw.lower.setless import warnings
+from sipfw.lower.without_ipset import warnings
 from sipfw.policy.load import Request, load
+from sipfw.ruleset.addresses import IpProto
 from sipfw.ruleset.lint import lint
 from sipfw.ruleset.match import CtState, Direction, Ports
 from sipfw.ruleset.model import Base, Hook, Priority
-from sipfw.walk.evaluate import INCOMING, OUTGOING, evaluate
-from sipfw.walk.packet import IpProto, Packet
-from sipfw.walk.state import LiveState
+from sipfw.simulate.evaluate import INCOMING, OUTGOING, evaluate
+from sipfw.simulate.packet import Packet
+from sipfw.simulate.state import LiveState
 
 if TYPE_CHECKING:
     from pathlib import Path

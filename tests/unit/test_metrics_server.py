@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sipfw.errors import BackendError
-from sipfw.metrics.address import Address, parse_address
-from sipfw.metrics.http import Answer, Request, best_format, parse
-from sipfw.metrics.scrape import Cached, Scrape
-from sipfw.metrics.server import MOST_CONNECTIONS, Exporter, serve
-from sipfw.metrics.text import Format
+from sipfw.monitor.metrics.address import ListenAddress, parse_address
+from sipfw.monitor.metrics.http import HttpRequest, HttpResponse, best_format, parse
+from sipfw.monitor.metrics.scrape import Cached, Scrape
+from sipfw.monitor.metrics.server import MOST_CONNECTIONS, Exporter, serve
+from sipfw.monitor.metrics.text import Format
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ class Server:
 
     def __init__(self, page: Callable[[Format], str]) -> None:
         self.said: list[str] = []
-        self.exporter = Exporter(Address("127.0.0.1", 0), page, self.said.append)
+        self.exporter = Exporter(ListenAddress("127.0.0.1", 0), page, self.said.append)
         self.port: int = self.exporter.server_address[1]
         self.told = threading.Event()
         self._thread = threading.Thread(target=serve, args=(self.exporter, self.told))
@@ -141,11 +141,11 @@ def test_what_is_no_request_gets_its_answer(server: Server, data: bytes) -> None
 
 def test_a_head_may_come_in_pieces() -> None:
     head = b"GET /metrics?a=b HTTP/1.1\r\nHost: x\r\naccept: a/b\r\nACCEPT:c/d"
-    assert parse(head) == Request("GET", "/metrics", "a/b,c/d")
+    assert parse(head) == HttpRequest("GET", "/metrics", "a/b,c/d")
 
 
 def test_an_answer_to_head_has_the_length_of_the_body() -> None:
-    whole = Answer(HTTPStatus.OK, "äb").encode(head_only=True)
+    whole = HttpResponse(HTTPStatus.OK, "äb").encode(head_only=True)
     assert b"Content-Length: 3\r\n" in whole
     assert whole.endswith(b"\r\n\r\n")
 
@@ -244,9 +244,9 @@ def test_a_client_that_goes_away_is_no_fault(server: Server) -> None:
 
 def test_a_port_in_use_is_one_line(server: Server) -> None:
     with pytest.raises(BackendError, match=r"cannot listen on 127\.0\.0\.1:\d+: address already"):
-        Exporter(Address("127.0.0.1", server.port), str, str)
+        Exporter(ListenAddress("127.0.0.1", server.port), str, str)
     with pytest.raises(BackendError, match=r"cannot listen on 192\.0\.2\.1:8961: cannot assign"):
-        Exporter(Address("192.0.2.1", 8961), str, str)
+        Exporter(ListenAddress("192.0.2.1", 8961), str, str)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_port_in_use_is_one_line(server: Server) -> None:
 )
 def test_addresses(text: str, host: str, port: int) -> None:
     found = parse_address(text)
-    assert found == Address(host, port)
+    assert found == ListenAddress(host, port)
     assert found.loopback is (host in {"127.0.0.1", "::1"})
     assert parse_address(str(found)) == found
 

@@ -13,9 +13,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_prometheus
 
 from sipfw import __version__
-from sipfw.metrics.families import Rules, metrics_of
-from sipfw.metrics.scrape import NOTHING_APPLIED, Scrape
-from sipfw.metrics.text import Format, Kind, Metric, Sample, as_text
+from sipfw.monitor.metrics.families import RuleSeries, metrics_of
+from sipfw.monitor.metrics.scrape import NOTHING_APPLIED, Scrape
+from sipfw.monitor.metrics.text import Format, Metric, MetricType, Sample, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -97,7 +97,7 @@ def test_the_figures_are_those_of_the_look(found: Scrape, form: Format) -> None:
 
 
 def test_which_rules_have_series(found: Scrape) -> None:
-    def actions(rules: Rules) -> set[str]:
+    def actions(rules: RuleSeries) -> set[str]:
         text = as_text(metrics_of(found, rules), Format.PROMETHEUS)
         return {
             dict(labels)["action"]
@@ -105,9 +105,9 @@ def test_which_rules_have_series(found: Scrape) -> None:
             if name == "sipfw_rule_packets_total"
         }
 
-    assert actions(Rules.NONE) == set()
-    assert actions(Rules.DECIDING) == {"drop", "pass"}
-    assert actions(Rules.ALL) > {"drop", "pass", "go"}
+    assert actions(RuleSeries.NONE) == set()
+    assert actions(RuleSeries.DECIDING) == {"drop", "pass"}
+    assert actions(RuleSeries.ALL) > {"drop", "pass", "go"}
 
 
 @formats
@@ -133,7 +133,7 @@ def test_the_end_and_the_names_are_those_of_each_format(found: Scrape) -> None:
 
 
 def test_openmetrics_names_end_with_their_unit(found: Scrape) -> None:
-    for metric in metrics_of(found, Rules.ALL):
+    for metric in metrics_of(found, RuleSeries.ALL):
         assert not metric.unit or metric.name.endswith(f"_{metric.unit}")
         assert not metric.name.endswith(("_total", "_info", "_created", "_count", "_bucket"))
 
@@ -163,7 +163,7 @@ def test_hostile_texts_stay_in_their_label(found: Scrape, form: Format, text: st
         report=replace(report, rules=rules, sets=sets),
         subject=replace(found.seen.subject, source=text),
     )
-    hostile = as_text(metrics_of(replace(found, seen=seen), Rules.ALL), form)
+    hostile = as_text(metrics_of(replace(found, seen=seen), RuleSeries.ALL), form)
     samples = read(hostile, form)
     named = {name: dict(labels) for name, labels in samples}
     assert named["sipfw_rule_packets_total"]["rule"] == HOSTILE[text]
@@ -175,7 +175,7 @@ def test_hostile_texts_stay_in_their_label(found: Scrape, form: Format, text: st
 
 @given(st.text())
 def test_any_text_is_one_line(text: str) -> None:
-    metric = Metric("m", Kind.GAUGE, "help", (Sample({"a": text}, 5),))
+    metric = Metric("m", MetricType.GAUGE, "help", (Sample({"a": text}, 5),))
     for form in Format:
         written = as_text([metric], form)
         assert len([line for line in written.splitlines() if not line.startswith("#")]) == 1

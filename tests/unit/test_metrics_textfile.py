@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sipfw.errors import BackendError
-from sipfw.metrics.textfile import write_textfile
+from sipfw.monitor.metrics.textfile import write_textfile
 
 if TYPE_CHECKING:
     from pathlib import Path

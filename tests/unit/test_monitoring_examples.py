@@ -18,9 +18,9 @@ from metrics_sample import sample
 from prometheus_client.parser import text_string_to_metric_families
 
 from sipfw.cli import cli
-from sipfw.metrics.address import DEFAULT
-from sipfw.metrics.families import Rules, metrics_of
-from sipfw.metrics.text import Format, as_text
+from sipfw.monitor.metrics.address import DEFAULT
+from sipfw.monitor.metrics.families import RuleSeries, metrics_of
+from sipfw.monitor.metrics.text import Format, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ DURATION = re.compile(r"\[(?:\d+[smhd]|\$__rate_interval|\$__range)\]")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, str]]]:
     """Return the labels of every series, as a default scrape gives them."""
     found = sample(tmp_path_factory.mktemp("monitoring"))
-    text = as_text(metrics_of(found, Rules.DECIDING), Format.PROMETHEUS)
+    text = as_text(metrics_of(found, RuleSeries.DECIDING), Format.PROMETHEUS)
     series: dict[str, list[dict[str, str]]] = dict(FOREIGN)
     for metric in text_string_to_metric_families(text):
         for item in metric.samples:

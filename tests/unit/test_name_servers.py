@@ -11,7 +11,7 @@ import pytest
 from lab.name_server import NameServer
 from sipfw.resolver import name_servers
 from sipfw.resolver.name_servers import NameServers
-from sipfw.resolver.records import Kind, Naptr, Reply, Srv, Unanswered
+from sipfw.resolver.records import Naptr, RecordType, Reply, Srv, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
         yield found
 
 
-def _ask(server: NameServer, name: str, kind: Kind) -> Reply | str:
+def _ask(server: NameServer, name: str, kind: RecordType) -> Reply | str:
     async def one() -> Reply | str:
         try:
             return await NameServers(["127.0.0.1"], server.port).ask(name, kind)
@@ -47,20 +47,23 @@ def test_records_come_back_as_plain_values(server: NameServer) -> None:
         ("_sip._udp.a.example", "SRV"): ["10 20 5070 SBC.a.example.", "0 0 0 ."],
         ("a.example", "NAPTR"): ['10 10 "s" "SIP+D2U" "" _sip._udp.A.example.'],
     }
-    assert set(_addresses(_ask(server, "a.example", Kind.A))) == {"198.51.100.1", "198.51.100.2"}
-    assert _addresses(_ask(server, "a.example", Kind.AAAA)) == ["2001:db8::1"]
-    srv = _ask(server, "_sip._udp.a.example", Kind.SRV)
+    assert set(_addresses(_ask(server, "a.example", RecordType.A))) == {
+        "198.51.100.1",
+        "198.51.100.2",
+    }
+    assert _addresses(_ask(server, "a.example", RecordType.AAAA)) == ["2001:db8::1"]
+    srv = _ask(server, "_sip._udp.a.example", RecordType.SRV)
     assert isinstance(srv, Reply)
     assert set(srv.records) == {Srv("SBC.a.example.", 5070), Srv(".", 0)}
     assert srv.ttl == 300
-    naptr = _ask(server, "a.example", Kind.NAPTR)
+    naptr = _ask(server, "a.example", RecordType.NAPTR)
     assert naptr == Reply((Naptr("s", "SIP+D2U", "_sip._udp.a.example"),), 300)
 
 
 def test_no_record_and_no_name_are_told_apart(server: NameServer) -> None:
     server.zone |= {("a.example", "A"): ["198.51.100.1"]}
-    assert _ask(server, "a.example", Kind.SRV) == Reply()
-    assert _ask(server, "b.example", Kind.A) == Reply(exists=False)
+    assert _ask(server, "a.example", RecordType.SRV) == Reply()
+    assert _ask(server, "b.example", RecordType.A) == Reply(exists=False)
 
 
 @pytest.mark.parametrize(
@@ -77,14 +80,14 @@ def test_a_server_that_does_not_answer_says_why_in_time(
 ) -> None:
     server.zone["a.example", "A"] = how
     started = time.monotonic()
-    assert _ask(server, "a.example", Kind.A) == said
+    assert _ask(server, "a.example", RecordType.A) == said
     assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("how", ["garbage", "other-name"])
 def test_an_answer_that_is_none_is_none(server: NameServer, how: str) -> None:
     server.zone["a.example", "A"] = how
-    assert isinstance(_ask(server, "a.example", Kind.A), str)
+    assert isinstance(_ask(server, "a.example", RecordType.A), str)
 
 
 def test_a_chain_of_aliases_is_followed_and_a_ring_is_not(server: NameServer) -> None:
@@ -96,18 +99,18 @@ def test_a_chain_of_aliases_is_followed_and_a_ring_is_not(server: NameServer) ->
         ("gnir.example", "CNAME"): ["ring.example."],
     }
     server.zone |= {(f"n{n}.example", "CNAME"): [f"n{n + 1}.example."] for n in range(40)}
-    assert _addresses(_ask(server, "a.example", Kind.A)) == ["198.51.100.3"]
+    assert _addresses(_ask(server, "a.example", RecordType.A)) == ["198.51.100.3"]
     for name in ("ring.example", "n0.example"):
-        assert isinstance(_ask(server, name, Kind.A), str)
+        assert isinstance(_ask(server, name, RecordType.A), str)
 
 
 def test_a_large_answer_comes_over_tcp(server: NameServer) -> None:
     many = [f"198.51.100.{n}" for n in range(250)]
     server.zone["a.example", "A"] = "truncated"
     server.truncated = {("a.example", "A"): many}
-    assert sorted(_addresses(_ask(server, "a.example", Kind.A))) == sorted(many)
+    assert sorted(_addresses(_ask(server, "a.example", RecordType.A))) == sorted(many)
 
 
 def test_a_name_is_never_completed_by_a_search_list(server: NameServer) -> None:
-    _ask(server, "a.example", Kind.A)
+    _ask(server, "a.example", RecordType.A)
     assert set(server.asked) == {("a.example", "A")}

@@ -9,34 +9,33 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.deploy import files
-from sipfw.deploy import names as names_module
-from sipfw.deploy.files import Layout
-from sipfw.deploy.grace import Known, Member
-from sipfw.deploy.names import (
+from sipfw.deploy.names import cache as names_module
+from sipfw.deploy.names.cache import (
     Resolution,
     Stale,
     age_text,
-    names_file,
     read_names,
     recalled,
     remember,
     resolution_warnings,
     resolve_or_recall,
 )
-from sipfw.deploy.resolve import ADMINS, PEERS
+from sipfw.deploy.names.grace import KnownName, NameAddress
+from sipfw.deploy.names.resolve import ADMINS, PEERS
 from sipfw.errors import BackendError
-from sipfw.resolver.records import Found, FoundAddress, Question, Unanswered
+from sipfw.host import files
+from sipfw.host.files import Layout
+from sipfw.resolver.records import DnsQuestion, FoundAddress, Located, Unanswered
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sipfw.deploy.resolve import Lookup
+    from sipfw.deploy.names.resolve import Lookup
 
 DAY = 86400.0
 GOOD_MEMBER = {"address": "203.0.113.5", "via": "A", "missing": None}
 GOOD = (ip_network("203.0.113.5"), ip_network("2001:db8::5"))
-KNOWN = {"sip.a.example": Known(tuple(Member(item, "A") for item in GOOD), 1000.0, 1300.0)}
+KNOWN = {"sip.a.example": KnownName(tuple(NameAddress(item, "A") for item in GOOD), 1000.0, 1300.0)}
 A = {"sip.a.example": PEERS}
 
 
@@ -45,13 +44,13 @@ def layout(tmp_path: Path) -> Layout:
     return Layout(tmp_path)
 
 
-async def _down(_: Question) -> Found:
+async def _down(_: DnsQuestion) -> Located:
     raise Unanswered("no answer in time")
 
 
 def _saying(*texts: str) -> Lookup:
-    async def lookup(_: Question) -> Found:
-        return Found(tuple(FoundAddress(ip_address(text), "A") for text in texts))
+    async def lookup(_: DnsQuestion) -> Located:
+        return Located(tuple(FoundAddress(ip_address(text), "A") for text in texts))
 
     return lookup
 
@@ -68,7 +67,7 @@ def test_what_was_resolved_comes_back(layout: Layout) -> None:
 
 def test_the_file_is_roots_alone_and_nothing_is_left_beside_it(layout: Layout) -> None:
     remember(layout, _fresh("sip.a.example"))
-    path = names_file(layout)
+    path = layout.names
     assert path == layout.root / "var/lib/sipfw/names.json"
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -111,17 +110,17 @@ def test_a_new_answer_keeps_what_was_there_for_the_grace() -> None:
 
 
 def test_only_what_is_due_is_asked_and_grace_ends_all_the_same() -> None:
-    gone = Member(ip_network("198.51.100.9"), "A", 1000.0 - 3600)
+    gone = NameAddress(ip_network("198.51.100.9"), "A", 1000.0 - 3600)
     known = {
         **KNOWN,
         "sip.b.example": replace(KNOWN["sip.a.example"], due=900.0),
-        "sip.c.example": Known((Member(GOOD[0]), gone), 900.0, 1300.0),
+        "sip.c.example": KnownName((NameAddress(GOOD[0]), gone), 900.0, 1300.0),
     }
     asked = []
 
-    async def lookup(question: Question) -> Found:
+    async def lookup(question: DnsQuestion) -> Located:
         asked.append(question.name)
-        return Found((FoundAddress(ip_address("203.0.113.7"), "A"),))
+        return Located((FoundAddress(ip_address("203.0.113.7"), "A"),))
 
     names = dict.fromkeys([*known, "sip.d.example"], PEERS)
     result = resolve_or_recall(names, known, due_only=True, lookup=lookup, now=1000.0)
@@ -132,7 +131,7 @@ def test_only_what_is_due_is_asked_and_grace_ends_all_the_same() -> None:
 
 
 def test_a_name_that_never_resolved_stays_a_failure() -> None:
-    known = {"sip.b.example": Known((), 1000.0)}
+    known = {"sip.b.example": KnownName((), 1000.0)}
     names = {"sip.b.example": PEERS, "sip.c.example A/AAAA": ADMINS}
     result = resolve_or_recall(names, known, lookup=_down)
     assert result.addresses == {}
@@ -168,7 +167,7 @@ def test_a_failure_is_remembered_as_such_and_never_wipes_an_answer(layout: Layou
     remember(layout, _fresh("sip.a.example"), now=1000.0)
     failed = Resolution({}, (("sip.a.example", "down"), ("sip.b.example", "down")))
     remember(layout, failed, now=2000.0)
-    assert read_names(layout) == {**KNOWN, "sip.b.example": Known((), 2000.0)}
+    assert read_names(layout) == {**KNOWN, "sip.b.example": KnownName((), 2000.0)}
 
 
 def test_names_of_no_policy_are_forgotten_but_those_asked_for_never(layout: Layout) -> None:
@@ -224,8 +223,8 @@ def test_a_clock_that_went_back_is_said() -> None:
     ],
 )
 def test_a_damaged_file_is_as_good_as_none(layout: Layout, text: str) -> None:
-    names_file(layout).parent.mkdir(parents=True)
-    names_file(layout).write_text(text)
+    layout.names.parent.mkdir(parents=True)
+    layout.names.write_text(text)
     assert read_names(layout) == {}
 
 
@@ -261,21 +260,21 @@ def test_a_damaged_file_is_as_good_as_none(layout: Layout, text: str) -> None:
 )
 def test_a_damaged_entry_costs_that_entry_alone(layout: Layout, entry: object) -> None:
     remember(layout, _fresh("sip.a.example"), now=1000.0)
-    data = json.loads(names_file(layout).read_text())
+    data = json.loads(layout.names.read_text())
     data["names"]["sip.b.example"] = entry
-    names_file(layout).write_text(json.dumps(data))
+    layout.names.write_text(json.dumps(data))
     assert read_names(layout) == KNOWN
 
 
 def test_a_file_that_others_may_write_is_not_believed(layout: Layout) -> None:
     remember(layout, _fresh("sip.a.example"), now=1000.0)
-    names_file(layout).chmod(0o666)
+    layout.names.chmod(0o666)
     assert read_names(layout) == {}
 
 
 def test_a_link_or_a_pipe_in_its_place_is_not_followed(layout: Layout, tmp_path: Path) -> None:
     remember(layout, _fresh("sip.a.example"), now=1000.0)
-    path = names_file(layout)
+    path = layout.names
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     assert read_names(layout) == {}
@@ -297,11 +296,11 @@ def test_a_full_disk_keeps_the_old_file(layout: Layout, monkeypatch: pytest.Monk
 
 
 def test_the_file_of_an_older_version_is_read(layout: Layout) -> None:
-    names_file(layout).parent.mkdir(parents=True)
+    layout.names.parent.mkdir(parents=True)
     entry = {"addresses": ["203.0.113.5", "2001:db8::5"], "time": 1000.0}
     damaged = {"addresses": ["0.0.0.0/0"], "time": 1000.0}
     data = {"format": 1, "names": {"sip.a.example": entry, "sip.b.example": damaged}}
-    names_file(layout).write_text(json.dumps(data))
-    names_file(layout).chmod(0o600)
+    layout.names.write_text(json.dumps(data))
+    layout.names.chmod(0o600)
     [(name, known)] = read_names(layout).items()
     assert (name, known.addresses, known.time) == ("sip.a.example", GOOD, 1000.0)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from sipfw.backends import nft_netlink, nft_text_rules
-from sipfw.backends.nft_netlink import NetlinkError, Request, attribute, attributes, nested
-from sipfw.backends.nft_text_rules import TextRule, Verdict, fill_chain, probe
-from sipfw.backends.nft_tool import NftTool, live_from_json
-from sipfw.backends.runner import Completed
 from sipfw.errors import BackendError
+from sipfw.host.runner import Completed
+from sipfw.kernel.netlink import rules as nft_text_rules
+from sipfw.kernel.netlink import socket as nft_netlink
+from sipfw.kernel.netlink.rules import TextRule, Verdict, fill_chain, probe
+from sipfw.kernel.netlink.socket import NetlinkError, NetlinkRequest, attribute, attributes, nested
+from sipfw.kernel.nft.tool import NftTool, live_from_json
 from sipfw.ruleset.rule import Goto, Jump
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def test_a_damaged_attribute_ends_the_list() -> None:
 
 
 def test_a_batch_numbers_its_requests_between_begin_and_end() -> None:
-    data = nft_netlink.encode_batch("ip6", [Request(0xA06, b"1234", "x", nft_netlink.CREATE)] * 2)
+    data = nft_netlink.encode_batch(
+        "ip6", [NetlinkRequest(0xA06, b"1234", "x", nft_netlink.CREATE)] * 2
+    )
     seen = []
     while data:
         length, kind, flags, sequence, _ = struct.unpack_from("=IHHII", data)
@@ -145,7 +148,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeSocket]:
 
 def send(count: int = 2) -> None:
     body = attribute(1, b"sipfw\0") + attribute(2, b"ua4\0")
-    requests = [Request(0xA06, body, f"rule {n}") for n in range(1, count + 1)]
+    requests = [NetlinkRequest(0xA06, body, f"rule {n}") for n in range(1, count + 1)]
     nft_netlink.send_batch("inet", requests)
 
 
@@ -208,7 +211,7 @@ def test_an_interrupted_dump_is_asked_again(kernel: Callable[..., FakeSocket]) -
 
     done = part(b"", 3)
     fake = kernel(part(b"old.", 0xA06), part(b"half", 0xA06, 0x12), part(b"new.", 0xA06) + done)
-    request = Request(0xA07, b"", "list", nft_netlink.DUMP)
+    request = NetlinkRequest(0xA07, b"", "list", nft_netlink.DUMP)
     assert nft_netlink.ask("inet", request) == [b"new."]
     assert len(fake.sent) == 2
 
@@ -230,7 +233,7 @@ def test_the_probe_says_what_is_missing(
     step: str, code: int, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: str, request: object) -> None:
-        if (step == "ask for the string match") == isinstance(request, Request):
+        if (step == "ask for the string match") == isinstance(request, NetlinkRequest):
             raise NetlinkError(step, code)
 
     monkeypatch.setattr(nft_text_rules, "send_batch", refuse)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.backends.nft_tool import NftListing, live_from_json
-from sipfw.backends.nftables import NftablesBackend
-from sipfw.backends.nftables_reader import nft_live
-from sipfw.backends.runner import Completed
+from sipfw.compare.expected import expect
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.errors import BackendError
+from sipfw.host.runner import Completed
+from sipfw.kernel.nft.engine import NftablesBackend
+from sipfw.kernel.nft.reader import nft_live
+from sipfw.kernel.nft.tool import NftListing, live_from_json
 from sipfw.lower.nftables import lower
 from sipfw.policy.load import LoadedPolicy, Request, load, shipped_profiles
 from sipfw.policy.model import Tier, UnknownSources
@@ -21,7 +22,6 @@ from sipfw.render.nft import Existing, nft_text, transaction_text
 from sipfw.ruleset.match import L4Proto, PayloadAt, Protocol
 from sipfw.ruleset.model import SetKind
 from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Goto, Jump, UpdateSet
-from sipfw.verify.expectation_nft import expect_nft
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -302,7 +302,7 @@ def test_each_hook_rule_belongs_to_its_family(plan: NftPlan, tmp_path: Path) -> 
     expected = [("ip", "raw_prerouting", names[0]), ("ip6", "raw_prerouting", names[1])]
     assert jumps(base_chain(first, second)) == expected
     ruleset = compile_policy(loaded(tmp_path))
-    wanted = expect_nft(ruleset, lower(ruleset)).jumps
+    wanted = expect(ruleset, lower(ruleset)).jumps
     found = [(jump.family, jump.hook, jump.rule.id) for jump in wanted if "raw_pre" in jump.hook]
     assert found == expected
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy.openings import names_of_containers, require_no_opening
-from sipfw.deploy.proc_net import way_to, ways_out
+from sipfw.deploy.lockout.openings import names_of_containers, require_no_opening
 from sipfw.diagnostics import Severity
 from sipfw.errors import BackendError
+from sipfw.host.proc_net import way_to, ways_out
 from sipfw.policy.load import Request, load
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from proc_folder import ESTABLISHED, HERE, Proc
 
-from sipfw.backends.runner import Completed, MissingProgramError
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy import lockout
-from sipfw.deploy.lockout import guard
-from sipfw.deploy.network_facts import NetworkFacts
-from sipfw.deploy.passages import passages, placed
-from sipfw.deploy.spared import spared_by_host
-from sipfw.deploy.ssh_sessions import Session
+from sipfw.deploy.lists.exempt import exempt_by_host
+from sipfw.deploy.lockout import guard as lockout
+from sipfw.deploy.lockout.guard import guard
+from sipfw.deploy.lockout.passages import passages, placed
+from sipfw.host.network import NetworkFacts
+from sipfw.host.runner import Completed, MissingProgramError
+from sipfw.host.sessions import Session
 from sipfw.policy.load import Request, load
 
 if TYPE_CHECKING:
@@ -473,4 +473,4 @@ def test_the_far_end_of_a_login_is_nobody_to_ban(
     found = passages(who, NetworkFacts(programs), proc.root)
     monkeypatch.setattr(lockout, "logged_in", lambda: (who, found, []))
     assert lockout.far_ends() == {ip_address(FAR): "the tunnel t0 (gre)"}
-    assert f"{FAR}/32 (carries the tunnel t0 (gre))" in map(str, spared_by_host())
+    assert f"{FAR}/32 (carries the tunnel t0 (gre))" in map(str, exempt_by_host())

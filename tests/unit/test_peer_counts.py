@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sipfw.backends.interface import Live, LiveChain, LiveRule
+from sipfw.compare.live import Live, LiveChain, LiveRule
 from sipfw.lower.xtables import Family
-from sipfw.verify.peer_counts import count_of, source_counts
-from sipfw.verify.report import Count
+from sipfw.monitor.peer_counts import count_of, source_counts
+from sipfw.monitor.report import Count
 
 A, B = ip_network("203.0.113.10/32"), ip_network("203.0.113.64/28")
 

@@ -9,12 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipfw.backends.interface import Live, LiveChain, LiveJump, LiveRule, LiveSetState
-from sipfw.deploy.live import NOTHING
-from sipfw.deploy.plan import possible
-from sipfw.lower.xtables import Family
-from sipfw.verify.changes import Action, Plan, Settings, SysctlChange
-from sipfw.verify.expectation import (
+from sipfw.compare.changes import Action, Plan, Settings, SysctlChange
+from sipfw.compare.diff import make_plan
+from sipfw.compare.expected import (
     Expectation,
     ExpectedChain,
     ExpectedJump,
@@ -22,8 +19,11 @@ from sipfw.verify.expectation import (
     ExpectedSet,
     ExpectedSysctl,
 )
-from sipfw.verify.order import kept_in_order
-from sipfw.verify.plan import make_plan
+from sipfw.compare.live import Live, LiveChain, LiveJump, LiveRule, LiveSetState
+from sipfw.compare.order import kept_in_order
+from sipfw.deploy.activate import NOTHING
+from sipfw.deploy.plan import possible
+from sipfw.lower.xtables import Family
 
 _IDS = ("a", "b", "c", "d", "e")
 _HEADER = ("family", "inet", "hashsize", "1024", "maxelem", "65536")

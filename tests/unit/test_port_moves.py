@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 from doctor_host import Fake, saved
 
+from sipfw.compare.expected import expect, from_json, to_json
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.deploy.state import Applied, write_applied
-from sipfw.doctor.findings import State
-from sipfw.doctor.ways_past import before_apply, find_ways, port_moves
+from sipfw.deploy.applied import Applied, write_applied
 from sipfw.lower.iptables import lower
+from sipfw.monitor.doctor.findings import DiagnosisState
+from sipfw.monitor.doctor.ways_past import before_apply, find_ways, port_moves
 from sipfw.policy.load import Request, load
 from sipfw.ruleset.doors import doors_of
-from sipfw.verify.expectation import expect, from_json, to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -257,21 +258,21 @@ def test_other_ports_of_the_switch(fake: Fake) -> None:
     assert "asterisk listens on udp port 5070 as on SIP port 5060" in str(said)
     assert "add 5070 to signalling.udp" in str(said)
     assert before_apply(fake.host(), ruleset("signalling.udp=[5060,5070]")) == []
-    assert port_moves(fake.host()).state is State.WARNING
+    assert port_moves(fake.host()).state is DiagnosisState.WARNING
 
 
 def test_the_page_of_doctor_goes_by_what_is_applied(fake: Fake) -> None:
     fake.legacy(saved(f"-A PREROUTING {next(iter(IPTABLES))}", table="nat"))
     found = port_moves(fake.host())
-    assert found.state is State.PROBLEM
+    assert found.state is DiagnosisState.PROBLEM
     assert "iptables-legacy nat PREROUTING leads udp port 7070" in found.sentence
     assert "add 7070 to signalling.udp and apply, or delete the rule" in found.sentence
     wider = ruleset("signalling.udp=[5060,7070]")
     expectation = expect(wider, lower(wider))
-    assert from_json(to_json(expectation)) == expectation
+    assert from_json(json.loads(json.dumps(to_json(expectation)))) == expectation
     (fake.folder / "root/var/lib/sipfw").mkdir(parents=True)
     write_applied(fake.host().layout, Applied(expectation, "policy.yaml"))
-    assert port_moves(fake.host()).state is State.OK
+    assert port_moves(fake.host()).state is DiagnosisState.OK
 
 
 def test_nobody_but_root_is_asked(fake: Fake) -> None:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipfw.deploy.files import Layout
-from sipfw.look import readings
+from sipfw.host.files import Layout
 from sipfw.lower.xtables import Family
-from sipfw.verify.reading import Reading, from_text, growth, make_reading, to_text
+from sipfw.monitor import readings
+from sipfw.monitor.reading import Reading, from_text, growth, make_reading, to_text
 from unit.readings import report, rule
 
 if TYPE_CHECKING:

@@ -22,12 +22,25 @@ from sipfw.lower.xtables import (
     XTable,
     XTarget,
 )
+from sipfw.lower.xtables_words import quoted, rule_arguments
+from sipfw.render.comments import one_line
 from sipfw.render.restore import ipset_text, restore_text
-from sipfw.render.script import one_line, probe_lines, script_text
+from sipfw.render.script import probe_lines, script_text
 from sipfw.render.sysctl import sysctl_text
-from sipfw.render.xtables_text import quoted, rule_arguments, set_add_lines, set_create_line
-from sipfw.ruleset.model import Sysctl
-from sipfw.ruleset.rule import Origin
+from sipfw.render.xtables_text import set_add_lines, set_create_line
+from sipfw.ruleset.match import PayloadContains
+from sipfw.ruleset.model import (
+    AddressSet,
+    Base,
+    Chain,
+    Hook,
+    Layer,
+    Priority,
+    Ruleset,
+    SetKind,
+    Sysctl,
+)
+from sipfw.ruleset.rule import Drop, Origin, Rule, UpdateSet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,18 +113,66 @@ def test_restore_text_declares_chains_before_rules_and_jumps_last() -> None:
     assert ipset_text(PLAN).splitlines()[1:2] == ["add sipfw-trusted4 192.0.2.0/24"]
 
 
-@pytest.mark.parametrize("hostile", ["a\nrm -rf /", "a\r\nb", "a\u2028b", "a\x00b", "a\x1b[2Jb"])
-def test_a_note_or_summary_cannot_leave_its_comment(hostile: str) -> None:
-    text = script_text(PLAN, [], notes=[hostile], summaries={"SIP_TRUSTED": hostile})
-    plain = script_text(PLAN, [], notes=["x"], summaries={"SIP_TRUSTED": "x"})
-    assert len(text.splitlines()) == len(plain.splitlines())
+HOSTILE = [
+    "a\nrm -rf /",
+    "a\r\nb",
+    "a\u2028b",
+    "a\x00b",
+    "a\x1b[2Jb",
+    "a\nRULES\n}\nreboot",
+    "a\n-A SIP_TRUSTED -j ACCEPT",
+    "a\nIPSET\nreboot",
+    "a\n" + "x" * 20_000 + "\n-I INPUT -j ACCEPT",
+]
+
+
+def explained(text: str) -> Ruleset:
+    """Return a ruleset for PLAN in which every text that a user may choose is this one."""
+    origin = Origin(text, text, 7)
+    drop = Rule("trusted.accept", (PayloadContains(text.encode()),), Drop(), text, origin)
+    ban = Rule("ban.add", (), UpdateSet("banned"), text, origin)
+    base = Base(Hook.INPUT, Priority.FILTER)
+    chain = Chain("SIP_TRUSTED", Layer.TRUSTED, text, (drop, ban), Priority.FILTER, base)
+    sets = [
+        AddressSet("trusted", SetKind.NETWORK, text, origin),
+        AddressSet("banned", SetKind.HOST, text, origin),
+    ]
+    return Ruleset((chain,), tuple(sets), ())
+
+
+def without_comments(script: str) -> list[str]:
+    return [line for line in script.split("\n") if not line.startswith("#") or line[:2] == "#!"]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_no_text_of_a_user_can_leave_its_comment(hostile: str) -> None:
+    settings = [replace(SETTING, origin=Origin(word, word)) for word in (hostile, "x")]
+    text = script_text(PLAN, settings[:1], notes=[hostile], ruleset=explained(hostile))
+    plain = script_text(PLAN, settings[1:], notes=["x"], ruleset=explained("x"))
+    assert without_comments(text) == without_comments(plain)
+    # What splitlines() takes for an end, a terminal or an old shell may take for one too.
+    assert len(text.splitlines()) == text.count("\n")
+    assert all(line.isprintable() for line in text.replace("\t", "").split("\n"))
     assert f"\n# {one_line(hostile)}\n" in text
-    assert f"\n# SIP_TRUSTED: {one_line(hostile)}\n" in text
+    # iptables-restore of 1.4.21 takes what follows the first 10,239 bytes of a line for a new one.
+    rules = text.partition("<<'RULES'")[2].partition("# ---- below here")[0]
+    assert max(map(len, rules.split("\n"))) <= 160
+
+
+@pytest.mark.parametrize("hostile", HOSTILE[:-1])
+def test_what_a_user_wrote_is_told_above_chain_rule_and_set(hostile: str) -> None:
+    text = script_text(PLAN, [], ruleset=explained(hostile))
+    told = one_line(hostile)
+    assert f"\n# SIP_TRUSTED: {told}\n" in text
+    assert f"\n# {told} ({told}:7: {told})\ncreate sipfw-trusted4 " in text
+    assert f"\n# filter INPUT SIP_TRUSTED: {told}\n" in text
+    assert f"\n# drops: {told} ({told}:7: {told}); looks for " in text
+    assert f"\n# adds to banned: {told} ({told}:7: {told})\n-A SIP_TRUSTED -m comment " in text
 
 
 def test_the_script_shows_sets_and_rules_as_they_are() -> None:
-    text = script_text(PLAN, [SETTING], summaries={"SIP_TRUSTED": "carriers"})
-    assert "\n:SIP_TRUSTED - [0:0]\n# SIP_TRUSTED: carriers\n-A SIP_TRUSTED -p udp " in text
+    text = script_text(PLAN, [SETTING])
+    assert "\n:SIP_TRUSTED - [0:0]\n\n# SIP_TRUSTED\n-A SIP_TRUSTED -p udp " in text
     assert "\ncreate sipfw-trusted4 hash:net family inet\nadd sipfw-trusted4 192.0.2.0/24\n" in text
     assert "\nnet.netfilter.nf_conntrack_max = 65536\nSYSCTL\n" in text
 

@@ -5,24 +5,24 @@ import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from sipfw.deploy.resolve import host_names, name_of, resolve
+from sipfw.deploy.names.resolve import host_names, name_of, resolve
 from sipfw.policy.model import Peer, Policy
 from sipfw.policy.types import Hostname
 from sipfw.resolver import together
-from sipfw.resolver.records import Found, FoundAddress, Question, Unanswered
+from sipfw.resolver.records import DnsQuestion, FoundAddress, Located, Unanswered
 
 if TYPE_CHECKING:
     import pytest
 
-GOOD = Found((FoundAddress(ip_address("192.0.2.1"), "A"),))
+GOOD = Located((FoundAddress(ip_address("192.0.2.1"), "A"),))
 
 
-async def _good(_: Question) -> Found:
+async def _good(_: DnsQuestion) -> Located:
     return GOOD
 
 
 def test_a_name_that_does_not_exist_fails_alone() -> None:
-    async def lookup(question: Question) -> Found:
+    async def lookup(question: DnsQuestion) -> Located:
         if question.name == "bad.example":
             raise Unanswered("no such name")
         return GOOD
@@ -34,7 +34,7 @@ def test_a_name_that_does_not_exist_fails_alone() -> None:
 
 
 def test_an_answer_that_breaks_its_reader_fails_alone() -> None:
-    async def lookup(question: Question) -> Found:
+    async def lookup(question: DnsQuestion) -> Located:
         if question.name == "bad.example":
             raise IndexError("hostile text")
         return GOOD
@@ -47,7 +47,7 @@ def test_an_answer_that_breaks_its_reader_fails_alone() -> None:
 
 
 def test_a_slow_name_costs_the_deadline_and_no_more() -> None:
-    async def lookup(question: Question) -> Found:
+    async def lookup(question: DnsQuestion) -> Located:
         if question.name.startswith("slow"):
             await asyncio.sleep(60)
         return GOOD
@@ -65,7 +65,7 @@ def test_a_slow_name_costs_the_deadline_and_no_more() -> None:
 def test_names_are_looked_up_at_the_same_time() -> None:
     everybody = asyncio.Barrier(100)
 
-    async def lookup(_: Question) -> Found:
+    async def lookup(_: DnsQuestion) -> Located:
         await everybody.wait()
         return GOOD
 
@@ -106,17 +106,17 @@ def test_what_a_policy_asks_of_dns() -> None:
 
 
 def test_a_name_with_a_port_and_an_administrators_are_no_sip_services() -> None:
-    asked: list[Question] = []
+    asked: list[DnsQuestion] = []
 
-    async def lookup(question: Question) -> Found:
+    async def lookup(question: DnsQuestion) -> Located:
         asked.append(question)
         return GOOD
 
     keys = [Hostname("a.example").key, Hostname("b.example", 5060).key]
     resolve([*keys, Hostname("c.example").host_key], lookup=lookup)
     assert asked == [
-        Question("a.example", sip=True),
-        Question("b.example", sip=False),
-        Question("c.example", sip=False),
+        DnsQuestion("a.example", sip=True),
+        DnsQuestion("b.example", sip=False),
+        DnsQuestion("c.example", sip=False),
     ]
     assert [name_of(key) for key in keys] == ["a.example", "b.example"]

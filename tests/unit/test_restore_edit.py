@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sipfw.backends.restore_edit import Adoption, undo
-from sipfw.backends.save_text import SavedTable, parse_save
+from sipfw.kernel.xtables.edit import Adoption, undo
+from sipfw.kernel.xtables.save_text import SavedTable, parse_save
 from sipfw.lower.xtables import Family
 
 KEY = (Family.IP, "filter")

@@ -6,7 +6,7 @@ import threading
 import time
 from ipaddress import ip_network
 
-from sipfw.look.reverse_names import reverse_names
+from sipfw.monitor.reverse_names import reverse_names
 
 HOST, OTHER, MANY = (
     ip_network(text) for text in ("192.0.2.1/32", "2001:db8::5/128", "192.0.2.0/24")

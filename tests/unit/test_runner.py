@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from sipfw.backends.runner import HOST_PATH, SubprocessRunner
 from sipfw.errors import BackendError
+from sipfw.host.runner import HOST_PATH, SubprocessRunner
 
 RUNNER = SubprocessRunner()
 
@@ -65,7 +65,7 @@ def test_missing_program(program: str, says: str) -> None:
 
 
 def test_missing_program_names_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sipfw.backends.runner.HOST_PATH", "/nowhere")
+    monkeypatch.setattr("sipfw.host.runner.HOST_PATH", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(BackendError) as info:
         RUNNER.run(["iptables-legacy-save"])

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.deploy.files import Layout
-from sipfw.deploy.saved_clean import clean
-from sipfw.deploy.saved_state import judged, unprepared, warnings
 from sipfw.errors import BackendError
+from sipfw.host.files import Layout
 from sipfw.saved.find import LIMIT, find
 from sipfw.saved.nft_dump import nft_dump
 from sipfw.saved.places import Form, starts_at_boot
 from sipfw.saved.xtables_dump import created_sets, xtables_dump
+from sipfw.upkeep.saved_clean import clean
+from sipfw.upkeep.saved_state import judged, unprepared, warnings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,7 +167,7 @@ def test_files_that_are_none_are_named_and_never_waited_for(tmp_path: Path) -> N
     assert found.saved == ()
     reasons = {item.path.name: item.reason for item in found.unread}
     assert reasons["rules.v4"].endswith(f"is larger than {LIMIT:,} bytes")
-    assert reasons["rules.v6"].endswith("is no file")
+    assert reasons["rules.v6"].endswith("is not a file")
     assert set(reasons) == {
         "rules.v4",
         "rules.v6",
@@ -239,7 +239,7 @@ def test_cleaning_keeps_a_copy_the_owner_and_the_mode(tmp_path: Path) -> None:
     assert clean(layout, path) is None
     for wrong, text in (
         (_file(tmp_path, "etc/passwd", RULES), "not a file of rules"),
-        (_file(tmp_path, "etc/sysconfig/iptables", RULES.encode() + b"\xff"), "no text in UTF-8"),
+        (_file(tmp_path, "etc/sysconfig/iptables", RULES.encode() + b"\xff"), "not UTF-8 text"),
     ):
         with pytest.raises(BackendError, match=text):
             clean(layout, wrong)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipfw.verify.reading import Reading, make_reading
-from sipfw.verify.series import counted_between, kinds_of, make_series, step_for
+from sipfw.monitor.reading import Reading, make_reading
+from sipfw.monitor.series import counted_between, kinds_of, make_series, step_for
 from unit.readings import report, rule
 
 if TYPE_CHECKING:
-    from sipfw.verify.report import RuleReport
+    from sipfw.monitor.report import RuleReport
 
 DAY = 86_400.0
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.backends.runner import Completed
-from sipfw.deploy.files import Layout
 from sipfw.deploy.service import (
     Systemd,
     doubts,
@@ -23,6 +21,8 @@ from sipfw.deploy.service import (
     uninstall,
 )
 from sipfw.errors import BackendError
+from sipfw.host.files import Layout
+from sipfw.host.runner import Completed
 from sipfw.render.service import UNITS, init_text, unit_texts
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from sipfw.backends.sniffer import program_for
+from sipfw.kernel.state.sniffer import program_for
 
 UDP, TCP, ICMP = 17, 6, 1
 SETS_OF_PORTS = ([5060], [5060, 5061, 5080], list(range(5000, 5240)))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.backends import nft_elements
-from sipfw.backends.runner import Completed, SubprocessRunner
-from sipfw.backends.set_members import Entry, Exit, IpsetMembers, Member, NftMembers
-from sipfw.backends.source_sets import Held, IpsetSets, NftSets, RecentSets
+from sipfw.host.runner import Completed, SubprocessRunner
+from sipfw.kernel.netlink import elements as nft_elements
+from sipfw.kernel.state.members import IpsetMembers, Member, NftMembers, SetEntry, SetRemoval
+from sipfw.kernel.state.sources import Held, IpsetSets, NftSets, RecentSets
 from sipfw.ruleset.match import L4Proto, PrefixLengths
 from sipfw.ruleset.model import AddressSet, SetKind
 from sipfw.ruleset.rule import Origin
@@ -110,7 +110,7 @@ def test_nftables_is_asked_for_the_masked_key(monkeypatch: pytest.MonkeyPatch) -
 def test_nftables_tells_of_all_ports_unless_the_set_is_too_long(
     monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr("sipfw.backends.source_sets._MOST", most)
+    monkeypatch.setattr("sipfw.kernel.state.sources._MOST", most)
     keys = [
         FOUR.packed + b"\x11\0\0\0\x13\xc4\0\0",
         FOUR.packed + b"\x06\0\0\0\xc0\0\0\0",
@@ -138,7 +138,11 @@ def test_members_of_endpoint_sets_have_a_door() -> None:
 
 
 def test_an_endpoint_is_taken_out_with_its_door() -> None:
-    edits = [Exit("shut", FOUR, UDP), Exit("banned", FOUR), Entry("blocked", FOUR, 60)]
+    edits = [
+        SetRemoval("shut", FOUR, UDP),
+        SetRemoval("banned", FOUR),
+        SetEntry("blocked", FOUR, 60),
+    ]
     ipset = Programs({})
     IpsetMembers(ipset).edit(edits)
     assert ipset.changes.splitlines() == [

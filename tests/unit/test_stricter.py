@@ -12,10 +12,10 @@ import yaml
 from doctor_host import Fake, saved
 
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.doctor.stricter.findings import require_no_loss
-from sipfw.doctor.stricter.losses import losses
-from sipfw.doctor.stricter.openings import commands
 from sipfw.errors import BackendError
+from sipfw.monitor.doctor.stricter.findings import require_no_loss
+from sipfw.monitor.doctor.stricter.losses import losses
+from sipfw.monitor.doctor.stricter.openings import commands
 from sipfw.policy.load import Request, load
 
 if TYPE_CHECKING:

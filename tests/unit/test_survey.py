@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.deploy.survey import survey
+from sipfw.host.survey import survey
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from sipfw.deploy import sysctls
-from sipfw.deploy.files import Layout
 from sipfw.errors import BackendError
+from sipfw.host import settings as host
+from sipfw.host.files import Layout
 from sipfw.ruleset.model import Sysctl
 from sipfw.ruleset.rule import Origin
-from sipfw.verify import host
 
 _MAX = "net.netfilter.nf_conntrack_max"
 _UDP = "net.netfilter.nf_conntrack_udp_timeout"
@@ -138,10 +138,10 @@ def test_a_record_that_cannot_be_read_stops_everything(
 
 def test_conntrack_figures(proc: Path) -> None:
     _set(proc, "net.netfilter.nf_conntrack_count", 16384)
-    assert host.read_conntrack() == host.Conntrack(16384, 65536)
+    assert host.read_conntrack() == host.ConntrackUsage(16384, 65536)
     assert host.read_conntrack().share == 0.25
-    assert host.Conntrack(None, 5).share is None
-    assert host.Conntrack(5, 0).share is None
+    assert host.ConntrackUsage(None, 5).share is None
+    assert host.ConntrackUsage(5, 0).share is None
 
 
 def test_a_value_that_is_no_number_is_no_value(proc: Path) -> None:

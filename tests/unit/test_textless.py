@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.backends.nftables import NftablesBackend
+from sipfw.compare.expected import expect
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.compiler.reached import asked
-from sipfw.compiler.textless import textless
-from sipfw.deploy.targets import NftablesTarget, Options
+from sipfw.compiler.without_string_match import without_string_match
+from sipfw.kernel.backend import Options
+from sipfw.kernel.nft.backend import NftBackend
+from sipfw.kernel.nft.engine import NftablesBackend
 from sipfw.lower.naming import base_id
 from sipfw.lower.nftables import lower
 from sipfw.policy.load import LoadedPolicy, Request, load, shipped_profiles
+from sipfw.ruleset.addresses import IpProto
 from sipfw.ruleset.lint import lint
 from sipfw.ruleset.match import CtState, PayloadContains
-from sipfw.verify.expectation_nft import expect_nft
-from sipfw.walk.evaluate import OUTGOING, evaluate
-from sipfw.walk.packet import IpProto, Packet, TcpFlag
-from sipfw.walk.state import Limit, LiveState
+from sipfw.simulate.evaluate import OUTGOING, evaluate
+from sipfw.simulate.packet import Packet, TcpFlag
+from sipfw.simulate.state import Limit, LiveState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,9 +90,9 @@ def loaded(folder: Path, profile: str = "default", more: str = "") -> LoadedPoli
     return load(Request(file=file))
 
 
-def without_searches(monkeypatch: pytest.MonkeyPatch, lack: str = LACKS[0]) -> NftablesTarget:
+def without_searches(monkeypatch: pytest.MonkeyPatch, lack: str = LACKS[0]) -> NftBackend:
     monkeypatch.setattr(NftablesBackend, "text_searches", lambda _self: lack)
-    return NftablesTarget()
+    return NftBackend()
 
 
 def rule_id(rule: NftRule) -> str:
@@ -138,7 +140,7 @@ def test_a_missing_string_match_is_told_and_takes_only_what_rests_on_it(
 @pytest.mark.parametrize("more", ["", "learning: {enabled: false}\n", "bans: {enabled: false}\n"])
 @pytest.mark.parametrize("profile", shipped_profiles())
 def test_what_is_left_without_searches_is_sound(profile: str, more: str, tmp_path: Path) -> None:
-    bare = textless(compile_policy(loaded(tmp_path, profile, more)))
+    bare = without_string_match(compile_policy(loaded(tmp_path, profile, more)))
     assert lint(bare) == []
     matches = [match for chain in bare.chains for rule in chain.rules for match in rule.matches]
     assert not [match for match in matches if isinstance(match, PayloadContains)]
@@ -149,9 +151,9 @@ def test_without_searches_the_expectation_is_that_of_the_apply(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ruleset = compile_policy(loaded(tmp_path))
-    bare = textless(ruleset)
+    bare = without_string_match(ruleset)
     chosen = without_searches(monkeypatch)
-    assert chosen.expectation(ruleset) == expect_nft(bare, lower(bare))
+    assert chosen.expectation(ruleset) == expect(bare, lower(bare))
     (wall,) = next(c.rules for c in chosen.expectation(ruleset).chains if c.name == "SIP_BANNED")
     assert wall.summary == "banned source"
 
@@ -164,7 +166,7 @@ def test_a_check_returns_what_the_apply_would_warn_of(
     ruleset = compile_policy(loaded(tmp_path))
     (warning,) = without_searches(monkeypatch).check(ruleset, Options())
     assert LACKS[0] in str(warning)
-    assert checked == [lower(textless(ruleset))]
+    assert checked == [lower(without_string_match(ruleset))]
 
 
 SOURCE, OWN = ip_address("198.51.100.66"), ip_address("192.0.2.1")
@@ -187,7 +189,7 @@ def known(ruleset: Ruleset, *sets: str) -> LiveState:
 @pytest.mark.parametrize("protocol", [IpProto.UDP, IpProto.TCP])
 def test_no_answer_is_a_judgement(tmp_path: Path, said: bytes, protocol: IpProto) -> None:
     """A challenge and a wrong password look alike: every login would count as a failure."""
-    bare = textless(compile_policy(loaded(tmp_path)))
+    bare = without_string_match(compile_policy(loaded(tmp_path)))
     payload = b"SIP/2.0 " + said + b"\r\nCSeq: 1 REGISTER\r\n\r\n"
     answer = Packet(OWN, SOURCE, protocol, 5060, 5070, out_interface="eth0", payload=payload)
     trace = evaluate(bare, answer, known(bare), assume=Limit.EXCEEDED, path=OUTGOING)
@@ -197,7 +199,7 @@ def test_no_answer_is_a_judgement(tmp_path: Path, said: bytes, protocol: IpProto
 
 @pytest.mark.parametrize("method", [b"REGISTER", b"INVITE", b"SUBSCRIBE", b"PRACK", b"MESSAGE"])
 def test_no_request_of_a_stranger_goes_unlimited(tmp_path: Path, method: bytes) -> None:
-    bare = textless(compile_policy(loaded(tmp_path)))
+    bare = without_string_match(compile_policy(loaded(tmp_path)))
     for packet, limits in (
         (DATAGRAM, ("aggregate.within", "rate.per-source", "rate.hashlimit", "rate.per-subnet")),
         (SEGMENT, ("stream.connection", "stream.source")),
@@ -226,7 +228,7 @@ def test_no_request_of_a_stranger_goes_unlimited(tmp_path: Path, method: bytes) 
     ],
 )
 def test_a_ban_is_a_wall(tmp_path: Path, packet: Packet, sets: tuple[str, ...], rule: str) -> None:
-    bare = textless(compile_policy(loaded(tmp_path)))
+    bare = without_string_match(compile_policy(loaded(tmp_path)))
     trace = evaluate(bare, replace(packet, payload=LOGIN), known(bare, *sets))
     assert trace.dropped
     assert trace.decider is not None

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.deploy.files import Layout
-from sipfw.deploy.manual_file import forget_by_hand
-from sipfw.deploy.trusted_names import (
+from sipfw.deploy.manual_list import forget_by_hand
+from sipfw.host.files import Layout
+from sipfw.manual.trusted_names import (
     TrustedName,
     disown,
     name_that_brought,

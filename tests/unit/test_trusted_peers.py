@@ -10,11 +10,12 @@ import pytest
 
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.policy.load import Request, load, shipped_profiles
+from sipfw.ruleset.addresses import IpProto
 from sipfw.ruleset.match import CtState
-from sipfw.walk.evaluate import evaluate
-from sipfw.walk.packet import IpProto, Packet, TcpFlag
-from sipfw.walk.state import Limit, LiveState
-from sipfw.walk.trace import Verdict
+from sipfw.simulate.evaluate import evaluate
+from sipfw.simulate.packet import Packet, TcpFlag
+from sipfw.simulate.state import Limit, LiveState
+from sipfw.simulate.trace import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path

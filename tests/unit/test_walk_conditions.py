@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 import pytest
 
+from sipfw.ruleset.addresses import IpProto
 from sipfw.ruleset.match import (
     Address,
     ConnectionsAbove,
@@ -41,9 +42,10 @@ from sipfw.ruleset.match import (
 )
 from sipfw.ruleset.model import AddressSet, Base, Endpoint, Hook, Priority, Ruleset, SetKind
 from sipfw.ruleset.rule import Family, Origin
-from sipfw.walk.conditions import Answer, Scene, ask
-from sipfw.walk.packet import IpProto, Packet, TcpFlag
-from sipfw.walk.state import Limit, LiveState
+from sipfw.simulate.conditions import Scene, ask
+from sipfw.simulate.match_result import MatchResult
+from sipfw.simulate.packet import Packet, TcpFlag
+from sipfw.simulate.state import Limit, LiveState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +100,7 @@ def answer(
     *,
     untracked: bool = False,
     assume: Limit = Limit.WITHIN,
-) -> Answer:
+) -> MatchResult:
     return ask(
         match,
         "a.rule",
@@ -253,14 +255,14 @@ def test_a_limit_that_is_known_needs_no_assumption(match: Match, known: Limit) -
 
 def test_a_common_bucket_holds_while_it_is_kept() -> None:
     match = RateWithin(RATE, 20)
-    assert answer(match, UDP) == Answer(
+    assert answer(match, UDP) == MatchResult(
         holds=True,
         why="assumed: stays within 10/second with a burst of 20, all sources together",
         unless="it exceeds 10/second with a burst of 20, all sources together",
     )
     assert not answer(match, UDP, assume=Limit.EXCEEDED).holds
     live = LiveState(limits={"a.rule": Limit.WITHIN}, common={"a.rule": Limit.EXCEEDED})
-    assert answer(match, UDP, live=live) == Answer(
+    assert answer(match, UDP, live=live) == MatchResult(
         holds=False, why="exceeds 10/second with a burst of 20, all sources together"
     )
 
@@ -301,9 +303,9 @@ def test_an_unknown_conntrack_state_is_named() -> None:
 def test_what_the_kernel_has_learned() -> None:
     banned = InSet("banned")
     found = answer(banned, UDP, live=LiveState({"banned": {SOURCE: 12}}))
-    assert found == Answer(holds=True, why="source 198.51.100.7 is in banned for another 12 s")
+    assert found == MatchResult(holds=True, why="source 198.51.100.7 is in banned for another 12 s")
     other = LiveState({"banned": {OWN: 12}})
-    assert answer(banned, UDP, live=other) == Answer(
+    assert answer(banned, UDP, live=other) == MatchResult(
         holds=False, why="source 198.51.100.7 is not in banned"
     )
     assert answer(InSet("banned", DST), UDP, live=other).holds
@@ -313,7 +315,7 @@ def test_what_the_packet_itself_wrote_comes_before_what_was_read() -> None:
     banned = InSet("banned")
     read = LiveState({"banned": {SOURCE: 12}})
     assert not answer(banned, UDP, live=read, written={("banned", SOURCE): False}).holds
-    assert answer(banned, UDP, written={("banned", SOURCE): True}) == Answer(
+    assert answer(banned, UDP, written={("banned", SOURCE): True}) == MatchResult(
         holds=True, why="source 198.51.100.7 is in banned"
     )
 

@@ -10,6 +10,7 @@ import pytest
 
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.policy.load import Request, load
+from sipfw.ruleset.addresses import IpProto
 from sipfw.ruleset.match import (
     ConntrackState,
     CtState,
@@ -42,15 +43,15 @@ from sipfw.ruleset.rule import (
     Rule,
     UpdateSet,
 )
-from sipfw.walk.evaluate import OUTGOING, evaluate
-from sipfw.walk.packet import IpProto, Packet
-from sipfw.walk.state import Limit, LiveState
-from sipfw.walk.trace import Assumption, Verdict
+from sipfw.simulate.evaluate import OUTGOING, evaluate
+from sipfw.simulate.packet import Packet
+from sipfw.simulate.state import Limit, LiveState
+from sipfw.simulate.trace import Assumption, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sipfw.walk.trace import Trace
+    from sipfw.simulate.trace import Trace
 
 SOURCE, OWN = IPv4Address("198.51.100.7"), IPv4Address("192.0.2.1")
 PACKET = Packet(

@@ -11,15 +11,16 @@ import pytest
 
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.policy.load import Request, load
+from sipfw.ruleset.addresses import IpProto
 from sipfw.ruleset.match import CtState
-from sipfw.walk.evaluate import OUTGOING, evaluate
-from sipfw.walk.packet import IpProto, Packet, TcpFlag
-from sipfw.walk.state import Limit, LiveState
-from sipfw.walk.trace import Verdict
+from sipfw.simulate.evaluate import OUTGOING, evaluate
+from sipfw.simulate.packet import Packet, TcpFlag
+from sipfw.simulate.state import Limit, LiveState
+from sipfw.simulate.trace import Verdict
 
 if TYPE_CHECKING:
     from sipfw.ruleset.model import Ruleset
-    from sipfw.walk.trace import Trace
+    from sipfw.simulate.trace import Trace
 
 SOURCE, OWN = IPv4Address("198.51.100.7"), IPv4Address("192.0.2.1")
 SEGMENT = Packet(

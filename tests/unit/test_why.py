@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sipfw.backends.limit_state import Bucket, Standing, Table
-from sipfw.backends.source_sets import Held
 from sipfw.compiler.pipeline import compile_policy
-from sipfw.look.why import Case, Effect, Kind, explain
-from sipfw.look.why_packets import Question, Transport
-from sipfw.look.why_state import Source, Untouched
+from sipfw.kernel.state.limits import LimitTable, SourceBucket, Standing
+from sipfw.kernel.state.sources import Held
+from sipfw.monitor.why.packets import PacketQuestion, PacketTransport
+from sipfw.monitor.why.state import SourceState, Untouched
+from sipfw.monitor.why.why import Case, Effect, RemedyKind, explain
 from sipfw.policy.load import Request, load
 from sipfw.ruleset.match import L4Proto
 from sipfw.ruleset.model import SetKind
 from sipfw.ruleset.rule import Family
 from sipfw.ruleset.source import Door
-from sipfw.walk.state import Limit
-from sipfw.walk.trace import Verdict
+from sipfw.simulate.state import Limit
+from sipfw.simulate.trace import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from ipaddress import IPv4Network, IPv6Network
     from pathlib import Path
 
+    from sipfw.ruleset.addresses import IpAddress
     from sipfw.ruleset.match import RateAbove, SeenAtLeast
     from sipfw.ruleset.model import AddressSet, Ruleset
-    from sipfw.walk.packet import IpAddress
 
 STRANGER = ip_address("198.51.100.7")
 PEER = "trusted_peers: [{name: a, signalling: [203.0.113.10]}]\n"
@@ -41,7 +41,7 @@ class Kernel(Untouched):
 
     members: dict[str, Held] = field(default_factory=dict)
     ports: dict[str, dict[Door, Held] | None] = field(default_factory=dict)
-    buckets: dict[str, list[Bucket]] = field(default_factory=dict)
+    buckets: dict[str, list[SourceBucket]] = field(default_factory=dict)
     full: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
     open: int | None = 0
@@ -67,13 +67,13 @@ class Kernel(Untouched):
 
     def ask(
         self, limit: RateAbove | SeenAtLeast, source: IpAddress, port: int | None = None
-    ) -> Table | None:
+    ) -> LimitTable | None:
         assert source == STRANGER or not self.buckets
         name = getattr(limit, "name", "window")
         self.asked.append(name)
         every = self.buckets.get(name, [])
         buckets = tuple(each for each in every if port is None or each.port in {None, port})
-        return Table(limit, Family.IP, buckets, cut=name in self.cut, full=name in self.full)
+        return LimitTable(limit, Family.IP, buckets, cut=name in self.cut, full=name in self.full)
 
     def connections(self, network: IPv4Network | IPv6Network) -> int | None:
         self.asked.append(str(network))
@@ -84,8 +84,8 @@ class Kernel(Untouched):
         return {}
 
 
-def bucket(standing: Standing, port: int | None = None, left: float | None = None) -> Bucket:
-    return Bucket(STRANGER, 32, port, standing, left, 30)
+def bucket(standing: Standing, port: int | None = None, left: float | None = None) -> SourceBucket:
+    return SourceBucket(STRANGER, 32, port, standing, left, 30)
 
 
 @pytest.fixture
@@ -99,33 +99,33 @@ def compiled(folder: Path, text: str) -> Ruleset:
     return compile_policy(load(Request(file=file)))
 
 
-def case(question: Question, ruleset: Ruleset, kernel: Kernel, title: str) -> Case:
-    source = Source(ruleset, question.source, question.source_port, kernel)
+def case(question: PacketQuestion, ruleset: Ruleset, kernel: Kernel, title: str) -> Case:
+    source = SourceState(ruleset, question.source, question.source_port, kernel)
     return next(item for item in explain(question, source).cases if title in item.titles)
 
 
-def kinds(found: Case) -> dict[Kind, Effect]:
+def kinds(found: Case) -> dict[RemedyKind, Effect]:
     return {change.kind: change.effect for change in found.changes}
 
 
 def test_a_ban_says_how_long_and_what_frees(ruleset: Ruleset) -> None:
     kernel = Kernel(members={"banned": Held(present=True, left=2472.0)})
-    found = case(Question(STRANGER), ruleset, kernel, "INVITE")
+    found = case(PacketQuestion(STRANGER), ruleset, kernel, "INVITE")
     assert found.effect is Effect.DROPPED
     trace = found.outcomes[0].trace
     assert trace.decider is not None
     assert trace.decider.id == "banned.drop"
-    ends = next(change for change in found.changes if change.kind is Kind.BAN_ENDS)
+    ends = next(change for change in found.changes if change.kind is RemedyKind.BAN_ENDS)
     assert ends.seconds == 2472.0
-    assert kinds(found)[Kind.BAN_ENDS] is Effect.DEPENDS  # the limit of all sources
-    assert kinds(found)[Kind.SUCCESS] is Effect.PASSES
-    assert kinds(found)[Kind.TRUST] is Effect.PASSES
+    assert kinds(found)[RemedyKind.BAN_ENDS] is Effect.DEPENDS  # the limit of all sources
+    assert kinds(found)[RemedyKind.SUCCESS] is Effect.PASSES
+    assert kinds(found)[RemedyKind.TRUST] is Effect.PASSES
 
 
 def test_no_login_is_advised_where_none_can_arrive(tmp_path: Path) -> None:
     wall = compiled(tmp_path, "bans: {probation: false}\n")
     kernel = Kernel(members={"banned": Held(present=True, left=60.0)})
-    assert Kind.SUCCESS not in kinds(case(Question(STRANGER), wall, kernel, "INVITE"))
+    assert RemedyKind.SUCCESS not in kinds(case(PacketQuestion(STRANGER), wall, kernel, "INVITE"))
 
 
 def test_a_login_of_a_banned_source_waits_for_its_limit(ruleset: Ruleset) -> None:
@@ -133,16 +133,16 @@ def test_a_login_of_a_banned_source_waits_for_its_limit(ruleset: Ruleset) -> Non
         members={"banned": Held(present=True, left=60.0)},
         buckets={"logins": [bucket(Standing.EXCEEDED, left=0.2)]},
     )
-    question = Question(STRANGER, method="REGISTER")
+    question = PacketQuestion(STRANGER, method="REGISTER")
     found = case(question, ruleset, kernel, "REGISTER with a password")
     assert found.effect is Effect.DROPPED
-    assert kinds(found)[Kind.SLOWER] is Effect.PASSES
+    assert kinds(found)[RemedyKind.SLOWER] is Effect.PASSES
     assert case(question, ruleset, kernel, "REGISTER").effect is Effect.PASSES
 
 
 def test_a_limit_that_nobody_can_read_has_two_outcomes(ruleset: Ruleset) -> None:
     kernel = Kernel(buckets={"source": [bucket(Standing.UNKNOWN)]})
-    found = case(Question(STRANGER, 5060), ruleset, kernel, "INVITE")
+    found = case(PacketQuestion(STRANGER, 5060), ruleset, kernel, "INVITE")
     assert found.effect is Effect.DEPENDS
     assert not found.outcomes[0].trace.dropped
     ends = {tuple(item.rule_id for item in end.when): end for end in found.outcomes}
@@ -170,17 +170,17 @@ def test_a_limit_per_port_depends_on_the_port(
     ruleset: Ruleset, buckets: list[tuple[Standing, int]], port: int | None, standing: Limit
 ) -> None:
     kernel = Kernel(buckets={"port": [bucket(state, number) for state, number in buckets]})
-    source = Source(ruleset, STRANGER, port, kernel)
+    source = SourceState(ruleset, STRANGER, port, kernel)
     assert source.reading("rate.hashlimit").standing is standing
 
 
 def test_a_list_that_was_cut_short_proves_nothing(ruleset: Ruleset) -> None:
-    source = Source(ruleset, STRANGER, None, Kernel(cut=("port",)))
+    source = SourceState(ruleset, STRANGER, None, Kernel(cut=("port",)))
     assert source.reading("rate.hashlimit").standing is Limit.UNKNOWN
 
 
 def test_a_full_table_drops_whom_it_does_not_know(ruleset: Ruleset) -> None:
-    found = case(Question(STRANGER), ruleset, Kernel(full=("source",)), "INVITE")
+    found = case(PacketQuestion(STRANGER), ruleset, Kernel(full=("source",)), "INVITE")
     assert found.effect is Effect.DROPPED
 
 
@@ -191,25 +191,25 @@ def test_a_full_table_drops_whom_it_does_not_know(ruleset: Ruleset) -> None:
 def test_connections_are_counted_with_the_new_one(
     ruleset: Ruleset, count: int | None, standing: Limit
 ) -> None:
-    source = Source(ruleset, STRANGER, None, Kernel(open=count))
+    source = SourceState(ruleset, STRANGER, None, Kernel(open=count))
     assert source.reading("connlimit.per-source").standing is standing
 
 
 def test_only_what_a_packet_may_meet_is_read(ruleset: Ruleset) -> None:
     kernel = Kernel()
     peer = ip_address("203.0.113.10")
-    source = Source(ruleset, peer, None, kernel)
+    source = SourceState(ruleset, peer, None, kernel)
     kernel.asked.clear()
-    found = explain(Question(peer, to_port=5060), source).cases[0]
+    found = explain(PacketQuestion(peer, to_port=5060), source).cases[0]
     assert found.effect is Effect.PASSES
     assert "subnet" not in kernel.asked
-    assert {change.kind for change in found.changes} == {Kind.LEAVES_SET}
+    assert {change.kind for change in found.changes} == {RemedyKind.LEAVES_SET}
 
 
 def test_a_refused_connection_is_the_whole_answer(ruleset: Ruleset) -> None:
     kernel = Kernel(members={"banned-tcp": Held(present=True)})
-    source = Source(ruleset, STRANGER, None, kernel)
-    asked = Question(STRANGER, transport=Transport.TCP)
+    source = SourceState(ruleset, STRANGER, None, kernel)
+    asked = PacketQuestion(STRANGER, transport=PacketTransport.TCP)
     (found,) = explain(asked, source).cases
     assert found.titles == ("a connection",)
     assert found.effect is Effect.DROPPED
@@ -218,30 +218,30 @@ def test_a_refused_connection_is_the_whole_answer(ruleset: Ruleset) -> None:
 def test_sets_that_follow_dns_are_as_the_kernel_has_them(tmp_path: Path) -> None:
     named = compiled(tmp_path, "trusted_peers: [{name: a, signalling: [sip.example.invalid]}]\n")
     inside = Kernel(members={"trusted": Held(present=True)})
-    assert case(Question(STRANGER), named, inside, "OPTIONS").effect is Effect.PASSES
-    assert case(Question(STRANGER), named, Kernel(), "OPTIONS").effect is Effect.DROPPED
+    assert case(PacketQuestion(STRANGER), named, inside, "OPTIONS").effect is Effect.PASSES
+    assert case(PacketQuestion(STRANGER), named, Kernel(), "OPTIONS").effect is Effect.DROPPED
 
 
 def test_a_set_that_cannot_be_read_has_two_outcomes(ruleset: Ruleset) -> None:
     kernel = Kernel(members={"learned": Held(None), "banned": Held(present=False)})
-    found = case(Question(STRANGER), ruleset, kernel, "OPTIONS")
+    found = case(PacketQuestion(STRANGER), ruleset, kernel, "OPTIONS")
     assert found.effect is Effect.DEPENDS
     assert [end.trace.dropped for end in found.outcomes] == [True, False]
 
 
 def test_another_method_or_transport_is_named_where_it_fares_otherwise(ruleset: Ruleset) -> None:
-    found = case(Question(STRANGER, method="OPTIONS"), ruleset, Kernel(), "OPTIONS")
+    found = case(PacketQuestion(STRANGER, method="OPTIONS"), ruleset, Kernel(), "OPTIONS")
     names = {(change.kind, change.name) for change in found.changes}
-    assert (Kind.METHOD, "REGISTER") in names
-    assert (Kind.METHOD, "INVITE") in names
-    assert not any(kind is Kind.TRANSPORT for kind, _ in names)
+    assert (RemedyKind.METHOD, "REGISTER") in names
+    assert (RemedyKind.METHOD, "INVITE") in names
+    assert not any(kind is RemedyKind.TRANSPORT for kind, _ in names)
 
 
 def test_a_learned_source_that_is_forgotten_is_a_stranger_again(ruleset: Ruleset) -> None:
     kernel = Kernel(members={"learned": Held(present=True, left=600.0)})
-    found = case(Question(STRANGER), ruleset, kernel, "OPTIONS")
+    found = case(PacketQuestion(STRANGER), ruleset, kernel, "OPTIONS")
     assert found.effect is Effect.PASSES
-    forgotten = next(change for change in found.changes if change.kind is Kind.FORGOTTEN)
+    forgotten = next(change for change in found.changes if change.kind is RemedyKind.FORGOTTEN)
     assert (forgotten.name, forgotten.seconds, forgotten.effect) == (
         "learned",
         600.0,
@@ -258,10 +258,10 @@ def test_a_banned_source_goes_on_from_the_port_that_has_logged_in(ruleset: Rules
         members={"banned": Held(present=True, left=60.0)},
         ports={"registered": {UDP: Held(present=True, left=600.0)}},
     )
-    own = case(Question(STRANGER, 5060, method="INVITE"), ruleset, kernel, "INVITE")
+    own = case(PacketQuestion(STRANGER, 5060, method="INVITE"), ruleset, kernel, "INVITE")
     assert own.effect is Effect.PASSES
-    assert kinds(own)[Kind.FORGOTTEN] is Effect.DROPPED
-    assert case(Question(STRANGER, 5062), ruleset, kernel, "INVITE").effect is Effect.DROPPED
+    assert kinds(own)[RemedyKind.FORGOTTEN] is Effect.DROPPED
+    assert case(PacketQuestion(STRANGER, 5062), ruleset, kernel, "INVITE").effect is Effect.DROPPED
 
 
 def test_without_a_port_its_endpoints_are_not_guessed(ruleset: Ruleset) -> None:
@@ -269,7 +269,7 @@ def test_without_a_port_its_endpoints_are_not_guessed(ruleset: Ruleset) -> None:
         members={"banned": Held(present=True, left=60.0)},
         ports={"registered": {UDP: Held(present=True, left=600.0)}},
     )
-    found = case(Question(STRANGER), ruleset, kernel, "INVITE")
+    found = case(PacketQuestion(STRANGER), ruleset, kernel, "INVITE")
     assert found.effect is Effect.DEPENDS
     passing = next(end for end in found.outcomes if not end.trace.dropped)
     assert [item.unless for item in passing.when] == ["it comes from a port that is in registered"]
@@ -277,7 +277,7 @@ def test_without_a_port_its_endpoints_are_not_guessed(ruleset: Ruleset) -> None:
 
 def test_endpoints_that_cannot_be_listed_are_unknown(ruleset: Ruleset) -> None:
     kernel = Kernel(members={"banned": Held(present=True)}, ports={"registered": None})
-    assert case(Question(STRANGER), ruleset, kernel, "INVITE").effect is Effect.DEPENDS
+    assert case(PacketQuestion(STRANGER), ruleset, kernel, "INVITE").effect is Effect.DEPENDS
 
 
 @pytest.mark.parametrize("name", ["shut", "barred"])
@@ -286,36 +286,38 @@ def test_what_refuses_logins_for_a_while_ends_by_itself(ruleset: Ruleset, name: 
     kernel = Kernel(members={"barred": held} if name == "barred" else {})
     if name == "shut":
         kernel.ports["shut"] = {UDP: held}
-    found = case(Question(STRANGER, 5060), ruleset, kernel, LOGIN)
+    found = case(PacketQuestion(STRANGER, 5060), ruleset, kernel, LOGIN)
     assert found.effect is Effect.DROPPED
-    ends = next(change for change in found.changes if change.kind is Kind.WINDOW_ENDS)
+    ends = next(change for change in found.changes if change.kind is RemedyKind.WINDOW_ENDS)
     assert (ends.name, ends.seconds) == (name, 40.0)
-    assert case(Question(STRANGER, 5060), ruleset, kernel, "REGISTER").effect is Effect.DEPENDS
+    assert (
+        case(PacketQuestion(STRANGER, 5060), ruleset, kernel, "REGISTER").effect is Effect.DEPENDS
+    )
 
 
 def test_a_ban_over_tcp_ends_with_no_login(ruleset: Ruleset) -> None:
     """A login over UDP frees from the ban of datagrams only, as the chain SIP_LEARN says."""
     banned = Held(present=True, left=60.0)
     kernel = Kernel(members={"banned": banned, "banned-tcp": banned})
-    asked = Question(STRANGER, 5060, transport=Transport.TCP)
+    asked = PacketQuestion(STRANGER, 5060, transport=PacketTransport.TCP)
     found = case(asked, ruleset, kernel, "a connection")
     assert found.effect is Effect.DROPPED
-    ends = next(change for change in found.changes if change.kind is Kind.BAN_ENDS)
+    ends = next(change for change in found.changes if change.kind is RemedyKind.BAN_ENDS)
     assert (ends.name, ends.seconds) == ("banned and banned-tcp", 60.0)
-    assert Kind.SUCCESS not in kinds(found)
-    over_udp = case(Question(STRANGER, 5060), ruleset, kernel, "INVITE")
-    assert kinds(over_udp)[Kind.SUCCESS] is Effect.PASSES
+    assert RemedyKind.SUCCESS not in kinds(found)
+    over_udp = case(PacketQuestion(STRANGER, 5060), ruleset, kernel, "INVITE")
+    assert kinds(over_udp)[RemedyKind.SUCCESS] is Effect.PASSES
 
 
 def test_a_ban_over_udp_touches_no_stream(ruleset: Ruleset) -> None:
     kernel = Kernel(members={"banned": Held(present=True)})
-    asked = Question(STRANGER, 5060, transport=Transport.TCP)
+    asked = PacketQuestion(STRANGER, 5060, transport=PacketTransport.TCP)
     assert case(asked, ruleset, kernel, "a connection").effect is not Effect.DROPPED
     assert case(asked, ruleset, kernel, "REGISTER").effect is Effect.PASSES
 
 
 def test_a_segment_that_is_not_let_in_is_reset(ruleset: Ruleset) -> None:
-    asked = Question(STRANGER, 5060, transport=Transport.TCP)
+    asked = PacketQuestion(STRANGER, 5060, transport=PacketTransport.TCP)
     found = case(asked, ruleset, Kernel(), "OPTIONS")
     assert found.effect is Effect.DROPPED
     assert found.outcomes[0].trace.verdict is Verdict.RESET
@@ -336,14 +338,16 @@ def test_a_stream_is_held_against_what_it_has_said(
 ) -> None:
     """The segment is counted with its headers: 20 for IPv4 and 20 to 60 for TCP."""
     kernel = Kernel(ports={"streams": {TCP: held}} if held.present else {})
-    asked = Question(STRANGER, 5060, transport=Transport.TCP, payload=b"REGISTER " + b"x" * 160)
+    asked = PacketQuestion(
+        STRANGER, 5060, transport=PacketTransport.TCP, payload=b"REGISTER " + b"x" * 160
+    )
     assert case(asked, ruleset, kernel, "the file's 169 bytes").effect is effect
 
 
 def test_in_ipv6_a_source_is_a_prefix(ruleset: Ruleset) -> None:
     source = ip_address("2001:db8::5")
     kernel = Kernel(members={"banned": Held(present=True, left=60.0)})
-    found = case(Question(source, 5060), ruleset, kernel, "INVITE")
+    found = case(PacketQuestion(source, 5060), ruleset, kernel, "INVITE")
     assert found.effect is Effect.DROPPED
     reasons = [step.why for step in found.outcomes[0].trace.steps if step.matched]
     assert "source 2001:db8::/64 is in banned for another 1 min" in reasons

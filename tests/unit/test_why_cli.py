@@ -94,9 +94,12 @@ def test_the_bytes_of_a_file_are_asked_about(sipfw: Sipfw, policy: Path, tmp_pat
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("elsewhere",), "'elsewhere' is no address; write one such as 203.0.113.7 or 2001:db8::7"),
-        (("203.0.113.0/24",), "'203.0.113.0/24' is no address"),
-        (("\x1b[31m",), "is no address"),
+        (
+            ("elsewhere",),
+            "'elsewhere' is not an address; write one such as 203.0.113.7 or 2001:db8::7",
+        ),
+        (("203.0.113.0/24",), "'203.0.113.0/24' is not an address"),
+        (("\x1b[31m",), "is not an address"),
         (("fe80::1%eth0",), "leave out %eth0"),
         (("::ffff:192.0.2.1",), "travels as IPv4; write 192.0.2.1"),
         (("ff02::1",), "is the source of no packet"),
@@ -105,7 +108,7 @@ def test_the_bytes_of_a_file_are_asked_about(sipfw: Sipfw, policy: Path, tmp_pat
         ((STRANGER, "--user-agent", "a\r\nb"), "--user-agent takes at most 256 printable"),
         ((STRANGER, "--user-agent", "x" * 257), "--user-agent takes at most 256 printable"),
         ((STRANGER, "--file", "/nowhere/packet.bin"), "cannot be read: no such file or directory"),
-        ((STRANGER, "--file", "/dev/zero"), "/dev/zero: is no file"),
+        ((STRANGER, "--file", "/dev/zero"), "/dev/zero: is not a file"),
         ((STRANGER, "--file", "x", "--method", "INVITE"), "--file is the whole message"),
     ],
 )
@@ -130,7 +133,7 @@ def test_a_large_file_and_a_pipe_are_refused(sipfw: Sipfw, tmp_path: Path) -> No
     large, pipe = tmp_path / "large", tmp_path / "pipe"
     large.write_bytes(bytes(65537))
     os.mkfifo(pipe)
-    for path, told in ((large, "more than 64 kB is no SIP message"), (pipe, "is no file")):
+    for path, told in ((large, "more than 64 kB is no SIP message"), (pipe, "is not a file")):
         ran = sipfw("why", STRANGER, "--offline", "--file", str(path))
         assert ran.code == Exit.USAGE
         assert told in ran.stderr

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sipfw.cli.moments import moment_of
-from sipfw.words import counted, moment_text, span_text, stored_moment_text
+from sipfw.words import format_duration, format_stored_timestamp, format_timestamp, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     ],
 )
 def test_one_and_many(number: int, words: tuple[str, ...], text: str) -> None:
-    assert counted(number, *words) == text
+    assert pluralize(number, *words) == text
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,11 @@ def test_one_and_many(number: int, words: tuple[str, ...], text: str) -> None:
     ],
 )
 def test_a_length_of_time(seconds: float, text: str) -> None:
-    assert span_text(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_a_moment_has_its_zone_and_is_read_by_since(zone: str) -> None:
-    text = moment_text(NOW + 0.9)
+    text = format_timestamp(NOW + 0.9)
     assert datetime.fromisoformat(text).timestamp() == NOW
     assert datetime.fromisoformat(text).utcoffset() is not None
     assert moment_of(text, NOW + 60) == NOW
@@ -69,5 +69,5 @@ def test_a_moment_has_its_zone_and_is_read_by_since(zone: str) -> None:
 
 @pytest.mark.usefixtures("zone")
 def test_a_stored_moment_is_shown_in_the_hosts_zone() -> None:
-    assert stored_moment_text("2026-11-18T11:06:40+00:00") == moment_text(NOW)
-    assert stored_moment_text("yesterday") == "yesterday"
+    assert format_stored_timestamp("2026-11-18T11:06:40+00:00") == format_timestamp(NOW)
+    assert format_stored_timestamp("yesterday") == "yesterday"

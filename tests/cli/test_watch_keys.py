@@ -14,7 +14,7 @@ from rich.live import Live
 
 from sipfw.cli import watch
 from sipfw.cli.watch_view import Screen
-from sipfw.verify.selection import Selection
+from sipfw.monitor.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
