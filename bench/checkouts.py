@@ -32,7 +32,10 @@ plan = lower(ruleset)
 print(json.dumps([ipset_text(plan), *(restore_text(plan, family) for family in Family)]))
 """
 _NFTABLES = f"""{_COMPILED}
-from sipfw.backends.nftables import NftablesBackend
+try:
+    from sipfw.kernel.nft.engine import NftablesBackend
+except ModuleNotFoundError:  # a checkout from before December 2026
+    from sipfw.backends.nftables import NftablesBackend
 from sipfw.lower.nftables import lower
 NftablesBackend().apply(lower(ruleset))
 """

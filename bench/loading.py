@@ -11,7 +11,7 @@ from lists import BANS_FROM, peer_policy
 from setups import addresses, ban, compiled
 from stage import Stage
 
-from sipfw.backends.iptables import IptablesBackend
+from sipfw.kernel.xtables.legacy import IptablesBackend
 from sipfw.lower.iptables import lower
 
 if TYPE_CHECKING:

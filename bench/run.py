@@ -1,4 +1,4 @@
-"""The benchmark's command line and its four parts."""
+"""The benchmark's command line and its parts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import tempfile
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import asking
 import growth
 import loading
+import reapply
 from measure import Cell, Theatre, measure
 from setups import COMPARED, DROP_ALL, GUIDE, against, setups
 from tables import nanoseconds, outcomes, pairs, ratios, table
@@ -134,11 +136,28 @@ def _looks(effort: Effort, folder: Path, _other: Path | None) -> None:
     _print(table(["look", *asking.BACKENDS], rows))
 
 
+def _reapply(effort: Effort, folder: Path, other: Path | None) -> None:
+    here = Path(__file__).resolve().parents[1]
+    checkouts = {"this": here} if other is None else {"this": here, "other": other.resolve()}
+    found = reapply.measure_reapply(checkouts, effort.rounds, folder, _complain)
+    _print(
+        "seconds of CPU to apply an unchanged policy again (the watchdog's not included), "
+        f"median of {effort.rounds}"
+    )
+    rows = []
+    for backend, versions in found.items():
+        middles = [median(seconds) for seconds in versions.values()]
+        more = [f"{middles[-1] / middles[0]:.2f}"] if other is not None else []
+        rows.append([backend, *(f"{middle:.2f}" for middle in middles), *more])
+    _print(table(["backend", *checkouts, *(["other / this"] if other is not None else [])], rows))
+
+
 _PARTS: dict[str, Callable[[Effort, Path, Path | None], None]] = {
     "packets": _packets,
     "growth": _growth,
     "loading": _loading,
     "looks": _looks,
+    "reapply": _reapply,
 }
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from guide import guide_script
 
 from packets import BANNED
-from sipfw.backends.nftables import NftablesBackend
 from sipfw.compiler.pipeline import compile_policy
+from sipfw.kernel.nft.engine import NftablesBackend
 from sipfw.lower.iptables import lower
 from sipfw.lower.naming import set_name
 from sipfw.lower.nftables import lower as lower_nft
@@ -129,7 +129,7 @@ print(json.dumps([ipset_text(plan), *(restore_text(plan, family) for family in F
 _OTHER_NFTABLES = """
 import sys, tempfile
 from pathlib import Path
-from sipfw.backends.nftables import NftablesBackend
+from sipfw.kernel.nft.engine import NftablesBackend
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.lower.nftables import lower
 from sipfw.policy.load import Request, load

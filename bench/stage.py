@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lab import namespaces
 from packets import MEDIA_PORT, SIP_PORT, SWITCH
-from sipfw.backends.runner import HOST_PATH
+from sipfw.host.runner import HOST_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
