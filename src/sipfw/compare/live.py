@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sipfw.errors import BackendError
 
@@ -105,11 +105,3 @@ class Live:
         if self.silence is not None and expected:
             raise BackendError(f"the sets of the firewall cannot be read: {self.silence}")
         return self.sets
-
-
-class LiveReader(Protocol):
-    """Reads what is live without changing anything."""
-
-    def live(self, chain_names: frozenset[str], static_sets: frozenset[str]) -> Live:
-        """Return our chains, jumps and sets, and chains that only have one of these names."""
-        ...
