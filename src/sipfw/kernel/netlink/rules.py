@@ -12,6 +12,7 @@ import errno
 import os
 import struct
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -70,6 +71,7 @@ _POINTER = struct.calcsize("P")
 _ALIGNMENT = 8
 
 _NO_PERMISSION = "no permission: CAP_SYS_ADMIN and CAP_NET_ADMIN are needed"
+_OK = "ok"
 _STRING_QUESTION = "ask for the string match"
 _CLONE_NEWNET = 0x40000000
 
@@ -159,9 +161,11 @@ def read_chain(
 
 
 def text_match_available(runner: Runner | None = None) -> Availability:
-    """Try a text rule in a network namespace that a child process makes for itself alone.
+    """Try a text rule in a network namespace that a thread makes for itself alone.
 
-    A command asks more than once; what a kernel can do stays the same meanwhile.
+    unshare(2) moves the calling thread, not the process. A runner that reaches another host or
+    namespace asks there, by a process. A command asks more than once; what a kernel can do stays
+    the same meanwhile.
     """
     if runner is None or type(runner) in {SubprocessRunner, HostSnapshot}:
         return _tried()
@@ -170,28 +174,36 @@ def text_match_available(runner: Runner | None = None) -> Availability:
 
 @cache
 def _tried() -> Availability:
-    return _try(SubprocessRunner())
+    with ThreadPoolExecutor(max_workers=1) as elsewhere:
+        return _availability(elsewhere.submit(_probe_in_scratch_namespace).result())
 
 
 def _try(runner: Runner) -> Availability:
-    done = runner.run(child_command(__name__, "probe_in_scratch_namespace"))
+    done = runner.run(child_command(__name__, "say_what_is_missing"))
     said = done.stdout.strip()
     if done.returncode != 0 or not said:
         last = done.stderr.strip().splitlines()[-1:]
         return Availability(ok=False, reason=" ".join(["the probe failed:", *last]))
-    return Availability(ok=True) if said == "ok" else Availability(ok=False, reason=said)
+    return _availability(said)
 
 
-def probe_in_scratch_namespace() -> None:
-    """Leave the network namespace, say `ok` or what is missing. Only for a process of its own."""
+def _availability(said: str) -> Availability:
+    return Availability(ok=True) if said == _OK else Availability(ok=False, reason=said)
+
+
+def say_what_is_missing() -> None:
+    """Write what the probe says to stdout. Only for a process of its own."""
+    sys.stdout.write(_probe_in_scratch_namespace())
+
+
+def _probe_in_scratch_namespace() -> str:
+    """Take this thread out of its network namespace for good; say `ok` or what is missing."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET) == 0:
-        said = probe() or "ok"
-    elif ctypes.get_errno() == errno.EPERM:
-        said = _NO_PERMISSION
-    else:
-        said = f"no scratch network namespace: {os.strerror(ctypes.get_errno())}"
-    sys.stdout.write(said)
+        return probe() or _OK
+    if ctypes.get_errno() == errno.EPERM:
+        return _NO_PERMISSION
+    return f"no scratch network namespace: {os.strerror(ctypes.get_errno())}"
 
 
 def probe() -> str | None:

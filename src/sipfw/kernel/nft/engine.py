@@ -7,7 +7,6 @@ the firewall is up without its searches. Knows nothing of policy.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from sipfw.lower.nftables_plan import NftPlan, NftTextChain
 
 OLDEST = (1, 0, 6)
-# A chain of searches that is not empty.
-_TEXT_RULE = re.compile(r"^\tchain \S+_text_[0-9a-f]{8} \{\n\t\t(?!\})", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +52,6 @@ class NftablesBackend:
 
     def text_searches(self) -> str | None:
         """Return why this kernel cannot search texts in nftables, None where it can."""
-        if _TEXT_RULE.search(self._tool.list_text(elements=False) or ""):
-            # It does so already.
-            return None
         found = text_match_available(self._runner)
         return None if found.ok else found.reason
 
