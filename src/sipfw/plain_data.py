@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_SCALARS = frozenset({str, int, float, bool, types.NoneType})
+
 
 class NotPlainDataError(ValueError):
     """The data are not those of the dataclass; `field` names the part of it that is wrong."""
@@ -44,6 +46,25 @@ def from_plain(data: object, kind: type[T], optional: Collection[str] = ()) -> T
             "", f"a {kind.__name__} without {min(missing)}" if missing else "an unknown field"
         )
     return kind(**{name: _value(value, hints[name], name) for name, value in data.items()})
+
+
+def to_plain(value: object) -> Any:
+    """Return what `from_plain` reads: dataclasses as objects, tuples and sets as lists."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return {name: to_plain(getattr(value, name)) for name in _names(kind)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    raise AssertionError(f"state files hold no {kind.__name__}")
+
+
+@functools.cache
+def _names(kind: Hashable) -> tuple[str, ...]:
+    return tuple(item.name for item in dataclasses.fields(cast("type[Any]", kind)))
 
 
 @functools.cache

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from sipfw.lower.ipset import windows
 from sipfw.lower.naming import base_id
 from sipfw.lower.plan import planned
-from sipfw.plain_data import NotPlainDataError, from_plain
+from sipfw.plain_data import NotPlainDataError, from_plain, to_plain
 from sipfw.ruleset.doors import doors_of
 from sipfw.ruleset.rule import (
     Accept,
@@ -268,7 +268,7 @@ def without_families(expectation: Expectation, absent: Iterable[Family]) -> Expe
 
 def to_json(expectation: Expectation) -> dict[str, Any]:
     """Return plain data for the state file."""
-    return {"format": FORMAT, **asdict(expectation)}
+    return {"format": FORMAT, **to_plain(expectation)}
 
 
 def from_json(data: Any) -> Expectation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sipfw.compare.expected import Expectation, from_json, to_json
@@ -37,12 +38,12 @@ def write_applied(layout: Layout, applied: Applied) -> None:
         "generation": applied.generation,
         "expectation": to_json(applied.expectation),
     }
-    write_atomically(layout.applied, json.dumps(data, indent=1) + "\n")
+    write_atomically(layout.applied, json.dumps(data) + "\n")
 
 
 def read_applied(layout: Layout) -> Applied | None:
     """Return the last apply, None when there was none. Raises BackendError for a damaged file."""
-    return read_record(layout, _applied)
+    return _read(layout, _applied)
 
 
 def read_record(layout: Layout, make: Callable[[Any], T]) -> T | None:
@@ -51,8 +52,12 @@ def read_record(layout: Layout, make: Callable[[Any], T]) -> T | None:
     `make` may trip over anything that is not as it should be: that is a damaged file, and so
     BackendError.
     """
+    return _read(layout, lambda text: make(json.loads(text)))
+
+
+def _read(layout: Layout, make: Callable[[str], T]) -> T | None:
     try:
-        return make(json.loads(read_private(layout.applied)))
+        return make(read_private(layout.applied))
     except FileNotFoundError:
         return None
     except PermissionError as error:
@@ -63,7 +68,10 @@ def read_record(layout: Layout, make: Callable[[Any], T]) -> T | None:
         ) from error
 
 
-def _applied(data: Any) -> Applied:
+# A command asks for the record several times, and it has 100,000 values.
+@lru_cache(maxsize=1)
+def _applied(text: str) -> Applied:
+    data = json.loads(text)
     generation = data.get("generation")
     return Applied(
         from_json(data["expectation"]),

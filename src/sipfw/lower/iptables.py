@@ -6,6 +6,7 @@ Options are limited to what iptables 1.4.21 (CentOS 7) takes.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sipfw.lower.inline_small_sets import inlined
@@ -58,6 +59,8 @@ FAMILIES = (Family.IP, Family.IP6)
 _SHORT_LIST = 24
 
 
+# The check, the plan and the record of one command lower the same ruleset.
+@lru_cache(maxsize=2)
 def lower(ruleset: Ruleset, *, ipset: bool = True, u32: bool = True) -> XPlan:
     """Return the iptables form of a ruleset.
 

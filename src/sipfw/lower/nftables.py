@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, assert_never
 
@@ -89,6 +90,8 @@ _SHORT_LIST = 8
 _NO_REFILL = "1/day"
 
 
+# The check, the plan and the record of one command lower the same ruleset.
+@lru_cache(maxsize=2)
 def lower(ruleset: Ruleset) -> NftPlan:
     """Return the nftables form of a ruleset."""
     return _Lowering(ruleset).plan()

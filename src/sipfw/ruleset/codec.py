@@ -31,6 +31,7 @@ FORMAT = 1
 
 # A word of Python, so that no field can have this name.
 _TAG = "is"
+_AS_IT_IS = frozenset({str, int, bool, types.NoneType})
 _ADDRESSES = (IPv4Address, IPv4Network, IPv6Address, IPv6Network)
 # Where an error is: deeper than a ruleset ever is, and short enough for one line.
 _MOST_SHOWN = 80
@@ -48,7 +49,7 @@ class DecodeError(ValueError):
 def encode(ruleset: Ruleset) -> str:
     """Return the ruleset as JSON text, the same text for the same ruleset."""
     data = {"format": FORMAT, "ruleset": _plain(ruleset)}
-    return json.dumps(data, indent=1, ensure_ascii=True) + "\n"
+    return json.dumps(data) + "\n"
 
 
 def decode(text: str) -> Ruleset:
@@ -74,20 +75,21 @@ def _ruleset(data: object) -> Ruleset:
 
 
 def _plain(value: object) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {item.name: _plain(getattr(value, item.name)) for item in _fields(type(value))}
-        return {_TAG: type(value).__name__, **fields}
-    if isinstance(value, Enum):
-        return value.value
+    kind = type(value)
+    if kind in _AS_IT_IS:
+        return value
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(kind):
+        fields = {item.name: _plain(getattr(value, item.name)) for item in _fields(kind)}
+        return {_TAG: kind.__name__, **fields}
+    if isinstance(value, Enum):
+        return value.value
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, _ADDRESSES):
         return str(value)
-    if value is None or isinstance(value, str | int):
-        return value
-    raise AssertionError(f"a ruleset holds no {type(value).__name__}")
+    raise AssertionError(f"a ruleset holds no {kind.__name__}")
 
 
 def _value(data: object, kind: Any, at: str) -> Any:
@@ -221,8 +223,9 @@ def _require_sound_log(action: Log) -> None:
         raise DecodeError(f"{action.group} is no NFLOG group")
 
 
-def _fields(kind: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(kind)
+@functools.cache
+def _fields(kind: Hashable) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cast("type[Any]", kind))
 
 
 def _required(item: dataclasses.Field[Any]) -> bool:

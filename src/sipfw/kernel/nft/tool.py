@@ -40,6 +40,9 @@ _WHOLE = ("nft", "-j", "list", "table", _FAMILY, _TABLE)
 _LISTED_VERSION = re.compile(r'"version": "(\d+(?:\.\d+)*)"')
 _DORMANT = re.compile(r"^\tflags .*\bdormant\b", re.MULTILINE)
 _OUR_TABLE = re.compile(rf"^table {_FAMILY} {_TABLE} \{{\n.*?^\}}\n", re.MULTILINE | re.DOTALL)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+# Within a string of JSON its quotes would be escaped.
+_COUNTER = re.compile(r'"counter":\{[^{}]*\}')
 _VERSION = re.compile(r"\bv(\d+(?:\.\d+)+)")
 
 
@@ -216,19 +219,8 @@ def _live_rule(rule: NftObject, counters: Mapping[str, NftObject]) -> LiveRule:
 
 
 def _canonical(value: Json) -> str:
-    return json.dumps(_without_counters(value), sort_keys=True, separators=(",", ":"))
-
-
-def _without_counters(value: Json) -> Json:
     """Return the expression with every anonymous counter at no value, at any depth."""
-    if isinstance(value, list):
-        return [_without_counters(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: None if key == "counter" and isinstance(item, dict) else _without_counters(item)
-        for key, item in value.items()
-    }
+    return _COUNTER.sub('"counter":null', _ENCODER.encode(value))
 
 
 def _live_set(item: NftObject, static_sets: frozenset[str] | None) -> LiveSetState:

@@ -33,7 +33,7 @@ class SavedRule:
     @property
     def comment(self) -> str | None:
         """The first comment, which is where iptables prints it."""
-        return self._after("--comment")
+        return _after(self.line, "--comment")
 
     @property
     def is_ours(self) -> bool:
@@ -54,14 +54,7 @@ class SavedRule:
     @property
     def target(self) -> str | None:
         """The target or chain after -j or -g; options of a match never have these names."""
-        return self._after("-j") or self._after("-g")
-
-    def _after(self, option: str) -> str | None:
-        """Return the word after `option`; a quoted value that looks like it is another token."""
-        tokens: list[str] = _TOKEN.findall(self.line)
-        if option not in tokens[:-1]:
-            return None
-        return _unquote(tokens[tokens.index(option) + 1])
+        return _after(self.line, "-j") or _after(self.line, "-g")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +142,16 @@ def split_words(line: str) -> tuple[str, ...]:
     shlex is not it: inside double quotes it keeps the backslash of `\'`, which iptables prints.
     """
     return tuple(_unquote(token) for token in _TOKEN.findall(line))
+
+
+# Each rule is asked for its mark by all who look at the listing.
+@lru_cache(maxsize=1 << 15)
+def _after(line: str, option: str) -> str | None:
+    """Return the word after `option`; a quoted value that looks like it is another token."""
+    tokens: list[str] = _TOKEN.findall(line)
+    if option not in tokens[:-1]:
+        return None
+    return _unquote(tokens[tokens.index(option) + 1])
 
 
 def _unquote(token: str) -> str:
