@@ -173,7 +173,8 @@ def _object(data: object, kind: type[Any], at: str) -> Any:
         raise DecodeError(f"{at}: a {kind.__name__} has no {_shown(min(unknown))}")
     # A field that an older version did not know has its default, which means what it did then.
     if len(values) != len(hints):
-        missing = [item.name for item in _fields(kind) if item.name not in data and _required(item)]
+        fields = _fields(cast("Hashable", kind))
+        missing = [item.name for item in fields if item.name not in data and _required(item)]
         if missing:
             raise DecodeError(f"{at}: a {kind.__name__} needs {missing[0]}")
     return kind(**values)
