@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sipfw.kernel.xtables.tools import Tables
 
 PROGRAM = {Family.IP: "iptables-nft", Family.IP6: "ip6tables-nft"}
+RESTORERS = {family: f"{name}-restore" for family, name in PROGRAM.items()}
 _UNREADABLE = re.compile(r"^# Table `(\w+)' is incompatible", re.MULTILINE)
 _LINE = re.compile(r"line:? (\d+)")
 # A family's restore takes 10 ms for 200 rules; the deadline is for a hung kernel.
