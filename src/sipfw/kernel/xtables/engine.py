@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING
 
 from sipfw.errors import ApplyError, BackendError
 from sipfw.kernel.snapshot import look_anew
-from sipfw.kernel.xtables.edit import Adoption
 from sipfw.kernel.xtables.ipset import OUR_PREFIX, Ipsets, SetSnapshot
+from sipfw.kernel.xtables.libiptc.limits import OUR_TABLES
 from sipfw.kernel.xtables.live import LiveRuleset, differences
 from sipfw.kernel.xtables.loaders.loader import Job
 from sipfw.kernel.xtables.lock import xtables_lock
 from sipfw.kernel.xtables.refusals import (
-    GUIDE_CHAINS,
     named_sets,
     refuse_faults,
     refuse_foreign,
     refuse_strange_sets,
 )
+from sipfw.kernel.xtables.standing import GUIDE_CHAINS, Adoption
 from sipfw.kernel.xtables.way_back import WayBack
-from sipfw.lower.xtables import Family, XPlan
+from sipfw.lower.xtables import Family, XPlan, XTable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from sipfw.host.runner import Runner
     from sipfw.kernel.xtables.loaders.loader import Loader
@@ -51,7 +51,6 @@ class _Change:
     """One run between snapshot and success: what to return to, and how far it came."""
 
     loader: Loader
-    plan: XPlan
     job: Job
     sets: SetSnapshot
     leave: Collection[str]
@@ -104,11 +103,11 @@ class Engine:
             names = {chain.name for table in ready.plan.tables for chain in table.chains}
             adoption = Adoption(frozenset({*GUIDE_CHAINS, *names} if adopt else ()))
             tables = _existing(loader)
-            wanted = loader.to_change(ready.plan.tables, tables, adoption)
-            job = Job(wanted, tables, ready.rehearsed, adoption, reposition)
+            wanted = _with_emptied(ready.plan.tables, tables, loader.elsewhere(adoption))
+            job = Job(ready, wanted, tables, adoption, reposition)
             with named_sets(self._runner, ready.plan):
                 sets = self._sets.snapshot_before(ready.plan.sets)
-            change = _Change(loader, ready.plan, job, sets, leave, [*ready.notes])
+            change = _Change(loader, job, sets, leave, [*ready.notes])
             with signals_later():
                 return self._guarded(change)
 
@@ -148,12 +147,12 @@ class Engine:
             raise
 
     def _run(self, change: _Change) -> ApplyResult:
-        job = change.job
+        job, plan = change.job, change.job.ready.plan
         change.step = "load sets"
         # What is in the snapshot may differ from now on, also when loading fails half way.
         change.changed_sets = tuple(change.sets.saved)
-        with named_sets(self._runner, change.plan):
-            loaded = self._sets.load(change.plan.sets)
+        with named_sets(self._runner, plan):
+            loaded = self._sets.load(plan.sets)
         change.changed_sets = loaded.changed
         change.notes += loaded.notes
         change.step = "change rules"
@@ -164,7 +163,7 @@ class Engine:
         if found:
             raise BackendError("; ".join(found))
         change.notes += change.loader.remarks(job.before, live)
-        change.notes += drop_obsolete_sets(self._sets, change.plan, change.leave)
+        change.notes += drop_obsolete_sets(self._sets, plan, change.leave)
         names = tuple(f"{table.family} {table.name}" for table in job.wanted)
         return ApplyResult(names, loaded.changed, tuple(change.notes))
 
@@ -185,6 +184,24 @@ class Engine:
 
 def _existing(loader: Loader) -> Tables:
     return loader.tools.existing(Family.IP) | loader.tools.existing(Family.IP6)
+
+
+def _with_emptied(
+    wanted: Sequence[XTable], existing: Tables, adoption: Adoption
+) -> tuple[XTable, ...]:
+    """Add a wanted table without content for every other one with something to take out or over."""
+    keys = {(table.family, table.name) for table in wanted}
+    emptied = [
+        XTable(name, family, (), ())
+        for (family, name), table in existing.items()
+        if (family, name) not in keys
+        and name in OUR_TABLES
+        and (
+            any(rule.is_ours for rule in table.rules)
+            or any(adoption.covers(chain) for chain in table.chains)
+        )
+    ]
+    return (*wanted, *emptied)
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from sipfw.errors import BackendError
 from sipfw.host.runner import MissingProgramError
 from sipfw.kernel.lacking import LackingError
-from sipfw.kernel.xtables.edit import foreign_chains
 from sipfw.kernel.xtables.libiptc.limits import plan_faults, referenced_sets
 from sipfw.kernel.xtables.parts import missing_sets
+from sipfw.kernel.xtables.standing import GUIDE_CHAINS, foreign_chains
 from sipfw.words import pluralize
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sipfw.kernel.xtables.tools import Tables
     from sipfw.lower.xtables import XPlan, XTable
 
-# The chains of the script that operators paste from guides, usually into table filter.
-GUIDE_CHAINS = ("SIP_TRUSTED", "SIP_SCANNER_BLOCK", "SIP_RATE_LIMIT")
 ADOPT_HINT = "apply with --adopt to take it over"
 
 
@@ -70,7 +68,8 @@ def refuse_foreign(existing: Tables, wanted: Sequence[XTable]) -> None:
     colliding = [
         f"chain {table.family} {table.name} {name}"
         for table in wanted
-        for name in foreign_chains(table, existing.get((table.family, table.name)))
+        if (found := existing.get((table.family, table.name))) is not None
+        for name in foreign_chains(table, found.chains)
     ]
     if colliding:
         raise BackendError(f"not made by sipfw: {', '.join(colliding)}", hint=ADOPT_HINT)

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from sipfw.errors import BackendError
-from sipfw.kernel.xtables.edit import Adoption, TableEdit, undo
+from sipfw.kernel.xtables.edit import TableEdit, undo
 from sipfw.lower.xtables import Family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sipfw.kernel.xtables.tools import TableKey, Tables
+    from sipfw.kernel.xtables.nft_tools import NftFlavourTools
+    from sipfw.kernel.xtables.standing import Adoption
+    from sipfw.kernel.xtables.tools import LegacyTools, TableKey, Tables
+
+# The iptables-save and -restore programs of one flavour.
+Tools: TypeAlias = "LegacyTools | NftFlavourTools"
 
 # How often a program that does not wait for us may come between our listing and our load.
 ATTEMPTS = 3
 
 
-class RestoreTools(Protocol):
-    """The iptables-save and -restore programs of one flavour."""
-
-    def existing(self, family: Family) -> Tables:
-        """Return the tables that exist in this network namespace, without creating any."""
-        ...
-
-    def test(self, family: Family, text: str) -> None:
-        """Have iptables-restore parse the text and change nothing."""
-        ...
-
-    def load(self, family: Family, text: str) -> None:
-        """Load the text with its counters, flushing only the user chains that it declares."""
-        ...
-
-
 def load_edits(
-    tools: RestoreTools,
+    tools: Tools,
     edits: Sequence[tuple[Family, TableEdit]],
     live: Callable[[], object] | None = None,
 ) -> None:
@@ -56,7 +45,7 @@ def load_edits(
 class WayBack:
     """The tables as they were, and what of them a change may have touched."""
 
-    tools: RestoreTools
+    tools: Tools
     tables: Tables
     touched: tuple[TableKey, ...]
     adoption: Adoption

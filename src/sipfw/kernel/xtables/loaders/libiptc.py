@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from sipfw.errors import BackendError
-from sipfw.kernel.xtables.edit import Adoption
 from sipfw.kernel.xtables.libiptc.protocol import Operation, WorkerRequest
-from sipfw.kernel.xtables.loaders.loader import Prepared, with_emptied
-from sipfw.kernel.xtables.refusals import ADOPT_HINT, GUIDE_CHAINS, require_sets
+from sipfw.kernel.xtables.loaders.loader import Prepared
+from sipfw.kernel.xtables.refusals import ADOPT_HINT, require_sets
+from sipfw.kernel.xtables.standing import GUIDE_CHAINS, Adoption
 from sipfw.kernel.xtables.way_back import ATTEMPTS
-from sipfw.lower.xtables import Family, XPlan, XTable
+from sipfw.lower.xtables import Family, XPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,12 +50,9 @@ class LibiptcLoader:
         require_sets(sets, plan)
         return Prepared(plan, tuple(notes))
 
-    def to_change(
-        self, wanted: Sequence[XTable], existing: Tables, adoption: Adoption
-    ) -> tuple[XTable, ...]:
-        """Add the tables with something of ours, or with chains of a pasted script to take over."""
-        pasted = Adoption(adoption.chains & {*GUIDE_CHAINS})
-        return with_emptied(wanted, existing, pasted)
+    def elsewhere(self, adoption: Adoption) -> Adoption:
+        """Take over chains of a pasted script only."""
+        return Adoption(adoption.chains & {*GUIDE_CHAINS})
 
     def load(self, job: Job, live: Callable[[], object]) -> list[str]:
         """Run the worker again while programs that ignore the lock change the tables under it.
@@ -65,29 +62,24 @@ class LibiptcLoader:
         request = WorkerRequest(
             Operation.APPLY,
             tables=job.wanted,
-            adopt=bool(job.adoption.chains),
-            adopt_chains=GUIDE_CHAINS,
+            adopt_chains=tuple(sorted(self.elsewhere(job.adoption).chains)),
             reposition=job.reposition,
         )
         notes: dict[str, None] = {}
-        for attempt in range(ATTEMPTS):
+        for _ in range(ATTEMPTS):
             reply = self.worker.ask(request)
             if reply.committed:
                 live()
             notes |= dict.fromkeys(reply.notes)
             if reply.error is None:
                 return [*notes]
-            if reply.foreign:
-                raise BackendError(reply.error, hint=ADOPT_HINT)
             if not reply.retry:
-                raise BackendError(reply.error)
-            if attempt == ATTEMPTS - 1:
-                raise BackendError(
-                    reply.error,
-                    hint="apply again when the program that changes it has ended, or let that "
-                    "program take the xtables lock (iptables -w)",
-                )
-        raise AssertionError("unreachable: the last attempt returns or raises")
+                raise BackendError(reply.error, hint=ADOPT_HINT if reply.foreign else None)
+        raise BackendError(
+            str(reply.error),
+            hint="apply again when the program that changes it has ended, or let that program "
+            "take the xtables lock (iptables -w)",
+        )
 
     def remarks(self, before: Tables, after: Tables) -> list[str]:
         """Return nothing: libiptc sets the counters that it is given."""

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from sipfw.kernel.xtables.libiptc.limits import OUR_TABLES
-from sipfw.lower.xtables import XTable
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
-    from sipfw.kernel.xtables.edit import Adoption
     from sipfw.kernel.xtables.ipset import Ipsets
+    from sipfw.kernel.xtables.standing import Adoption
     from sipfw.kernel.xtables.tools import TableKey, Tables
-    from sipfw.kernel.xtables.way_back import RestoreTools
-    from sipfw.lower.xtables import XPlan
+    from sipfw.kernel.xtables.way_back import Tools
+    from sipfw.lower.xtables import XPlan, XTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +30,11 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The tables to change: as wanted, as they are, and as the kernel lists the wanted ones."""
+    """The tables to change, as wanted and as they are."""
 
+    ready: Prepared
     wanted: tuple[XTable, ...]
     before: Tables
-    rehearsed: Tables
     adoption: Adoption
     reposition: bool
 
@@ -54,7 +51,7 @@ class Loader(Protocol):
         ...
 
     @property
-    def tools(self) -> RestoreTools:
+    def tools(self) -> Tools:
         """The programs that list these tables, and put them back."""
         ...
 
@@ -70,10 +67,8 @@ class Loader(Protocol):
         """Return what can be loaded. Raises BackendError for a lack, and for a missing set."""
         ...
 
-    def to_change(
-        self, wanted: Sequence[XTable], existing: Tables, adoption: Adoption
-    ) -> tuple[XTable, ...]:
-        """Add to the wanted tables those with something to take out or over."""
+    def elsewhere(self, adoption: Adoption) -> Adoption:
+        """Say what of an adoption holds for tables that the plan does not use."""
         ...
 
     def load(self, job: Job, live: Callable[[], object]) -> list[str]:
@@ -90,21 +85,3 @@ class Loader(Protocol):
     def tidy(self, tables: Sequence[TableKey]) -> None:
         """Take out those of these tables that hold nothing any more."""
         ...
-
-
-def with_emptied(
-    wanted: Sequence[XTable], existing: Tables, adoption: Adoption
-) -> tuple[XTable, ...]:
-    """Add a wanted table without content for every other one with something to take out or over."""
-    keys = {(table.family, table.name) for table in wanted}
-    emptied = [
-        XTable(name, family, (), ())
-        for (family, name), table in existing.items()
-        if (family, name) not in keys
-        and name in OUR_TABLES
-        and (
-            any(rule.is_ours for rule in table.rules)
-            or any(adoption.covers(chain) for chain in table.chains)
-        )
-    ]
-    return (*wanted, *emptied)

@@ -14,14 +14,14 @@ from sipfw.errors import BackendError
 from sipfw.kernel.lacking import LackingError
 from sipfw.kernel.namespace import ProgramRun, run_in_scratch
 from sipfw.kernel.nft.empty_tables import drop_empty_tables
-from sipfw.kernel.xtables.edit import Adoption, change
-from sipfw.kernel.xtables.loaders.loader import Prepared, with_emptied
+from sipfw.kernel.xtables.edit import change
+from sipfw.kernel.xtables.loaders.loader import Prepared
 from sipfw.kernel.xtables.nft_tools import PROGRAM, RESTORERS, NftFlavourTools, explained
 from sipfw.kernel.xtables.parts import missing_parts
 from sipfw.kernel.xtables.refusals import named_sets, require_sets
 from sipfw.kernel.xtables.save_text import parse_save
 from sipfw.kernel.xtables.way_back import load_edits
-from sipfw.lower.xtables import Family, XPlan, XTable
+from sipfw.lower.xtables import Family
 from sipfw.render.restore import restore_text
 from sipfw.render.xtables_text import set_create_line
 
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from sipfw.host.runner import Runner
     from sipfw.kernel.xtables.ipset import Ipsets
     from sipfw.kernel.xtables.loaders.loader import Job
+    from sipfw.kernel.xtables.standing import Adoption
     from sipfw.kernel.xtables.tools import TableKey, Tables
+    from sipfw.lower.xtables import XPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +61,44 @@ class RestoreLoader:
         require_sets(sets, plan)
         return Prepared(plan, rehearsed=self._rehearse(plan))
 
-    def to_change(
-        self, wanted: Sequence[XTable], existing: Tables, adoption: Adoption
-    ) -> tuple[XTable, ...]:
-        """Add the tables with something of ours, or with a chain of any of our names."""
-        return with_emptied(wanted, existing, adoption)
+    def elsewhere(self, adoption: Adoption) -> Adoption:
+        """Take over chains of every name in every table."""
+        return adoption
 
     def load(self, job: Job, live: Callable[[], object]) -> list[str]:
         """Load the difference of each table."""
         edits = []
         for table in job.wanted:
             key = (table.family, table.name)
-            edit = change(table, job.before.get(key), job.rehearsed.get(key), job.adoption)
+            edit = change(
+                table,
+                job.before.get(key),
+                job.ready.rehearsed.get(key),
+                job.adoption,
+                reposition=job.reposition,
+            )
             edits.append((table.family, edit))
         load_edits(self.tools, edits, live)
         return [note for _, edit in edits for note in edit.notes]
 
     def remarks(self, before: Tables, after: Tables) -> list[str]:
         """Say where rules that stayed count anew: ip6tables-nft 1.8.9 drops what -c gives."""
-        return _lost_counters(before, after)
+        counted = {
+            (family, rule.comment): rule.packets
+            for (family, _), table in after.items()
+            for rule in table.rules
+            if rule.is_ours
+        }
+        return [
+            f"{PROGRAM[family]}: this version sets no counters: rules in changed chains of "
+            f"{family} {name} count from 0 again"
+            for (family, name), table in before.items()
+            if any(
+                rule.packets > counted.get((family, rule.comment), rule.packets)
+                for rule in table.rules
+                if rule.is_ours
+            )
+        ]
 
     def tidy(self, tables: Sequence[TableKey]) -> None:
         """Take out empty tables, which nf_tables keeps otherwise."""
@@ -110,23 +131,3 @@ class RestoreLoader:
             for family, result in zip(Family, done[-len(Family) :], strict=True)
             for table in parse_save(result.stdout)
         }
-
-
-def _lost_counters(before: Tables, after: Tables) -> list[str]:
-    """Say where rules that stayed count anew: ip6tables-nft 1.8.9 drops what -c gives."""
-    counted = {
-        (family, rule.comment): rule.packets
-        for (family, _), table in after.items()
-        for rule in table.rules
-        if rule.is_ours
-    }
-    return [
-        f"{PROGRAM[family]}: this version sets no counters: rules in changed chains of {family} "
-        f"{name} count from 0 again"
-        for (family, name), table in before.items()
-        if any(
-            rule.packets > counted.get((family, rule.comment), rule.packets)
-            for rule in table.rules
-            if rule.is_ours
-        )
-    ]
