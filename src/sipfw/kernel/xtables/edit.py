@@ -11,17 +11,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sipfw.kernel.xtables.carried_counters import carried_by
-from sipfw.kernel.xtables.standing import Adoption, leaving
+from sipfw.kernel.xtables.save_text import SavedChain
+from sipfw.kernel.xtables.standing import Adoption, chain_steps, leaving
 from sipfw.lower.xtables_words import rule_arguments
 from sipfw.render.xtables_text import rule_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from sipfw.kernel.xtables.save_text import SavedChain, SavedRule, SavedTable
+    from sipfw.kernel.xtables.carried_counters import Counters
+    from sipfw.kernel.xtables.save_text import SavedRule, SavedTable
     from sipfw.kernel.xtables.standing import Leaving
     from sipfw.kernel.xtables.tools import TableKey
-    from sipfw.lower.xtables import XRule, XTable
+    from sipfw.lower.xtables import XTable
 
 __all__ = ["Adoption", "TableEdit", "change", "undo"]
 
@@ -56,32 +58,26 @@ def change(
     edit = TableEdit(wanted.name)
     at = f"{wanted.family} {wanted.name}"
     chains = {} if live is None else {chain.name: chain for chain in live.chains}
-    names = {chain.name for chain in wanted.chains}
-    taken = {name: chain for name, chain in chains.items() if adoption.covers(chain)}
-    edit.notes += [f"{at}: took over chain {name}" for name, c in taken.items() if c.rules]
-    written = [
-        chain for chain in wanted.chains if not _same_chain(chains.get(chain.name), rehearsed)
-    ]
+    written = [c for c in wanted.chains if not _same_chain(chains.get(c.name), rehearsed)]
+    steps = chain_steps(wanted, chains, adoption, written)
+    edit.notes += [f"{at}: took over chain {name}" for name, c in steps.taken.items() if c.rules]
     edit.lines += [f":{chain.name} - [0:0]" for chain in written]
-    for chain in written:
-        before = _carried(chain.rules, chains.get(chain.name))
+    for chain, counters in steps.written:
         edit.lines += [
-            counters + rule_line(chain.name, rule)
-            for counters, rule in zip(before, chain.rules, strict=True)
+            _bracketed(counted) + rule_line(chain.name, rule)
+            for counted, rule in zip(counters, chain.rules, strict=True)
         ]
-    rewritten = {chain.name for chain in written}
-    gone = [c for c in (*_ours(chains.values()), *taken.values()) if c.name not in names]
-    left = leaving(chains.values(), gone, taken, rewritten)
-    emptied = rewritten | {each.chain.name for each in left if not each.foreign}
+    emptied = {chain.name for chain in written}
+    emptied |= {each.chain.name for each in steps.left if not each.foreign}
     for live_chain in chains.values():
         if live_chain.name not in emptied:
-            edit.lines += _cut_jumps(live_chain, taken)
-    for hook in (chain for chain in chains.values() if chain.policy is not None):
-        edit.lines += _jumps(wanted, hook, rehearsed, taken, reposition=reposition)
+            edit.lines += _cut_jumps(live_chain, steps.taken)
+    hooks = [chain for chain in chains.values() if chain.policy is not None]
     missing = {jump.hook for jump in wanted.jumps} - set(chains)
-    for name in sorted(missing):
-        edit.lines += _new_jumps(wanted, name)
-    _drop(edit, at, left)
+    hooks += [SavedChain(name, "ACCEPT", 0, 0, ()) for name in sorted(missing)]
+    for hook in hooks:
+        edit.lines += _jumps(wanted, hook, rehearsed, steps.taken, reposition=reposition)
+    _drop(edit, at, steps.left)
     return edit
 
 
@@ -103,7 +99,7 @@ def undo(
     old = {} if before is None else {chain.name: chain for chain in before.chains}
     new = {} if now is None else {chain.name: chain for chain in now.chains}
     taken = {chain.name for chain in old.values() if adoption.covers(chain)}
-    ours = {chain.name for chain in (*_ours(old.values()), *_ours(new.values()))} | taken
+    ours = {chain.name for chain in (*old.values(), *new.values()) if chain.is_ours} | taken
     for chain in (chain for chain in old.values() if chain.name in ours):
         kept = [r for r in chain.rules if legacy or r.is_ours or chain.name in taken]
         live = new.get(chain.name)
@@ -143,10 +139,6 @@ def _lines(rules: Iterable[SavedRule]) -> list[str]:
     return [rule.line for rule in rules]
 
 
-def _ours(chains: Iterable[SavedChain]) -> list[SavedChain]:
-    return [chain for chain in chains if chain.is_ours]
-
-
 def _counted(rule: SavedRule) -> str:
     return f"[{rule.packets}:{rule.bytes}] {rule.line}"
 
@@ -184,18 +176,13 @@ def _jumps(
         same = _lines(rule for _, rule in live) == _lines(r for r in meant.rules if r.is_ours)
     if same and not reposition:
         return []
-    before = _carried(jumps, hook)
+    before = carried_by(jumps, hook.rules)
     first = live[0][0] if live and not reposition else 1
     lines = [_deletion(rule) for _, rule in live]
     return lines + [
-        f"{before[place - first]}-I {hook.name} {place} {rule_arguments(rule)}"
+        f"{_bracketed(before[place - first])}-I {hook.name} {place} {rule_arguments(rule)}"
         for place, rule in enumerate(jumps, start=first)
     ]
-
-
-def _new_jumps(wanted: XTable, hook: str) -> list[str]:
-    jumps = [jump.rule for jump in wanted.jumps if jump.hook == hook]
-    return [f"-I {hook} {place} {rule_arguments(r)}" for place, r in enumerate(jumps, start=1)]
 
 
 def _drop(edit: TableEdit, at: str, left: Sequence[Leaving[SavedChain]]) -> None:
@@ -274,7 +261,6 @@ def _numbered(lines: Iterable[str]) -> list[tuple[str, int]]:
     return result
 
 
-def _carried(rules: Sequence[XRule], chain: SavedChain | None) -> list[str]:
-    """Return the counters that stand before each rule's line, of the rule that it replaces."""
-    found = carried_by(rules, () if chain is None else chain.rules)
-    return [f"[{packets}:{octets}] " if packets else "" for packets, octets in found]
+def _bracketed(counters: Counters) -> str:
+    """Return what stands before a rule's line to set its counters."""
+    return f"[{counters[0]}:{counters[1]}] " if counters[0] else ""

@@ -172,7 +172,7 @@ class Engine:
         loader, job = change.loader, change.job
         touched = tuple((table.family, table.name) for table in job.wanted)
         try:
-            back = WayBack(loader.tools, job.before, touched, job.adoption, legacy=loader.legacy)
+            back = WayBack(loader.tools, job.before, touched, job.adoption)
             change.left_out = back.go(change.is_live)
             loader.tidy([key for key in touched if key not in job.before])
             saved = {name: change.sets.saved[name] for name in change.changed_sets}

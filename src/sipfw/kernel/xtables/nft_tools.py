@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sipfw.errors import BackendError
 from sipfw.kernel.backend import UnworkableError
@@ -37,6 +37,7 @@ class NftFlavourTools:
     """Runs the tools."""
 
     runner: Runner
+    legacy: ClassVar[bool] = False
 
     def existing(self, family: Family) -> Tables:
         """Return the tables that exist in this network namespace, without creating any."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+from sipfw.kernel.xtables.carried_counters import carried_by
 
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from sipfw.kernel.xtables.carried_counters import Counters
     from sipfw.kernel.xtables.libiptc.table import HeldChain, TableEntry
     from sipfw.kernel.xtables.save_text import SavedChain, SavedRule
-    from sipfw.lower.xtables import XTable
+    from sipfw.lower.xtables import XChain, XTable
 
 # As a listing shows it, or as it is in a handle of libiptc.
 Chain: TypeAlias = "SavedChain | HeldChain"
@@ -57,6 +60,33 @@ class Leaving(Generic[C]):
             else f"kept empty, foreign rules in {', '.join(self.callers)} jump to it"
         )
         return [f"{at}: chain {self.chain.name} {why}"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSteps(Generic[C]):
+    """What brings the chains of a table to what is wanted: taken over, written, emptied or gone.
+
+    Each chain that is written comes with the counters of its rules.
+    """
+
+    taken: dict[str, C]
+    written: list[tuple[XChain, list[Counters]]]
+    left: list[Leaving[C]]
+
+
+def chain_steps(
+    wanted: XTable, chains: Mapping[str, C], adoption: Adoption, written: Sequence[XChain]
+) -> ChainSteps[C]:
+    """Return the steps; `written` are the wanted chains that are not as wanted already."""
+    names = {chain.name for chain in wanted.chains}
+    taken = {name: chain for name, chain in chains.items() if adoption.covers(chain)}
+    gone = [c for c in chains.values() if c.name not in names and (c.is_ours or c.name in taken)]
+    counted = []
+    for chain in written:
+        before = chains.get(chain.name)
+        counted.append((chain, carried_by(chain.rules, () if before is None else before.rules)))
+    left = leaving(chains.values(), gone, taken, {chain.name for chain in written})
+    return ChainSteps(taken, counted, left)
 
 
 def foreign_chains(wanted: XTable, chains: Collection[Chain]) -> list[str]:

@@ -49,7 +49,6 @@ class WayBack:
     tables: Tables
     touched: tuple[TableKey, ...]
     adoption: Adoption
-    legacy: bool = False
 
     def go(self, live: Callable[[], object]) -> list[str]:
         """Take our chains and jumps back to `tables`; return notes on what could not be put back.
@@ -77,10 +76,8 @@ class WayBack:
 
     def _edits(self) -> list[tuple[Family, TableEdit]]:
         now = self.tools.existing(Family.IP) | self.tools.existing(Family.IP6)
+        before, adoption, legacy = self.tables, self.adoption, self.tools.legacy
         return [
-            (
-                key[0],
-                undo(key, self.tables.get(key), now.get(key), self.adoption, legacy=self.legacy),
-            )
+            (key[0], undo(key, before.get(key), now.get(key), adoption, legacy=legacy))
             for key in self.touched
         ]

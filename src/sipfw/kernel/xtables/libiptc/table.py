@@ -26,7 +26,7 @@ from sipfw.kernel.xtables.carried_counters import Counters, carried_by
 from sipfw.kernel.xtables.libiptc.build import RuleBuilder
 from sipfw.kernel.xtables.libiptc.entries import TableReader
 from sipfw.kernel.xtables.save_text import OUR_MARK
-from sipfw.kernel.xtables.standing import foreign_chains, leaving
+from sipfw.kernel.xtables.standing import chain_steps, foreign_chains
 from sipfw.lower.xtables import Family
 
 if TYPE_CHECKING:
@@ -56,15 +56,10 @@ class TableEntry:
         """Whether it carries our mark."""
         return self.comment is not None and self.comment.startswith(OUR_MARK)
 
-    @property
-    def rule_id(self) -> str:
-        """Everything before the digest; the same for a rule whose content changed."""
-        return rule_id(self.comment or "")
 
-
-def rule_id(comment: str) -> str:
+def _rule_id(comment: str | None) -> str:
     """Return the part of our comment that stays when the rule's content changes."""
-    return comment.partition("#")[0]
+    return (comment or "").partition("#")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +144,9 @@ class TableEdit:
         self._wanted = wanted
         self._kernel = KernelTable(iptc, wanted.family, wanted.name)
         self._before = {chain.name: chain for chain in self._kernel.held()}
-        self._taken = [name for name, chain in self._before.items() if adoption.covers(chain)]
-        self.notes = [f"{self.label}: took over chain {name}" for name in sorted(self._taken)]
+        self._steps = chain_steps(wanted, self._before, adoption, wanted.chains)
+        taken = sorted(self._steps.taken)
+        self.notes = [f"{self.label}: took over chain {name}" for name in taken]
 
     @property
     def label(self) -> str:
@@ -160,30 +156,22 @@ class TableEdit:
     def foreign_chains(self) -> list[str]:
         """Return chains that collide with wanted ones and are not taken over."""
         found = foreign_chains(self._wanted, self._before.values())
-        return [name for name in found if name not in self._taken]
+        return [name for name in found if name not in self._steps.taken]
 
     def change(self, *, reposition: bool) -> None:
         """Flush or create our chains, fill them, set the jumps, delete what is obsolete."""
-        names = [chain.name for chain in self._wanted.chains]
-        chains = self._before.values()
-        gone = [c for c in chains if c.name not in names and (c.is_ours or c.name in self._taken)]
-        left = leaving(chains, gone, self._taken, names)
-        for name in self._before if self._taken else ():
-            self._delete_where(name, lambda entry: entry.target in self._taken)
+        taken, left = self._steps.taken, self._steps.left
+        for name in self._before if taken else ():
+            self._delete_where(name, lambda entry: entry.target in taken)
         for each in left:
             if each.foreign:
                 self._delete_where(each.chain.name, lambda entry: entry.is_ours)
             else:
                 self._kernel.flush(each.chain.name)
-        for name in names:
-            if name in self._before:
-                self._kernel.flush(name)
-            else:
-                self._kernel.create_chain(name)
         self._fill()
-        for hook in (chain.name for chain in chains if chain.policy is not None):
-            jumps = [jump for jump in self._wanted.jumps if jump.hook == hook]
-            self._set_jumps(hook, jumps, reposition=reposition)
+        for hook in (chain for chain in self._before.values() if chain.policy is not None):
+            jumps = [jump for jump in self._wanted.jumps if jump.hook == hook.name]
+            self._set_jumps(hook.name, jumps, reposition=reposition)
         for each in left:
             self.notes += each.notes(self.label)
             if each.goes:
@@ -208,9 +196,13 @@ class TableEdit:
 
     def _fill(self) -> None:
         builder = self._builder()
+        # Rules may lead to chains that come later.
         for chain in self._wanted.chains:
-            before = self._before.get(chain.name)
-            counters = carried_by(chain.rules, () if before is None else before.rules)
+            if chain.name in self._before:
+                self._kernel.flush(chain.name)
+            else:
+                self._kernel.create_chain(chain.name)
+        for chain, counters in self._steps.written:
             for rule, counted in zip(chain.rules, counters, strict=True):
                 self._kernel.append(chain.name, builder.build(rule, counted))
 
@@ -226,9 +218,8 @@ class TableEdit:
         rules = [jump.rule for jump in jumps]
         counters = carried_by(rules, live)
         entries = [builder.build(rule, n) for rule, n in zip(rules, counters, strict=True)]
-        same = [live[index].rule_id for index in own] == [
-            rule_id(jump.rule.comment) for jump in jumps
-        ]
+        ids = [_rule_id(live[index].comment) for index in own]
+        same = ids == [_rule_id(rule.comment) for rule in rules]
         if same and not reposition:
             for index, entry in zip(own, entries, strict=True):
                 self._kernel.replace(hook, entry, index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sipfw.errors import BackendError
 from sipfw.kernel.xtables.libiptc.protocol import Operation, WorkerRequest
@@ -29,7 +29,6 @@ class LibiptcLoader:
 
     tools: LegacyTools
     worker: IptcWorker
-    legacy: ClassVar[bool] = True
 
     @contextmanager
     def locked(self) -> Iterator[LibiptcLoader]:

@@ -40,15 +40,7 @@ class Job:
 
 
 class Loader(Protocol):
-    """One way to bring tables to what is wanted.
-
-    `legacy` tables are put back rule for rule, rules of somebody else in our chains included.
-    """
-
-    @property
-    def legacy(self) -> bool:
-        """Whether these are the tables of legacy x_tables."""
-        ...
+    """One way to bring tables to what is wanted."""
 
     @property
     def tools(self) -> Tools:

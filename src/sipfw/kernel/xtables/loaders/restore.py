@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sipfw.errors import BackendError
 from sipfw.kernel.lacking import LackingError
@@ -42,7 +42,6 @@ class RestoreLoader:
 
     runner: Runner
     tools: NftFlavourTools
-    legacy: ClassVar[bool] = False
 
     def locked(self) -> AbstractContextManager[RestoreLoader]:
         """Give itself: these programs take no lock."""
