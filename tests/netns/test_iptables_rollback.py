@@ -26,6 +26,7 @@ from scratch_namespace import NamespaceRunner, Trouble, scratch_namespace
 
 from sipfw.errors import ApplyError, BackendError
 from sipfw.host.runner import Completed
+from sipfw.kernel.snapshot import HostSnapshot
 from sipfw.kernel.xtables.legacy import IptablesBackend
 from sipfw.kernel.xtables.libiptc.protocol import (
     WorkerReply,
@@ -120,21 +121,32 @@ def test_worker_killed_before_or_between_commits_restores(bench: Bench) -> None:
         assert bench.state() == before
 
 
+def delete_a_rule(run: NamespaceRunner, work: Work, request: str) -> Completed:
+    """Do after the worker what a program does that does not care about the lock."""
+    done = work(request)
+    other = replace(run, lock_file=f"{run.lock_file}.other")
+    other.ok("iptables-legacy", "-t", "raw", "-D", "SIP", "1")
+    return done
+
+
 def test_read_back_difference_restores(bench: Bench) -> None:
     bench.backend.apply(PLAN)
     before = bench.state()
 
-    def meddle(run: NamespaceRunner, work: Work, request: str) -> Completed:
-        done = work(request)
-        # A program that does not care about the lock.
-        other = replace(run, lock_file=f"{run.lock_file}.other")
-        other.ok("iptables-legacy", "-t", "raw", "-D", "SIP", "1")
-        return done
-
     with pytest.raises(ApplyError, match="read back: ip raw: chain SIP does not hold") as info:
-        bench.backend_with(meddle).apply(PLAN)
+        bench.backend_with(delete_a_rule).apply(PLAN)
     assert info.value.restored
     assert bench.state() == before
+
+
+def test_a_first_apply_that_is_wrong_leaves_nothing_after_one_look(bench: Bench) -> None:
+    """Its tables are made by asking for them, which no listing from before shows."""
+
+    runner = HostSnapshot(replace(bench.run, trouble=delete_a_rule))
+    with pytest.raises(ApplyError, match="read back: ip raw: chain SIP does not hold") as info:
+        IptablesBackend(runner).apply(PLAN)
+    assert info.value.restored
+    assert not any("-A" in line or "SIP" in line for line in bench.saved())
 
 
 def test_change_behind_the_lock_is_retried(bench: Bench) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 
 from sipfw.cli import main as sipfw
 from sipfw.host.runner import HOST_PATH, SubprocessRunner
+from sipfw.kernel.xtables import engine
 from sipfw.kernel.xtables import legacy as iptables
-from sipfw.kernel.xtables import restore as iptables_restore
 from sipfw.kernel.xtables.libiptc.patches import load_iptc
 from sipfw.kernel.xtables.libiptc.table import KernelTable
 
@@ -88,8 +88,8 @@ def main() -> None:
     folder = str(Path(__file__).parent)
     iptables._START_WORKER = _WORKER.format(folder=folder, plan=plan)
     if plan["fails"]:
-        for engine in (iptables, iptables_restore):
-            vars(engine)["differences"] = find_the_rules_wrong
+        assert engine.differences
+        engine.differences = find_the_rules_wrong
     sipfw()
 
 

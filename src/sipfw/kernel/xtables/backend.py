@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sipfw.compare.expected import (
     Expectation,
@@ -31,7 +31,7 @@ from sipfw.kernel.xtables.facts import (
     nft_flavour_modules,
 )
 from sipfw.kernel.xtables.ipset import Ipsets
-from sipfw.kernel.xtables.nft_tools import NftFlavourTools
+from sipfw.kernel.xtables.nft_tools import RESTORERS, NftFlavourTools
 from sipfw.kernel.xtables.reader import IptablesReader
 from sipfw.kernel.xtables.tools import LEGACY_RESTORERS, LegacyTools
 from sipfw.lower.xtables import XPlan, XSet
@@ -54,32 +54,9 @@ if TYPE_CHECKING:
     from sipfw.kernel.state.members import Members
     from sipfw.kernel.state.sources import SourceSets
     from sipfw.kernel.strangers import Strangers
-    from sipfw.kernel.xtables.engine import ApplyResult
+    from sipfw.kernel.xtables.engine import Engine
     from sipfw.kernel.xtables.ipset import LiveSet
     from sipfw.ruleset.model import Ruleset
-
-
-class Engine(Protocol):
-    """What puts lowered iptables rules into the kernel."""
-
-    def apply(
-        self,
-        plan: XPlan,
-        *,
-        adopt: bool = False,
-        lock_seconds: float = 10.0,
-        leave: Collection[str] = (),
-    ) -> ApplyResult:
-        """Make the plan live, or leave everything as it was and raise BackendError."""
-        ...
-
-    def check(self, plan: XPlan, *, adopt: bool = False) -> None:
-        """Raise BackendError for what would make `apply` fail; change nothing."""
-        ...
-
-    def remove(self, *, lock_seconds: float = 10.0, leave: Collection[str] = ()) -> ApplyResult:
-        """Take out everything of ours."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +233,6 @@ class XtablesBackend:
         return in_iptables(ruleset, self._restorers())
 
     def _restorers(self) -> Mapping[Family, str]:
-        from sipfw.kernel.xtables.restore import RESTORERS
-
         return RESTORERS if self.nft_flavour else LEGACY_RESTORERS
 
     def _tools(self, runner: Runner) -> NftFlavourTools | LegacyTools:

@@ -10,8 +10,18 @@ from sipfw.lower.naming import base_id, split_comment
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from sipfw.kernel.xtables.libiptc.table import TableEntry
+    from sipfw.kernel.xtables.save_text import SavedRule
+    from sipfw.lower.xtables import XRule
+
 Counters: TypeAlias = "tuple[int, int]"
 _Mark: TypeAlias = "tuple[str, str]"
+
+
+def carried_by(rules: Iterable[XRule], live: Iterable[SavedRule | TableEntry]) -> list[Counters]:
+    """Return packets and bytes for each of these rules, from those that it replaces."""
+    before = [(rule.comment, rule.counters) for rule in live if rule.comment]
+    return carried([rule.comment for rule in rules], before)
 
 
 def carried(wanted: Sequence[str], live: Iterable[tuple[str, Counters]]) -> list[Counters]:

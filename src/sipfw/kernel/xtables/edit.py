@@ -10,16 +10,22 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sipfw.kernel.xtables.carried_counters import carried
+from sipfw.kernel.xtables.carried_counters import carried_by
+from sipfw.kernel.xtables.save_text import SavedChain
+from sipfw.kernel.xtables.standing import Adoption, chain_steps, leaving
 from sipfw.lower.xtables_words import rule_arguments
 from sipfw.render.xtables_text import rule_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from sipfw.kernel.xtables.save_text import SavedChain, SavedRule, SavedTable
+    from sipfw.kernel.xtables.carried_counters import Counters
+    from sipfw.kernel.xtables.save_text import SavedRule, SavedTable
+    from sipfw.kernel.xtables.standing import Leaving
     from sipfw.kernel.xtables.tools import TableKey
-    from sipfw.lower.xtables import XRule, XTable
+    from sipfw.lower.xtables import XTable
+
+__all__ = ["Adoption", "TableEdit", "change", "undo"]
 
 
 @dataclass(slots=True)
@@ -35,70 +41,43 @@ class TableEdit:
         return "\n".join([f"*{self.name}", *self.lines, "COMMIT", ""]) if self.lines else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Adoption:
-    """Which chains of somebody else may be taken over; none without `--adopt`."""
-
-    chains: frozenset[str] = frozenset()
-
-    def covers(self, chain: SavedChain) -> bool:
-        """Tell whether a chain is somebody else's and may be taken over."""
-        return chain.policy is None and not chain.is_ours and chain.name in self.chains
-
-
-def foreign_chains(wanted: XTable, live: SavedTable | None) -> list[str]:
-    """Return chains with a wanted name that somebody else filled or jumps to."""
-    if live is None:
-        return []
-    names = {chain.name for chain in wanted.chains}
-    return [
-        chain.name
-        for chain in live.chains
-        if chain.name in names
-        and not chain.is_ours
-        # A chain of ours that somebody emptied has callers of ours only.
-        and (chain.rules or _foreign_callers(live, chain.name, ()))
-    ]
-
-
 def change(
-    wanted: XTable, live: SavedTable | None, rehearsed: SavedTable | None, adoption: Adoption
+    wanted: XTable,
+    live: SavedTable | None,
+    rehearsed: SavedTable | None,
+    adoption: Adoption,
+    *,
+    reposition: bool = False,
 ) -> TableEdit:
     """Return the edit from `live` to `wanted`.
 
     `rehearsed` is the wanted table as the kernel lists it. A chain that reads the same already is
-    left alone and goes on counting; without it every chain of ours is written again.
+    left alone and goes on counting; without it every chain of ours is written again. `reposition`
+    moves our jumps to the head of their hooks.
     """
     edit = TableEdit(wanted.name)
+    at = f"{wanted.family} {wanted.name}"
     chains = {} if live is None else {chain.name: chain for chain in live.chains}
-    names = {chain.name for chain in wanted.chains}
-    taken = [chain for chain in chains.values() if adoption.covers(chain)]
-    edit.notes += [
-        f"{wanted.family} {wanted.name}: took over chain {c.name}" for c in taken if c.rules
-    ]
-    written = [
-        chain for chain in wanted.chains if not _same_chain(chains.get(chain.name), rehearsed)
-    ]
+    written = [c for c in wanted.chains if not _same_chain(chains.get(c.name), rehearsed)]
+    steps = chain_steps(wanted, chains, adoption, written)
+    edit.notes += [f"{at}: took over chain {name}" for name, c in steps.taken.items() if c.rules]
     edit.lines += [f":{chain.name} - [0:0]" for chain in written]
-    for chain in written:
-        before = _carried(chain.rules, chains.get(chain.name))
+    for chain, counters in steps.written:
         edit.lines += [
-            counters + rule_line(chain.name, rule)
-            for counters, rule in zip(before, chain.rules, strict=True)
+            _bracketed(counted) + rule_line(chain.name, rule)
+            for counted, rule in zip(counters, chain.rules, strict=True)
         ]
-    rewritten = {chain.name for chain in written}
-    gone = [c for c in (*_ours(chains.values()), *taken) if c.name not in names]
-    emptied = rewritten | {chain.name for chain in gone if _only_ours_or_taken(chain, taken)}
-    cut = {chain.name for chain in taken}
+    emptied = {chain.name for chain in written}
+    emptied |= {each.chain.name for each in steps.left if not each.foreign}
     for live_chain in chains.values():
         if live_chain.name not in emptied:
-            edit.lines += _cut_jumps(live_chain, cut)
-    for hook in (chain for chain in chains.values() if chain.policy is not None):
-        edit.lines += _jumps(wanted, hook, rehearsed, cut)
+            edit.lines += _cut_jumps(live_chain, steps.taken)
+    hooks = [chain for chain in chains.values() if chain.policy is not None]
     missing = {jump.hook for jump in wanted.jumps} - set(chains)
-    for name in sorted(missing):
-        edit.lines += _new_jumps(wanted, name)
-    _drop(edit, f"{wanted.family} {wanted.name}", gone, taken, live)
+    hooks += [SavedChain(name, "ACCEPT", 0, 0, ()) for name in sorted(missing)]
+    for hook in hooks:
+        edit.lines += _jumps(wanted, hook, rehearsed, steps.taken, reposition=reposition)
+    _drop(edit, at, steps.left)
     return edit
 
 
@@ -120,7 +99,7 @@ def undo(
     old = {} if before is None else {chain.name: chain for chain in before.chains}
     new = {} if now is None else {chain.name: chain for chain in now.chains}
     taken = {chain.name for chain in old.values() if adoption.covers(chain)}
-    ours = {chain.name for chain in (*_ours(old.values()), *_ours(new.values()))} | taken
+    ours = {chain.name for chain in (*old.values(), *new.values()) if chain.is_ours} | taken
     for chain in (chain for chain in old.values() if chain.name in ours):
         kept = [r for r in chain.rules if legacy or r.is_ours or chain.name in taken]
         live = new.get(chain.name)
@@ -136,7 +115,7 @@ def undo(
         if chain.name not in ours:
             edit.lines += _jumps_back(old.get(chain.name), new.get(chain.name), taken)
     created = [chain for chain in new.values() if chain.name in ours and chain.name not in old]
-    _drop(edit, f"{family} {name}", created, (), now)
+    _drop(edit, f"{family} {name}", leaving(new.values(), created, (), ()))
     if legacy and edit.lines:
         # libiptc sets the counters of every built-in chain that it is not told about to 0.
         edit.lines += [
@@ -160,14 +139,6 @@ def _lines(rules: Iterable[SavedRule]) -> list[str]:
     return [rule.line for rule in rules]
 
 
-def _ours(chains: Iterable[SavedChain]) -> list[SavedChain]:
-    return [chain for chain in chains if chain.is_ours]
-
-
-def _only_ours_or_taken(chain: SavedChain, taken: Sequence[SavedChain]) -> bool:
-    return chain in taken or all(rule.is_ours for rule in chain.rules)
-
-
 def _counted(rule: SavedRule) -> str:
     return f"[{rule.packets}:{rule.bytes}] {rule.line}"
 
@@ -187,7 +158,12 @@ def _cut_jumps(chain: SavedChain, targets: Collection[str]) -> list[str]:
 
 
 def _jumps(
-    wanted: XTable, hook: SavedChain, rehearsed: SavedTable | None, cut: Collection[str]
+    wanted: XTable,
+    hook: SavedChain,
+    rehearsed: SavedTable | None,
+    cut: Collection[str],
+    *,
+    reposition: bool,
 ) -> list[str]:
     """Keep our jumps where they are when they are the wanted ones, else put them together."""
     jumps = [jump.rule for jump in wanted.jumps if jump.hook == hook.name]
@@ -198,58 +174,26 @@ def _jumps(
         same = [rule.comment for _, rule in live] == [rule.comment for rule in jumps]
     else:
         same = _lines(rule for _, rule in live) == _lines(r for r in meant.rules if r.is_ours)
-    if same:
+    if same and not reposition:
         return []
-    before = _carried(jumps, hook)
-    first = live[0][0] if live else 1
+    before = carried_by(jumps, hook.rules)
+    first = live[0][0] if live and not reposition else 1
     lines = [_deletion(rule) for _, rule in live]
     return lines + [
-        f"{before[place - first]}-I {hook.name} {place} {rule_arguments(rule)}"
+        f"{_bracketed(before[place - first])}-I {hook.name} {place} {rule_arguments(rule)}"
         for place, rule in enumerate(jumps, start=first)
     ]
 
 
-def _new_jumps(wanted: XTable, hook: str) -> list[str]:
-    jumps = [jump.rule for jump in wanted.jumps if jump.hook == hook]
-    return [f"-I {hook} {place} {rule_arguments(r)}" for place, r in enumerate(jumps, start=1)]
-
-
-def _drop(
-    edit: TableEdit,
-    at: str,
-    gone: Sequence[SavedChain],
-    taken: Sequence[SavedChain],
-    live: SavedTable | None,
-) -> None:
+def _drop(edit: TableEdit, at: str, left: Sequence[Leaving[SavedChain]]) -> None:
     """Empty and delete chains that are not wanted any more, as far as they are ours alone."""
-    leaving = {chain.name for chain in gone}
-    deleted = []
-    for chain in gone:
-        rest = [] if chain in taken else [rule for rule in chain.rules if not rule.is_ours]
-        if rest:
-            edit.lines += [_deletion(rule) for rule in chain.rules if rule.is_ours]
-            edit.notes.append(f"{at}: chain {chain.name} kept, it holds {len(rest)} foreign rules")
-            continue
-        edit.lines.append(f"-F {chain.name}")
-        callers = [] if chain in taken else _foreign_callers(live, chain.name, leaving)
-        if callers:
-            edit.notes.append(
-                f"{at}: chain {chain.name} kept empty, foreign rules in {', '.join(callers)} "
-                "jump to it"
-            )
+    for each in left:
+        edit.notes += each.notes(at)
+        if each.foreign:
+            edit.lines += [_deletion(rule) for rule in each.chain.rules if rule.is_ours]
         else:
-            deleted.append(f"-X {chain.name}")
-    edit.lines += deleted
-
-
-def _foreign_callers(live: SavedTable | None, name: str, leaving: Collection[str]) -> list[str]:
-    found = [] if live is None else live.chains
-    return [
-        chain.name
-        for chain in found
-        if any(rule.target == name and not rule.is_ours for rule in chain.rules)
-        and not (chain.name in leaving and all(rule.is_ours for rule in chain.rules))
-    ]
+            edit.lines.append(f"-F {each.chain.name}")
+    edit.lines += [f"-X {each.chain.name}" for each in left if each.goes]
 
 
 def _jumps_back(
@@ -317,11 +261,6 @@ def _numbered(lines: Iterable[str]) -> list[tuple[str, int]]:
     return result
 
 
-def _carried(rules: Sequence[XRule], chain: SavedChain | None) -> list[str]:
-    """Return the counters that stand before each rule's line, of the rule that it replaces."""
-    live = () if chain is None else chain.rules
-    found = carried(
-        [rule.comment for rule in rules],
-        [(rule.comment, (rule.packets, rule.bytes)) for rule in live if rule.comment],
-    )
-    return [f"[{packets}:{octets}] " if packets else "" for packets, octets in found]
+def _bracketed(counters: Counters) -> str:
+    """Return what stands before a rule's line to set its counters."""
+    return f"[{counters[0]}:{counters[1]}] " if counters[0] else ""

@@ -1,34 +1,40 @@
-"""What both iptables engines share: the way back, signals that wait, foreign chains, sets."""
+"""The engine of iptables: one plan into the kernel's tables and ipset, all of it or nothing.
+
+Order: lock, preparation, snapshot, sets, rules, read back, obsolete sets. Any failure after the
+snapshot takes our chains, jumps and sets back to it. How rules get into the tables is the loader's
+part. Knows nothing of policy.
+"""
 
 from __future__ import annotations
 
 import signal
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from sipfw.errors import BackendError
-from sipfw.host.runner import MissingProgramError
-from sipfw.kernel.lacking import LackingError
-from sipfw.kernel.xtables.edit import Adoption, TableEdit, undo
-from sipfw.kernel.xtables.ipset import OUR_PREFIX, Ipsets
-from sipfw.kernel.xtables.libiptc.limits import referenced_sets
-from sipfw.kernel.xtables.parts import missing_sets
-from sipfw.lower.xtables import Family
-from sipfw.words import pluralize
+from sipfw.errors import ApplyError, BackendError
+from sipfw.kernel.snapshot import look_anew
+from sipfw.kernel.xtables.ipset import OUR_PREFIX, Ipsets, SetSnapshot
+from sipfw.kernel.xtables.libiptc.limits import OUR_TABLES
+from sipfw.kernel.xtables.live import LiveRuleset, differences
+from sipfw.kernel.xtables.loaders.loader import Job
+from sipfw.kernel.xtables.lock import xtables_lock
+from sipfw.kernel.xtables.refusals import (
+    named_sets,
+    refuse_faults,
+    refuse_foreign,
+    refuse_strange_sets,
+)
+from sipfw.kernel.xtables.standing import GUIDE_CHAINS, Adoption
+from sipfw.kernel.xtables.way_back import WayBack
+from sipfw.lower.xtables import Family, XPlan, XTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from sipfw.host.runner import Runner
-    from sipfw.kernel.xtables.tools import TableKey, Tables
-    from sipfw.lower.xtables import XPlan, XTable
-
-# The chains of the script that operators paste from guides, usually into table filter.
-GUIDE_CHAINS = ("SIP_TRUSTED", "SIP_SCANNER_BLOCK", "SIP_RATE_LIMIT")
-
-# How often a program that does not wait for us may come between our listing and our load.
-ATTEMPTS = 3
+    from sipfw.kernel.xtables.loaders.loader import Loader
+    from sipfw.kernel.xtables.tools import Tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,83 +46,162 @@ class ApplyResult:
     notes: tuple[str, ...]
 
 
-class RestoreTools(Protocol):
-    """The iptables-save and -restore programs of one flavour."""
+@dataclass(slots=True)
+class _Change:
+    """One run between snapshot and success: what to return to, and how far it came."""
 
-    def existing(self, family: Family) -> Tables:
-        """Return the tables that exist in this network namespace, without creating any."""
-        ...
+    loader: Loader
+    job: Job
+    sets: SetSnapshot
+    leave: Collection[str]
+    notes: list[str]
+    step: str = "snapshot"
+    changed_sets: tuple[str, ...] = ()
+    went_live: bool = False
+    left_out: list[str] = field(default_factory=list)
 
-    def test(self, family: Family, text: str) -> None:
-        """Have iptables-restore parse the text and change nothing."""
-        ...
-
-    def load(self, family: Family, text: str) -> None:
-        """Load the text with its counters, flushing only the user chains that it declares."""
-        ...
-
-
-def load_edits(
-    tools: RestoreTools,
-    edits: Sequence[tuple[Family, TableEdit]],
-    live: Callable[[], object] | None = None,
-) -> None:
-    """Have both families' texts parsed, then load them; `live` is called as soon as one is in."""
-    texts = {
-        family: "".join(edit.text() for each, edit in edits if each is family) for family in Family
-    }
-    texts = {family: text for family, text in texts.items() if text}
-    for family, text in texts.items():
-        tools.test(family, text)
-    for family, text in texts.items():
-        tools.load(family, text)
-        if live is not None:
-            live()
+    def is_live(self) -> None:
+        """Remember that something of this change may have reached the kernel."""
+        self.went_live = True
 
 
-@dataclass(frozen=True, slots=True)
-class WayBack:
-    """The tables as they were, and what of them a change may have touched."""
+class Engine:
+    """Applies, removes and reads rules of one flavour of iptables.
 
-    tools: RestoreTools
-    tables: Tables
-    touched: tuple[TableKey, ...]
-    adoption: Adoption
-    legacy: bool = False
+    `patience` is how long a set may stay in use by rules that are gone, in seconds.
+    """
 
-    def go(self, live: Callable[[], object]) -> list[str]:
-        """Take our chains and jumps back to `tables`; return notes on what could not be put back.
+    def __init__(self, runner: Runner, loader: Loader, patience: float = 0.0) -> None:
+        self._runner = runner
+        self._loader = loader
+        self._sets = Ipsets(runner, patience)
 
-        Rules of others stay as they are now. Looks again after each load, since one of them may
-        have come between; the load then fails, or a place is another one. Calls `live` before the
-        first load.
+    def apply(
+        self,
+        plan: XPlan,
+        *,
+        adopt: bool = False,
+        reposition: bool = False,
+        lock_seconds: float = 10.0,
+        leave: Collection[str] = (),
+    ) -> ApplyResult:
+        """Make the plan live; on failure everything is as it was and a BackendError says why.
+
+        `adopt` takes over chains of our names that somebody else made, in every table;
+        `reposition` moves our jumps to the head of their hooks; `leave` names sets that are
+        somebody else's.
         """
-        notes: dict[str, None] = {}
-        for attempt in range(ATTEMPTS):
-            edits = self._edits()
-            notes |= dict.fromkeys(note for _, edit in edits for note in edit.notes)
-            if not any(edit.lines for _, edit in edits):
-                return [*notes]
-            live()
-            try:
-                load_edits(self.tools, edits)
-            except BackendError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-        still = [f"{family} {edit.name}" for family, edit in self._edits() if edit.lines]
-        if still:
-            raise BackendError(f"these tables differ from before: {', '.join(still)}")
-        return [*notes]
+        refuse_strange_sets(plan, leave)
+        refuse_faults(plan)
+        # The tools of nf_tables take no lock; there it keeps two runs of ours apart.
+        with xtables_lock(lock_seconds), self._loader.locked() as loader:
+            look_anew(self._runner)
+            if not adopt:
+                # Before anything asks for a table by name, which creates it.
+                refuse_foreign(_existing(loader), plan.tables)
+            ready = loader.prepare(plan, self._sets)
+            names = {chain.name for table in ready.plan.tables for chain in table.chains}
+            adoption = Adoption(frozenset({*GUIDE_CHAINS, *names} if adopt else ()))
+            tables = _existing(loader)
+            wanted = _with_emptied(ready.plan.tables, tables, loader.elsewhere(adoption))
+            job = Job(ready, wanted, tables, adoption, reposition)
+            with named_sets(self._runner, ready.plan):
+                sets = self._sets.snapshot_before(ready.plan.sets)
+            change = _Change(loader, job, sets, leave, [*ready.notes])
+            with signals_later():
+                return self._guarded(change)
 
-    def _edits(self) -> list[tuple[Family, TableEdit]]:
-        now = self.tools.existing(Family.IP) | self.tools.existing(Family.IP6)
-        return [
-            (
-                key[0],
-                undo(key, self.tables.get(key), now.get(key), self.adoption, legacy=self.legacy),
-            )
-            for key in self.touched
-        ]
+    def check(self, plan: XPlan, *, adopt: bool = False) -> None:
+        """Raise BackendError for what would make `apply` fail on this host; change nothing."""
+        refuse_faults(plan)
+        existing = _existing(self._loader)
+        if not adopt:
+            refuse_foreign(existing, plan.tables)
+        self._loader.check(plan, self._sets)
+
+    def remove(self, *, lock_seconds: float = 10.0, leave: Collection[str] = ()) -> ApplyResult:
+        """Take out everything of ours and nothing else."""
+        result = self.apply(XPlan((), ()), lock_seconds=lock_seconds, leave=leave)
+        self._loader.tidy([(Family(a), b) for a, b in map(str.split, result.tables)])
+        return result
+
+    def read(self) -> LiveRuleset:
+        """Return what is live now, changing nothing."""
+        ours = [s for s in self._sets.list_if_installed() if s.name.startswith(OUR_PREFIX)]
+        return LiveRuleset(_existing(self._loader), tuple(ours))
+
+    def _guarded(self, change: _Change) -> ApplyResult:
+        try:
+            return self._run(change)
+        except BackendError as error:
+            trouble = self._roll_back(change)
+            kind = ApplyError if change.went_live else BackendError
+            message = "; ".join([f"{change.step}: {error.message}", *change.left_out])
+            if trouble is None:
+                restored = not change.left_out
+                raise kind(message, hint=error.hint, restored=restored) from error
+            raise kind(f"{message}; and going back failed: {trouble}", restored=False) from error
+        except BaseException:
+            # A bug of ours must not leave half a firewall either.
+            self._roll_back(change)
+            raise
+
+    def _run(self, change: _Change) -> ApplyResult:
+        job, plan = change.job, change.job.ready.plan
+        change.step = "load sets"
+        # What is in the snapshot may differ from now on, also when loading fails half way.
+        change.changed_sets = tuple(change.sets.saved)
+        with named_sets(self._runner, plan):
+            loaded = self._sets.load(plan.sets)
+        change.changed_sets = loaded.changed
+        change.notes += loaded.notes
+        change.step = "change rules"
+        change.notes += change.loader.load(job, change.is_live)
+        change.step = "read back"
+        live = _existing(change.loader)
+        found = [text for table in job.wanted for text in differences(table, live)]
+        if found:
+            raise BackendError("; ".join(found))
+        change.notes += change.loader.remarks(job.before, live)
+        change.notes += drop_obsolete_sets(self._sets, plan, change.leave)
+        names = tuple(f"{table.family} {table.name}" for table in job.wanted)
+        return ApplyResult(names, loaded.changed, tuple(change.notes))
+
+    def _roll_back(self, change: _Change) -> str | None:
+        """Return to the snapshot: rules first, since they may use new sets. None if it worked."""
+        loader, job = change.loader, change.job
+        touched = tuple((table.family, table.name) for table in job.wanted)
+        try:
+            back = WayBack(loader.tools, job.before, touched, job.adoption)
+            change.left_out = back.go(change.is_live)
+            loader.tidy([key for key in touched if key not in job.before])
+            saved = {name: change.sets.saved[name] for name in change.changed_sets}
+            self._sets.restore(SetSnapshot(saved))
+        except BackendError as error:
+            return error.message
+        return None
+
+
+def _existing(loader: Loader) -> Tables:
+    return loader.tools.existing(Family.IP) | loader.tools.existing(Family.IP6)
+
+
+def _with_emptied(
+    wanted: Sequence[XTable], existing: Tables, adoption: Adoption
+) -> tuple[XTable, ...]:
+    """Add a wanted table without content for every other one with something to take out or over."""
+    keys = {(table.family, table.name) for table in wanted}
+    emptied = [
+        XTable(name, family, (), ())
+        for (family, name), table in existing.items()
+        if (family, name) not in keys
+        and name in OUR_TABLES
+        and (
+            any(rule.is_ours for rule in table.rules)
+            or any(adoption.covers(chain) for chain in table.chains)
+        )
+    ]
+    return (*wanted, *emptied)
 
 
 @contextmanager
@@ -132,30 +217,6 @@ def signals_later() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def named_sets(runner: Runner, plan: XPlan) -> Iterator[None]:
-    """Name what the kernel lacks where working with sets failed for that reason."""
-    try:
-        yield
-    except MissingProgramError:
-        raise
-    except BackendError as error:
-        lacks = missing_sets(runner, plan)
-        if lacks:
-            raise LackingError(lacks) from error
-        raise
-
-
-def require_sets(sets: Ipsets, plan: XPlan) -> None:
-    """Refuse a missing set: libxtables may crash on it, and only after other sets changed."""
-    wanted = {name for table in plan.tables for name in referenced_sets(table)}
-    missing = wanted - {item.name for item in plan.sets}
-    if missing:
-        missing -= {item.name for item in sets.list_sets()}
-    if missing:
-        raise BackendError(f"rules use sets that do not exist: {', '.join(sorted(missing))}")
 
 
 def drop_obsolete_sets(sets: Ipsets, plan: XPlan, leave: Collection[str] = ()) -> list[str]:
@@ -179,37 +240,3 @@ def drop_obsolete_sets(sets: Ipsets, plan: XPlan, leave: Collection[str] = ()) -
         except BackendError as error:
             notes.append(f"set {name} kept: {error.message}")
     return notes
-
-
-def refuse_strange_sets(plan: XPlan, leave: Collection[str]) -> None:
-    """Refuse to swap somebody else's set out."""
-    taken = sorted({item.name for item in plan.sets} & {*leave})
-    if taken:
-        raise BackendError(
-            f"not made by sipfw: set {', '.join(taken)}",
-            hint="rename or destroy it; `sipfw apply --adopt` takes it over",
-        )
-
-
-def refuse_foreign(existing: Tables, wanted: Sequence[XTable], names: Collection[str]) -> None:
-    """Refuse to live beside a pasted script's chains: its limits would go on hurting peers.
-
-    Chains that collide with ours in their own table are found by whoever edits that table, since
-    an empty one matters only where something jumps to it.
-    """
-    planned = {(t.family, t.name, chain.name) for t in wanted for chain in t.chains}
-    found = [
-        f"chain {family} {table.name} {chain.name} ({pluralize(len(chain.rules), 'rule')})"
-        for (family, _), table in existing.items()
-        for chain in table.chains
-        if chain.name in names
-        and chain.rules
-        and not chain.is_ours
-        and (family, table.name, chain.name) not in planned
-    ]
-    if found:
-        raise BackendError(
-            f"not made by sipfw: {', '.join(found)}",
-            hint="another script put these chains here; --adopt replaces them and the jumps to "
-            "them and leaves every other rule in place",
-        )

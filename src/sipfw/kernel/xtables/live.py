@@ -12,7 +12,7 @@ from sipfw.compare.compare import not_as_wanted
 
 if TYPE_CHECKING:
     from sipfw.kernel.xtables.ipset import LiveSet
-    from sipfw.kernel.xtables.save_text import SavedChain, SavedRule, SavedTable
+    from sipfw.kernel.xtables.save_text import SavedChain, SavedRule
     from sipfw.kernel.xtables.tools import Tables
     from sipfw.lower.xtables import Family, XTable
 
@@ -57,9 +57,12 @@ class LiveRuleset:
         )
 
 
-def differences(wanted: XTable, live: SavedTable) -> list[str]:
-    """Return how the live table differs from the wanted one in chains, rule order and jumps."""
+def differences(wanted: XTable, tables: Tables) -> list[str]:
+    """Return how a live table differs from the wanted one in chains, rule order and jumps."""
     at = f"{wanted.family} {wanted.name}"
+    live = tables.get((wanted.family, wanted.name))
+    if live is None:
+        return [f"{at}: the table is missing"] if wanted.chains else []
     found = []
     expected = {chain.name: [rule.comment for rule in chain.rules] for chain in wanted.chains}
     held = {chain.name: [rule.comment for rule in chain.rules] for chain in live.chains}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sipfw.errors import BackendError
 from sipfw.kernel.backend import UnworkableError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sipfw.kernel.xtables.tools import Tables
 
 PROGRAM = {Family.IP: "iptables-nft", Family.IP6: "ip6tables-nft"}
+RESTORERS = {family: f"{name}-restore" for family, name in PROGRAM.items()}
 _UNREADABLE = re.compile(r"^# Table `(\w+)' is incompatible", re.MULTILINE)
 _LINE = re.compile(r"line:? (\d+)")
 # A family's restore takes 10 ms for 200 rules; the deadline is for a hung kernel.
@@ -36,6 +37,7 @@ class NftFlavourTools:
     """Runs the tools."""
 
     runner: Runner
+    legacy: ClassVar[bool] = False
 
     def existing(self, family: Family) -> Tables:
         """Return the tables that exist in this network namespace, without creating any."""

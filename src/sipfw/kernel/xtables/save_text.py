@@ -31,6 +31,11 @@ class SavedRule:
     bytes: int = 0
 
     @property
+    def counters(self) -> tuple[int, int]:
+        """Packets and bytes."""
+        return self.packets, self.bytes
+
+    @property
     def comment(self) -> str | None:
         """The first comment, which is where iptables prints it."""
         return _after(self.line, "--comment")

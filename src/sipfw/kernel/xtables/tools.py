@@ -9,7 +9,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sipfw.errors import BackendError
 from sipfw.kernel.xtables.save_text import SavedTable, parse_save
@@ -35,6 +35,7 @@ class LegacyTools:
 
     runner: Runner
     lock_file: str | None = None
+    legacy: ClassVar[bool] = True
 
     @contextmanager
     def with_private_lock(self) -> Iterator[LegacyTools]:

@@ -33,13 +33,13 @@ class Operation(StrEnum):
 class WorkerRequest:
     """One job for the worker.
 
-    A table without chains and jumps means: take everything of ours out of it. `features` are the
-    match and target names that a probe asks about.
+    A table without chains and jumps means: take everything of ours out of it. `adopt_chains` of
+    somebody else are taken over, and with them those of the tables' own names; none where it is
+    empty. `features` are the match and target names that a probe asks about.
     """
 
     operation: Operation
     tables: tuple[XTable, ...] = ()
-    adopt: bool = False
     adopt_chains: tuple[str, ...] = ()
     reposition: bool = False
     features: tuple[str, ...] = ()
@@ -101,7 +101,6 @@ def decode_request(text: str) -> WorkerRequest:
     return WorkerRequest(
         operation=Operation(data["operation"]),
         tables=tuple(_table(item) for item in data["tables"]),
-        adopt=data["adopt"],
         adopt_chains=tuple(data["adopt_chains"]),
         reposition=data["reposition"],
         features=tuple(data["features"]),

@@ -22,17 +22,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sipfw.errors import BackendError
-from sipfw.kernel.xtables.carried_counters import Counters, carried
+from sipfw.kernel.xtables.carried_counters import Counters, carried_by
 from sipfw.kernel.xtables.libiptc.build import RuleBuilder
 from sipfw.kernel.xtables.libiptc.entries import TableReader
 from sipfw.kernel.xtables.save_text import OUR_MARK
+from sipfw.kernel.xtables.standing import chain_steps, foreign_chains
 from sipfw.lower.xtables import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
     from types import ModuleType
 
-    from sipfw.lower.xtables import XJump, XRule, XTable
+    from sipfw.kernel.xtables.standing import Adoption
+    from sipfw.lower.xtables import XJump, XTable
 
 _MATCH_HEADER = 32  # struct xt_entry_match: size 2, name 29, revision 1
 _MATCH_NAME = 29
@@ -54,15 +56,24 @@ class TableEntry:
         """Whether it carries our mark."""
         return self.comment is not None and self.comment.startswith(OUR_MARK)
 
-    @property
-    def rule_id(self) -> str:
-        """Everything before the digest; the same for a rule whose content changed."""
-        return rule_id(self.comment or "")
 
-
-def rule_id(comment: str) -> str:
+def _rule_id(comment: str | None) -> str:
     """Return the part of our comment that stays when the rule's content changes."""
-    return comment.partition("#")[0]
+    return (comment or "").partition("#")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldChain:
+    """One chain in the handle; `policy` is None for a user chain."""
+
+    name: str
+    policy: object
+    rules: list[TableEntry]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a user chain that carries one of our rules."""
+        return self.policy is None and any(rule.is_ours for rule in self.rules)
 
 
 class KernelTable:
@@ -81,11 +92,14 @@ class KernelTable:
         self.append = self._table.append_entry
         self.insert = self._table.insert_entry
         self.replace = self._table.replace_entry
+        self._policy = self._table.get_policy
 
-    def chains(self) -> dict[str, bool]:
-        """Return chain names, each with whether it is a built-in one."""
-        names = [chain.name for chain in self._table.chains]
-        return {name: self._table.builtin_chain(name) for name in names}
+    def held(self) -> list[HeldChain]:
+        """Return the chains with their rules, uncommitted changes included."""
+        return [
+            HeldChain(chain.name, self._policy(chain.name)[0], self.entries(chain.name))
+            for chain in self._table.chains
+        ]
 
     def commit(self) -> None:
         """Put the table into the kernel in one step, unless somebody wrote it since the fetch.
@@ -93,10 +107,10 @@ class KernelTable:
         libiptc forgets the counters of built-in chains with every commit, as each
         `iptables -A` does too, unless they are set explicitly.
         """
-        for chain, builtin in self.chains().items():
-            if builtin:
-                policy, counters = self._table.get_policy(chain)
-                self._table.set_policy(chain, policy, counters)
+        for chain in self._table.chains:
+            policy, counters = self._policy(chain.name)
+            if policy is not None:
+                self._table.set_policy(chain.name, policy, counters)
         if self._reader.read() != self._read:
             raise BackendError(CHANGED)
         self._table.commit()
@@ -125,15 +139,14 @@ class KernelTable:
 class TableEdit:
     """Brings one table to what is wanted, touching nothing that is not ours."""
 
-    def __init__(self, iptc: ModuleType, wanted: XTable, adopt_chains: Collection[str]) -> None:
+    def __init__(self, iptc: ModuleType, wanted: XTable, adoption: Adoption) -> None:
         self._iptc = iptc
         self._wanted = wanted
-        self._names = [chain.name for chain in wanted.chains]
-        self._adoptable = {*adopt_chains, *self._names}
         self._kernel = KernelTable(iptc, wanted.family, wanted.name)
-        self._builtin = self._kernel.chains()
-        self._before = {chain: self._kernel.entries(chain) for chain in self._builtin}
-        self.notes: list[str] = []
+        self._before = {chain.name: chain for chain in self._kernel.held()}
+        self._steps = chain_steps(wanted, self._before, adoption, wanted.chains)
+        taken = sorted(self._steps.taken)
+        self.notes = [f"{self.label}: took over chain {name}" for name in taken]
 
     @property
     def label(self) -> str:
@@ -141,46 +154,28 @@ class TableEdit:
         return f"{self._wanted.family} {self._wanted.name}"
 
     def foreign_chains(self) -> list[str]:
-        """Return chains with a wanted name that somebody else filled or jumps to."""
-        return [
-            name
-            for name in self._names
-            # A chain of ours that somebody emptied has callers of ours only.
-            if self._is_foreign(name) and (self._before[name] or self._foreign_callers(name))
-        ]
-
-    def adopt(self) -> None:
-        """Take over foreign chains of our names: empty them and cut every jump to them."""
-        for name in sorted(self._adoptable):
-            if not self._is_foreign(name):
-                continue
-            for chain in self._builtin:
-                self._delete_where(chain, lambda entry, name=name: entry.target == name)
-        for name in sorted(self._adoptable):
-            if self._is_foreign(name):
-                self._kernel.flush(name)
-                if name not in self._names:
-                    self._kernel.delete_chain(name)
-                    del self._builtin[name]
-                self.notes.append(f"{self.label}: took over chain {name}")
+        """Return chains that collide with wanted ones and are not taken over."""
+        found = foreign_chains(self._wanted, self._before.values())
+        return [name for name in found if name not in self._steps.taken]
 
     def change(self, *, reposition: bool) -> None:
         """Flush or create our chains, fill them, set the jumps, delete what is obsolete."""
-        obsolete = [name for name in self._ours() if name not in self._names]
-        for name in self._ours():
-            if name in self._names or all(entry.is_ours for entry in self._before[name]):
-                self._kernel.flush(name)
+        taken, left = self._steps.taken, self._steps.left
+        for name in self._before if taken else ():
+            self._delete_where(name, lambda entry: entry.target in taken)
+        for each in left:
+            if each.foreign:
+                self._delete_where(each.chain.name, lambda entry: entry.is_ours)
             else:
-                self._delete_where(name, lambda entry: entry.is_ours)
-        for name in self._names:
-            if name not in self._builtin:
-                self._kernel.create_chain(name)
+                self._kernel.flush(each.chain.name)
         self._fill()
-        for hook in [name for name, builtin in self._builtin.items() if builtin]:
-            jumps = [jump for jump in self._wanted.jumps if jump.hook == hook]
-            self._set_jumps(hook, jumps, reposition=reposition)
-        for name in obsolete:
-            self._drop(name)
+        for hook in (chain for chain in self._before.values() if chain.policy is not None):
+            jumps = [jump for jump in self._wanted.jumps if jump.hook == hook.name]
+            self._set_jumps(hook.name, jumps, reposition=reposition)
+        for each in left:
+            self.notes += each.notes(self.label)
+            if each.goes:
+                self._kernel.delete_chain(each.chain.name)
 
     def commit(self) -> None:
         """Put the whole table into the kernel in one step, and look at what it replaced."""
@@ -195,44 +190,25 @@ class TableEdit:
 
     def _foreign(self) -> dict[str, list[TableEntry]]:
         return {
-            chain: [entry for entry in self._kernel.entries(chain) if not entry.is_ours]
-            for chain in self._kernel.chains()
+            chain.name: [entry for entry in chain.rules if not entry.is_ours]
+            for chain in self._kernel.held()
         }
-
-    def _is_foreign(self, name: str) -> bool:
-        exists_as_user_chain = self._builtin.get(name) is False
-        return exists_as_user_chain and not any(entry.is_ours for entry in self._before[name])
-
-    def _ours(self) -> list[str]:
-        return [
-            name
-            for name, builtin in self._builtin.items()
-            if not builtin and any(entry.is_ours for entry in self._before[name])
-        ]
-
-    def _foreign_callers(self, name: str) -> list[str]:
-        return [
-            chain
-            for chain, entries in self._before.items()
-            if any(entry.target == name and not entry.is_ours for entry in entries)
-        ]
-
-    def _callers(self, name: str) -> list[str]:
-        return [
-            chain
-            for chain in self._builtin
-            if any(entry.target == name for entry in self._kernel.entries(chain))
-        ]
 
     def _fill(self) -> None:
         builder = self._builder()
+        # Rules may lead to chains that come later.
         for chain in self._wanted.chains:
-            counters = _counters(chain.rules, self._before.get(chain.name, []))
+            if chain.name in self._before:
+                self._kernel.flush(chain.name)
+            else:
+                self._kernel.create_chain(chain.name)
+        for chain, counters in self._steps.written:
             for rule, counted in zip(chain.rules, counters, strict=True):
                 self._kernel.append(chain.name, builder.build(rule, counted))
 
     def _builder(self) -> RuleBuilder:
-        return RuleBuilder(self._iptc, self._wanted.family, frozenset(self._names))
+        names = frozenset(chain.name for chain in self._wanted.chains)
+        return RuleBuilder(self._iptc, self._wanted.family, names)
 
     def _set_jumps(self, hook: str, jumps: Sequence[XJump], *, reposition: bool) -> None:
         """Keep our jumps where they are when they are the wanted ones, else put them together."""
@@ -240,11 +216,10 @@ class TableEdit:
         own = [index for index, entry in enumerate(live) if entry.is_ours]
         builder = self._builder()
         rules = [jump.rule for jump in jumps]
-        counters = _counters(rules, live)
+        counters = carried_by(rules, live)
         entries = [builder.build(rule, n) for rule, n in zip(rules, counters, strict=True)]
-        same = [live[index].rule_id for index in own] == [
-            rule_id(jump.rule.comment) for jump in jumps
-        ]
+        ids = [_rule_id(live[index].comment) for index in own]
+        same = ids == [_rule_id(rule.comment) for rule in rules]
         if same and not reposition:
             for index, entry in zip(own, entries, strict=True):
                 self._kernel.replace(hook, entry, index)
@@ -255,30 +230,10 @@ class TableEdit:
         for offset, entry in enumerate(entries):
             self._kernel.insert(hook, entry, first + offset)
 
-    def _drop(self, name: str) -> None:
-        callers = self._callers(name)
-        rest = self._kernel.entries(name)
-        if rest:
-            self.notes.append(
-                f"{self.label}: chain {name} kept, it holds {len(rest)} foreign rules"
-            )
-        elif callers:
-            self.notes.append(
-                f"{self.label}: chain {name} kept empty, foreign rules in "
-                f"{', '.join(callers)} jump to it"
-            )
-        else:
-            self._kernel.delete_chain(name)
-
     def _delete_where(self, chain: str, condition: Any) -> None:
         for index, entry in reversed(list(enumerate(self._kernel.entries(chain)))):
             if condition(entry):
                 self._kernel.delete(chain, index)
-
-
-def _counters(rules: Sequence[XRule], before: Sequence[TableEntry]) -> list[Counters]:
-    live = [(entry.comment, entry.counters) for entry in before if entry.comment is not None]
-    return carried([rule.comment for rule in rules], live)
 
 
 def _goes_on(before: dict[str, list[TableEntry]], after: dict[str, list[TableEntry]]) -> bool:

@@ -23,9 +23,12 @@ from sipfw.kernel.xtables.libiptc.protocol import (
     encode_reply,
 )
 from sipfw.kernel.xtables.libiptc.table import CHANGED, TableEdit
+from sipfw.kernel.xtables.standing import Adoption
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from sipfw.lower.xtables import XTable
 
 _BYTES = re.compile(r"b'([^']*)'")
 
@@ -55,17 +58,14 @@ class Job:
         edits = []
         for table in self.request.tables:
             self.step = f"open table {table.family} {table.name}"
-            edits.append(TableEdit(iptc, table, self.request.adopt_chains))
-        if not self.request.adopt:
-            foreign = [f"{edit.label} {name}" for edit in edits for name in edit.foreign_chains()]
-            if foreign:
-                return WorkerReply(
-                    error=f"not made by sipfw: chain {', '.join(foreign)}", foreign=tuple(foreign)
-                )
+            edits.append(TableEdit(iptc, table, self._adoption(table)))
+        foreign = [f"{edit.label} {name}" for edit in edits for name in edit.foreign_chains()]
+        if foreign:
+            return WorkerReply(
+                error=f"not made by sipfw: chain {', '.join(foreign)}", foreign=tuple(foreign)
+            )
         for edit in edits:
             self.step = f"change table {edit.label}"
-            if self.request.adopt:
-                edit.adopt()
             edit.change(reposition=self.request.reposition)
         for edit in edits:
             self.step = f"commit table {edit.label}"
@@ -73,6 +73,12 @@ class Job:
             self.committed.append(edit.label)
             self.notes += edit.notes
         return WorkerReply(committed=tuple(self.committed), notes=tuple(self.notes))
+
+    def _adoption(self, table: XTable) -> Adoption:
+        """Allow what the request names, and chains of the table's own names with it."""
+        own = (chain.name for chain in table.chains)
+        elsewhere = self.request.adopt_chains
+        return Adoption(frozenset({*elsewhere, *own} if elsewhere else ()))
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""How rules of iptables get into the kernel: one loader for each kind of tables."""
