@@ -91,7 +91,7 @@ def command(
     from sipfw.monitor.doctor.host import HostView
 
     layout = Layout(choice.root)
-    loaded = load_policy(choice, obeyed=not dry_run, force=force)
+    loaded = load_policy(choice, obeyed=not dry_run, force=force, changes=True)
     if blockers := loaded.blockers():
         raise PolicyError(blockers)
     if no_ipset:
