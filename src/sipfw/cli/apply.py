@@ -77,6 +77,7 @@ def command(
 ) -> int:
     """Make the policy live: all of it, or nothing. At a terminal it asks before.
 
+    What is in force already makes no new generation; what others have changed of it is put right.
     On any failure the old firewall is put back exactly. With --confirm it also comes back when
     nobody confirms in time, even if your session is cut off or sipfw is killed; then it asks only
     afterwards. Exit code 1 means that you said no, and nothing was changed.
@@ -91,11 +92,7 @@ def command(
     from sipfw.monitor.doctor.host import HostView
 
     layout = Layout(choice.root)
-    loaded = load_policy(choice, obeyed=not dry_run, force=force, changes=True)
-    if blockers := loaded.blockers():
-        raise PolicyError(blockers)
-    if no_ipset:
-        loaded.require_setless()
+    loaded = _obeyable(choice, dry_run=dry_run, force=force, ipset=not no_ipset)
     known, fetched = first_lists(choice, loaded)
     wanted = _wanted(loaded, layout, known, force=force)
     if no_ipset:
@@ -122,6 +119,16 @@ def command(
         if waiting and (ended := wait_or_leave(layout, waiting, ask=not yes)) != Exit.CLEAN:
             return ended
     return Exit.INCOMPLETE if wanted.incomplete else Exit.CLEAN
+
+
+def _obeyable(choice: Choice, *, dry_run: bool, force: bool, ipset: bool) -> LoadedPolicy:
+    """Load the policy; PolicyError where nothing may be applied of it."""
+    loaded = load_policy(choice, obeyed=not dry_run, force=force, changes=True)
+    if blockers := loaded.blockers():
+        raise PolicyError(blockers)
+    if not ipset:
+        loaded.require_setless()
+    return loaded
 
 
 def _rehearsed(wanted: Wanted, chosen: Backend, options: Options, layout: Layout) -> None:

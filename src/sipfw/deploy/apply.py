@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sipfw.deploy.activate import Firewall, current, stored
-from sipfw.deploy.generations import Content, prune, write_generation
+from sipfw.deploy.generations import Content, Damaged, prune, write_generation
 from sipfw.deploy.journal import Journal
 from sipfw.deploy.lists.sets import forget_all, without_lists
 from sipfw.deploy.lockout.guard import require_logged_in_kept
 from sipfw.deploy.lockout.openings import require_no_opening
 from sipfw.deploy.memory import require_memory
+from sipfw.deploy.plan import plan_apply
 from sipfw.deploy.repair import settle
 from sipfw.deploy.service import systemd, uninstall
+from sipfw.deploy.stored_content import content_to_be, read_content, same_firewall
 from sipfw.deploy.strangers import refuse_strangers
 from sipfw.deploy.transaction import carry_out, signals_later
 from sipfw.diagnostics import Diagnostic, Severity
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sipfw.deploy.activate import Current, Result
-    from sipfw.deploy.generations import Generation
     from sipfw.host.files import Layout
     from sipfw.ruleset.model import Ruleset
     from sipfw.ruleset.rule import Family
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 class ApplyOutcome:
     """What a change did. `generation` is None when no firewall is in force.
 
-    `waiting` is the journal of an apply that waits to be confirmed.
+    `waiting` is the journal of an apply that waits to be confirmed. `stayed` says what was
+    found where the generation in force means the same as what was to be applied.
     """
 
     rules: int
@@ -50,6 +52,7 @@ class ApplyOutcome:
     warnings: tuple[Diagnostic, ...]
     generation: int | None = None
     waiting: Journal | None = None
+    stayed: str | None = None
 
 
 def apply(
@@ -57,7 +60,8 @@ def apply(
 ) -> ApplyOutcome:
     """Make it live. On failure the old firewall is in force and BackendError says why.
 
-    With `confirm` it is taken back after so many seconds, unless it is confirmed before.
+    With `confirm` it is taken back after so many seconds, unless it is confirmed before. What is in
+    force already makes no new generation, and nothing to confirm: it is loaded once more.
     """
     require_root()
     require_writable(layout)
@@ -78,17 +82,45 @@ def apply(
             *_harmless(content.ruleset, options),
             *_doubtful_way_back(layout, now),
         ]
+        if (number := _in_force_already(layout, now, full)) is not None:
+            result, stayed = _load_anew(layout, content, number, options, now)
+            return replace(outcome_of(result, number, None, said, warnings), stayed=stayed)
         made = write_generation(layout, full, now.generation)
         result, waiting = carry_out(
             layout,
             Journal("apply", now.generation, made.number, (content.backend,), forced=options.force),
-            _firewall(content, made),
+            _firewall(content, made.number),
             options,
             looked_for=now.expectation,
             confirm=confirm,
         )
         prune(layout, (made.number, now.generation))
     return outcome_of(result, made.number, waiting, said, warnings)
+
+
+def _load_anew(
+    layout: Layout, content: Content, number: int, options: Options, now: Current
+) -> tuple[Result, str]:
+    """Load what is in force already, with the addresses of today; say whether anything differed."""
+    same = plan_apply(content.ruleset, _backend(content, options), layout).same
+    # A restore that dies is repeated: what was before it is what it restores.
+    result, _ = carry_out(
+        layout,
+        Journal("restore", number, number, (content.backend,)),
+        _firewall(content, number),
+        options,
+        looked_for=now.expectation,
+    )
+    return result, "nothing differs" if same else "what differed is put right"
+
+
+def _in_force_already(layout: Layout, now: Current, content: Content) -> int | None:
+    """Return the generation in force where it means the same."""
+    if now.generation is None:
+        return None
+    found = read_content(layout, now.generation)
+    same = not isinstance(found, Damaged) and same_firewall(found, content_to_be(content))
+    return now.generation if same else None
 
 
 def _look_anew_if_changed(layout: Layout, options: Options) -> None:
@@ -110,8 +142,8 @@ def _harmless(ruleset: Ruleset, options: Options) -> list[Diagnostic]:
     ]
 
 
-def _firewall(content: Content, made: Generation) -> Firewall:
-    return Firewall(content.ruleset, content.backend, content.ipset, content.source, made.number)
+def _firewall(content: Content, number: int) -> Firewall:
+    return Firewall(content.ruleset, content.backend, content.ipset, content.source, number)
 
 
 def _refuse_other_backend(now: Current, backend: str) -> None:
