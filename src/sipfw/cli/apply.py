@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sipfw.cli.archived import archived
 from sipfw.cli.backend_option import backend_option
 from sipfw.cli.first_lists import first_lists, keep_lists
 from sipfw.cli.options import (
@@ -54,6 +55,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Apply even if it locks out or cuts off somebody, or if others may write the policy.",
 )
+@click.option(
+    "--take-up",
+    is_flag=True,
+    help="Bring back the generations and bans by hand that sipfw remove has archived.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask; for scripts.")
 @click.option(
     "--lock-seconds",
@@ -72,6 +78,7 @@ def command(
     adopt: bool,
     confirm: int | None,
     force: bool,
+    take_up: bool,
     yes: bool,
     lock_seconds: float,
 ) -> int:
@@ -93,6 +100,7 @@ def command(
 
     layout = Layout(choice.root)
     loaded = _obeyable(choice, dry_run=dry_run, force=force, ipset=not no_ipset)
+    archived(layout, wanted=take_up and not dry_run)
     known, fetched = first_lists(choice, loaded)
     wanted = _wanted(loaded, layout, known, force=force)
     if no_ipset:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sipfw.cli.ask import agreed_to_lose
 from sipfw.cli.history import difference_lines
 from sipfw.cli.options import root_option
 from sipfw.cli.outcome import report
@@ -13,6 +14,7 @@ from sipfw.cli.output import complain
 from sipfw.errors import Exit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from sipfw.deploy.rollback import Step
@@ -27,12 +29,14 @@ _LINES = 20
 @click.option(
     "--force", is_flag=True, help="Roll back even if it locks out somebody who is logged in by ssh."
 )
+@click.option("--yes", is_flag=True, help="Do not ask; for scripts.")
 @root_option
-def command(*, generation: int | None, force: bool, root: Path) -> int:
+def command(*, generation: int | None, force: bool, yes: bool, root: Path) -> int:
     """Make GENERATION live again; by default the last one before that differs from the present.
 
-    That may be no firewall at all. What differs is printed first. An apply that waits to be
-    confirmed is taken back. Learned and banned addresses stay where their sets stay.
+    What differs is printed first. It may be no firewall at all; at a terminal it asks before that,
+    and exit code 1 means that you said no. An apply that waits to be confirmed is taken back.
+    Learned and banned addresses stay where their sets stay.
     """
     from sipfw.deploy.overtaken import process_started
     from sipfw.deploy.rollback import destination, rollback
@@ -42,6 +46,8 @@ def command(*, generation: int | None, force: bool, root: Path) -> int:
     options, called, layout = Options(force=force), process_started(), Layout(root)
     step = destination(layout, generation)
     _show(layout, step)
+    if step.coming is None and not agreed_to_lose(_losses(layout), "open the host?", yes=yes):
+        return Exit.DIFFERENT
     report("rolled back", rollback(layout, generation, options, called=called))
     _remind(layout, step)
     return Exit.CLEAN
@@ -55,6 +61,18 @@ def _show(layout: Layout, step: Step) -> None:
     if step.coming is not None:
         for line in difference_lines(difference_between(layout, step.live, step.coming), _LINES):
             complain(f"  {line}")
+
+
+def _losses(layout: Layout) -> Iterator[str]:
+    from sipfw.deploy.archive import inventory
+    from sipfw.words import pluralize
+
+    yield "before this there was no firewall of sipfw; SIP is unguarded then"
+    found = inventory(layout)
+    if found.bans:
+        yield f"{pluralize(found.bans, 'ban by hand', 'bans by hand')} would be lost"
+    if found.trusts:
+        yield f"{pluralize(found.trusts, 'temporary trust')} would be lost"
 
 
 def _remind(layout: Layout, step: Step) -> None:

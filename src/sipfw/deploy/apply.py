@@ -6,12 +6,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sipfw.deploy import archive as archives
 from sipfw.deploy.activate import Firewall, current, stored
 from sipfw.deploy.generations import Content, Damaged, prune, write_generation
 from sipfw.deploy.journal import Journal
 from sipfw.deploy.lists.sets import forget_all, without_lists
 from sipfw.deploy.lockout.guard import require_logged_in_kept
 from sipfw.deploy.lockout.openings import require_no_opening
+from sipfw.deploy.manual_list import Book, read_page
 from sipfw.deploy.memory import require_memory
 from sipfw.deploy.plan import plan_apply
 from sipfw.deploy.repair import settle
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sipfw.deploy.activate import Current, Result
+    from sipfw.deploy.archive import Archive
     from sipfw.host.files import Layout
     from sipfw.ruleset.model import Ruleset
     from sipfw.ruleset.rule import Family
@@ -214,11 +217,23 @@ def rehearse(
     return text, warnings
 
 
-def remove(layout: Layout, options: Options) -> ApplyOutcome:
-    """Take out everything of ours: rules, sets, sysctls, the record, the generations, the units."""
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a removal did, and where the generations and bans by hand are, if there were any."""
+
+    outcome: ApplyOutcome
+    archive: Archive | None
+
+
+def remove(layout: Layout, options: Options, *, purge: bool = False) -> Removed:
+    """Take out everything of ours: rules, sets, sysctls, the record, the units.
+
+    Generations and bans by hand go into the archive; with `purge` there is none, nor an older one.
+    """
     require_root()
     with signals_later(), state_lock(layout):
         said = settle(layout, options)
+        bans = read_page(layout, Book.BANS).entries
         now = current(layout)
         backends = installed_backends() if now.backend is None else [now.backend]
         result, _ = carry_out(
@@ -228,6 +243,7 @@ def remove(layout: Layout, options: Options) -> ApplyOutcome:
             options,
             looked_for=now.expectation,
         )
+        archive = None if purge else archives.store(layout, bans)
         # Renamed first, so that a kill half way leaves no half generation.
         for folder in (layout.generations, layout.readings):
             with suppress(OSError):
@@ -238,7 +254,9 @@ def remove(layout: Layout, options: Options) -> ApplyOutcome:
             with suppress(OSError):
                 path.unlink()
         forget_all(layout)
+        if purge:
+            archives.purge(layout)
     # Empty now, or it holds what is not ours.
     with suppress(OSError):
         layout.state.rmdir()
-    return outcome_of(result, None, None, said, units)
+    return Removed(outcome_of(result, None, None, said, units), archive)

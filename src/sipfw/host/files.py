@@ -13,6 +13,7 @@ from pathlib import Path
 from sipfw.errors import BackendError
 
 _STATE = "var/lib/sipfw"
+_REMOVED = "var/lib/sipfw-removed"
 _SYSCTL = "etc/sysctl.d/60-sipfw.conf"
 # A ruleset of 100,000 peers takes 20 MB.
 _LARGEST = 1 << 28
@@ -43,6 +44,11 @@ class Layout:
     def generations(self) -> Path:
         """One folder per applied ruleset, by number; its flock says that a watchdog is alive."""
         return self.state / "generations"
+
+    @property
+    def removed(self) -> Path:
+        """What removals left: one folder each, by number, with generations and bans by hand."""
+        return self.root / _REMOVED
 
     @property
     def pending(self) -> Path:
