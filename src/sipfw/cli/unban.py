@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sipfw.cli.ask import agreed_to_lose, at_terminal
-from sipfw.cli.manual import complain_all, read_sources, report
+from sipfw.cli.manual import complain_all, read_named, report
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain
 from sipfw.errors import Exit
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("unban")
-@click.argument("addresses", metavar="[ADDRESS]...", nargs=-1)
+@click.argument("addresses", metavar="[ADDRESS|NETWORK]...", nargs=-1)
 @click.option("--all", "everybody", is_flag=True, help="Unban all addresses.")
 @click.option("--yes", is_flag=True, help="With --all: do not ask; for scripts.")
 @root_option
@@ -34,7 +34,7 @@ def command(*, addresses: tuple[str, ...], everybody: bool, yes: bool, root: Pat
 
     if bool(addresses) == everybody:
         raise click.UsageError("name addresses, or say --all")
-    found = read_sources(addresses)
+    found = read_named(addresses)
     if everybody and at_terminal() and not yes and not _agreed(Layout(root)):
         return Exit.DIFFERENT
     done = unban(Layout(root), None if everybody else found)

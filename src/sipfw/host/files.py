@@ -66,6 +66,11 @@ class Layout:
         return self.state / "trust-names.json"
 
     @property
+    def offenders(self) -> Path:
+        """Who was banned by hand before, and how often."""
+        return self.state / "offenders.json"
+
+    @property
     def names(self) -> Path:
         """What host names meant when they were last resolved."""
         return self.state / "names.json"
