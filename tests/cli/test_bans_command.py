@@ -96,9 +96,9 @@ def test_addresses_that_are_none_end_every_one_of_them(
     words: tuple[str, ...], sipfw: Sipfw, tmp_path: Path
 ) -> None:
     name, *options = words
-    ran = sipfw(name, "--root", str(tmp_path), *options, "198.51.100.66", "nobody", "fe80::1%eth0")
+    ran = sipfw(name, "--root", str(tmp_path), *options, "198.51.100.66", "Nobody", "fe80::1%eth0")
     assert ran.code == 2
     first, second, last = ran.stderr.splitlines()
-    assert "nobody" in first
+    assert "Nobody" in first
     assert "fe80::1%eth0" in second
     assert last == "nothing was changed"

@@ -293,4 +293,8 @@ def test_yes_and_confirm_and_no_change_ask_nothing_before(host: Host) -> None:
     for more in ((*second, "--yes"), second, (*words(host, "nftables"), "--confirm", "1")):
         said = at_terminal(host, b"", *more)[1]
         assert "[y/N]" not in said
+    # All three are the same policy file by now, and of no change there is nothing to confirm.
+    assert "nothing to confirm" in said
+    said = at_terminal(host, b"", *words(host, "nftables", SECOND), "--confirm", "1")[1]
+    assert "[y/N]" not in said
     assert "type yes to keep it" in said

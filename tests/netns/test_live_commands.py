@@ -370,6 +370,12 @@ def test_files_stay_below_the_root_and_are_roots_alone(host: Host) -> None:
     assert modes == {0}
     assert "nf_conntrack_udp_timeout" in (host.root / "etc/sysctl.d/60-sipfw.conf").read_text()
     host.must("remove")
+    archive = host.root / "var/lib/sipfw-removed"
+    left = [path for path in host.root.rglob("*") if path.is_file()]
+    assert left
+    assert all(path.is_relative_to(archive) for path in left)
+    assert {path.stat().st_mode & 0o077 for path in (archive, *archive.rglob("*"))} == {0}
+    host.must("remove", "--purge")
     assert not [path for path in host.root.rglob("*") if path.is_file()]
 
 
@@ -392,7 +398,7 @@ def test_remove_leaves_no_file_after_every_command_that_keeps_one(
     state = host.root / "var/lib/sipfw"
     kept = {"bans.json", "trust.json", "feeds", "readings", "generations", "applied.json"}
     assert {path.name for path in state.iterdir()} >= kept
-    host.must("remove")
+    host.must("remove", "--purge")
     assert not [path for path in host.root.rglob("*") if not path.is_dir()]
     for command in (("bans",), ("feeds",), ("top",), ("metrics",), ("why", "198.51.100.66")):
         said = host.must(*command, code=4)

@@ -378,7 +378,7 @@ def test_remove_leaves_the_host_as_it_was_before_install(named: NamedHost) -> No
     assert (root / "etc/systemd/system/timers.target.wants/sipfw-refresh.timer").is_symlink()
     assert "the units were there already" in named.host.must("install-service").stderr
     named.refresh(MOVED)
-    said = named.host.must("remove", "--yes").stderr
+    said = named.host.must("remove", "--yes", "--purge").stderr
     assert "disabled and deleted: sipfw.service" in said
     assert (_tree(root), _kernel(named)) == before
 

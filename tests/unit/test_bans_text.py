@@ -168,7 +168,7 @@ def test_owners_are_found_by_the_narrowest_network() -> None:
         ("trust", "198.51.100.1"),
         ("trust", "198.51.100.1", "--for", "31d"),
         ("trust", "198.51.100.1", "--for", "0s"),
-        ("trust", "198.51.100.0/24", "--for", "1h"),
+        ("trust", "2001:db8::/64", "--for", "1h"),
         ("trust", "--end", "--list"),
         ("trust", "--end", "198.51.100.1", "--for", "1h"),
         ("trust", "--list", "198.51.100.1"),

@@ -61,7 +61,7 @@ def test_a_generation_comes_back_and_is_for_root_alone(
     assert read_ruleset(layout, made) == RULESET
     folder = layout.generations / "1"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "listing.txt", "meta.json", "policy.json", "ruleset.json",
+        "caller.json", "listing.txt", "meta.json", "policy.json", "ruleset.json",
     ]  # fmt: skip
     for path in (layout.state, layout.generations, folder, *folder.iterdir()):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0

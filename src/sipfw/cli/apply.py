@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sipfw.cli.archived import archived
 from sipfw.cli.backend_option import backend_option
 from sipfw.cli.first_lists import first_lists, keep_lists
 from sipfw.cli.options import (
@@ -54,6 +55,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Apply even if it locks out or cuts off somebody, or if others may write the policy.",
 )
+@click.option(
+    "--take-up",
+    is_flag=True,
+    help="Bring back the generations and bans by hand that sipfw remove has archived.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask; for scripts.")
 @click.option(
     "--lock-seconds",
@@ -72,11 +78,13 @@ def command(
     adopt: bool,
     confirm: int | None,
     force: bool,
+    take_up: bool,
     yes: bool,
     lock_seconds: float,
 ) -> int:
     """Make the policy live: all of it, or nothing. At a terminal it asks before.
 
+    What is in force already makes no new generation; what others have changed of it is put right.
     On any failure the old firewall is put back exactly. With --confirm it also comes back when
     nobody confirms in time, even if your session is cut off or sipfw is killed; then it asks only
     afterwards. Exit code 1 means that you said no, and nothing was changed.
@@ -91,11 +99,8 @@ def command(
     from sipfw.monitor.doctor.host import HostView
 
     layout = Layout(choice.root)
-    loaded = load_policy(choice, obeyed=not dry_run, force=force)
-    if blockers := loaded.blockers():
-        raise PolicyError(blockers)
-    if no_ipset:
-        loaded.require_setless()
+    loaded = _obeyable(choice, dry_run=dry_run, force=force, ipset=not no_ipset)
+    archived(layout, wanted=take_up and not dry_run)
     known, fetched = first_lists(choice, loaded)
     wanted = _wanted(loaded, layout, known, force=force)
     if no_ipset:
@@ -122,6 +127,16 @@ def command(
         if waiting and (ended := wait_or_leave(layout, waiting, ask=not yes)) != Exit.CLEAN:
             return ended
     return Exit.INCOMPLETE if wanted.incomplete else Exit.CLEAN
+
+
+def _obeyable(choice: Choice, *, dry_run: bool, force: bool, ipset: bool) -> LoadedPolicy:
+    """Load the policy; PolicyError where nothing may be applied of it."""
+    loaded = load_policy(choice, obeyed=not dry_run, force=force, changes=True)
+    if blockers := loaded.blockers():
+        raise PolicyError(blockers)
+    if not ipset:
+        loaded.require_setless()
+    return loaded
 
 
 def _rehearsed(wanted: Wanted, chosen: Backend, options: Options, layout: Layout) -> None:

@@ -12,7 +12,7 @@ from sipfw.cli.manual import (
     complain_all,
     option_value,
     read_input,
-    read_sources,
+    read_named,
     report,
     stop_at,
     timed_text,
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 @click.command("ban")
-@click.argument("addresses", metavar="[ADDRESS]...", nargs=-1)
+@click.argument("addresses", metavar="[ADDRESS|NETWORK]...", nargs=-1)
 @click.option(
     "--for",
     "length",
     metavar="TIME",
-    help="Ban for this long, such as 2h; at most 49d. Default: bans.duration.",
+    help="Ban for this long, such as 2h; at most 49d, on iptables 24d. Default: bans.duration.",
 )
 @click.option(
     "--reason", default="", metavar="TEXT", help="Record this reason, at most 80 characters."
@@ -55,7 +55,8 @@ def command(
 ) -> int:
     """Drop all SIP from these addresses for a time, over UDP, TCP and TLS.
 
-    In IPv6 a ban is about the whole prefix of `limits.ipv6_prefix`, usually a /64.
+    In IPv6 a ban is about the whole prefix of `limits.ipv6_prefix`, usually a /64. A network is
+    banned source by source, at most 4,096. With `bans.growth` each ban lasts longer than the last.
 
     It is a wall: unlike a ban by the packets, a login does not end it. All are banned, or none.
     Refused for trusted peers, admin networks, this host and whoever is logged in by ssh. The first
@@ -71,7 +72,7 @@ def command(
     seconds = None if length is None else option_value("--for", length, parse_duration)
     why = option_value("--reason", reason, checked_reason)
     if source is None:
-        wishes = [BanRequest(address, why) for address in read_sources(addresses)]
+        wishes = [BanRequest(address, why) for address in read_named(addresses)]
     else:
         wishes = _imported(source, why)
     if not wishes:
@@ -79,7 +80,7 @@ def command(
         return Exit.CLEAN
     done = ban(Layout(root), wishes, seconds)
     report(done)
-    _say(done)
+    _say(done, wishes)
     return Exit.CLEAN
 
 
@@ -94,15 +95,19 @@ def _imported(source: Path, reason: str) -> list[BanRequest]:
     return list(found.wishes)
 
 
-def _say(done: Obeyed) -> None:
+def _say(done: Obeyed, wishes: list[BanRequest]) -> None:
+    """Print a line for each ban, and one for each network."""
+    from ipaddress import ip_network
+
     from sipfw.deploy.manual_list import Book
     from sipfw.ruleset.source import source_text
 
-    banned = [item for item in done.order.books[Book.BANS].values() if item is not None]
-    complain_all(
-        [
-            f"banned: {timed_text(source, item.until - item.since, item.until)}"
-            for item in banned
-            for source in [source_text(item.address, done.prefix)]
-        ]
-    )
+    networks = [ip_network(wish.address) for wish in wishes]
+    wide = [item for item in networks if item.num_addresses > 1]
+    lines: dict[str, None] = {}
+    for item in done.order.books[Book.BANS].values():
+        if item is not None:
+            own = source_text(item.address, done.prefix)
+            source = next((str(net) for net in wide if item.address in net), own)
+            lines[f"banned: {timed_text(source, item.until - item.since, item.until)}"] = None
+    complain_all(list(lines))

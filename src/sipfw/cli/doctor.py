@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sipfw.cli.options import DEFAULT_POLICY, root_option
+from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, say, say_json, table
+from sipfw.cli.which_policy import DEFAULT_POLICY
 from sipfw.errors import Exit, SipfwError
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from sipfw.cli.options import DEFAULT_POLICY, root_option
+from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, say
+from sipfw.cli.which_policy import DEFAULT_POLICY
 from sipfw.errors import Exit
 
 

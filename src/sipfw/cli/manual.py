@@ -13,10 +13,11 @@ from sipfw.words import format_duration, format_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from ipaddress import IPv4Address, IPv6Address, IPv6Network
+    from ipaddress import IPv4Address, IPv6Address
     from pathlib import Path
 
     from sipfw.manual.change import Obeyed
+    from sipfw.manual.sources import Named
 
 T = TypeVar("T")
 
@@ -32,18 +33,19 @@ def option_value(name: str, text: str, read: Callable[[str], T]) -> T:
         raise click.BadParameter(str(error), param_hint=name) from error
 
 
-def read_addresses(texts: Iterable[str]) -> list[IPv4Address | IPv6Address]:
-    """Return the addresses; one that is none ends the command, see `stop_at`."""
-    from sipfw.manual.addresses import parse_address
+def read_guests(texts: Iterable[str]) -> list[IPv4Address | IPv6Address]:
+    """Return the addresses, of networks too; one that is none ends the command, see `stop_at`."""
+    from sipfw.manual.sources import parse_guests
 
-    return _read_all(texts, parse_address)
+    found = [address for each in _read_all(texts, parse_guests) for address in each]
+    return list(dict.fromkeys(found))
 
 
-def read_sources(texts: Iterable[str]) -> list[IPv4Address | IPv6Address | IPv6Network]:
-    """Return the addresses, or the prefixes of IPv6 that lists name; see `read_addresses`."""
-    from sipfw.manual.addresses import parse_source
+def read_named(texts: Iterable[str]) -> list[Named]:
+    """Return the addresses and networks; see `read_guests`."""
+    from sipfw.manual.sources import parse_named
 
-    return _read_all(texts, parse_source)
+    return _read_all(texts, parse_named)
 
 
 def _read_all(texts: Iterable[str], read: Callable[[str], T]) -> list[T]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sipfw.cli.output import complain, remark
+from sipfw.cli.output import remark
+from sipfw.cli.which_policy import DEFAULT_POLICY, chosen_file
 from sipfw.diagnostics import Severity
 from sipfw.errors import BackendError
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from sipfw.ruleset.model import Ruleset
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-DEFAULT_POLICY = "etc/sipfw/policy.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,8 @@ def policy_options(command: Callable[..., int]) -> Callable[..., int]:
             "-f",
             "--policy",
             type=click.Path(path_type=Path, readable=False),
-            help=f"Read this policy file. Default: /{DEFAULT_POLICY}, if it exists.",
+            help=f"Read this policy file. Default: /{DEFAULT_POLICY}, if it exists. `none`: only "
+            "shipped values.",
         ),
         click.option(
             "--profile", help="Use this profile as the base of the policy; see `sipfw profiles`."
@@ -127,27 +127,22 @@ def policy_options(command: Callable[..., int]) -> Callable[..., int]:
     return packed
 
 
-def is_there(path: Path) -> bool:
-    """Tell whether a file exists; one that this user may not look for is read, and named, later."""
-    try:
-        return path.exists()
-    except PermissionError:
-        return True
-
-
-def load_policy(choice: Choice, *, obeyed: bool = False, force: bool = False) -> LoadedPolicy:
+def load_policy(
+    choice: Choice,
+    *,
+    obeyed: bool = False,
+    force: bool = False,
+    changes: bool = False,
+    prints: bool = False,
+) -> LoadedPolicy:
     """Load what the options name and print the remarks about it.
 
     One that is `obeyed` changes the kernel: BackendError where others than root may write the
-    file, and with `force` a loud warning.
+    file, and with `force` a loud warning. For `changes` and `prints` see `chosen_file`.
     """
     from sipfw.policy.load import Request, load
 
-    policy = choice.policy
-    if policy is None and is_there(choice.root / DEFAULT_POLICY):
-        policy = choice.root / DEFAULT_POLICY
-    if policy is None:
-        complain("no policy file: using shipped values; `sipfw init` writes a starter policy")
+    policy = chosen_file(choice, changes=changes, prints=prints)
     loaded = load(Request(policy, choice.profile, choice.switch, choice.settings))
     if obeyed and loaded.doubts and not force and os.geteuid() == 0:
         first = replace(loaded.doubts[0], severity=Severity.ERROR)

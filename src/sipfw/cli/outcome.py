@@ -29,6 +29,9 @@ def report(done: str, outcome: ApplyOutcome) -> None:
     if outcome.generation is None:
         complain(f"{done}: no firewall of sipfw is in force; SIP is unguarded now")
         return
+    if outcome.stayed is not None:
+        complain(f"{outcome.stayed}, generation {outcome.generation} stays; nothing to confirm")
+        return
     families = " and ".join(_FAMILIES[family] for family in outcome.families)
     complain(
         f"{done}: {pluralize(outcome.rules, 'rule')} for {families}, "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
+from sipfw.cli.ask import ask as asked
+from sipfw.cli.ask import at_terminal
 from sipfw.cli.output import complain
 
 if TYPE_CHECKING:
@@ -29,14 +30,9 @@ def agreed(
     plan = plan_apply(ruleset, chosen, layout)
     for line in as_lines(plan, brief=True):
         complain(line)
-    if plan.same or not (ask and sys.stdin.isatty() and sys.stderr.isatty()):
+    if plan.same or not (ask and at_terminal()):
         return True
-    sys.stderr.write("apply these changes? [y/N] ")
-    sys.stderr.flush()
-    answer = sys.stdin.readline()
-    if not answer:  # end of input leaves the cursor behind the question
-        complain("")
-    if answer.strip().lower() in {"y", "yes"}:
+    if asked("apply these changes?"):
         # Others may have changed something while the question stood.
         if host is not None:
             host.forget()

@@ -64,7 +64,7 @@ def command(
 
     if family is not None and form != "restore":
         raise click.UsageError("--family goes with --format restore")
-    loaded = load_policy(choice)
+    loaded = load_policy(choice, prints=True)
     wanted = compile_wanted(loaded, lists=stored_lists(choice, loaded))
     if no_ipset:
         wanted.loaded.require_setless()

@@ -10,7 +10,7 @@ import click
 from sipfw.cli.manual import (
     complain_all,
     option_value,
-    read_addresses,
+    read_guests,
     report,
     timed_cells,
     timed_text,
@@ -29,7 +29,7 @@ _HEAD = ("address", "left", "until", "why", "by", "in force")
 
 
 @click.command("trust")
-@click.argument("addresses", metavar="[ADDRESS|NAME]...", nargs=-1)
+@click.argument("addresses", metavar="[ADDRESS|NETWORK|HOST|PEER]...", nargs=-1)
 @click.option(
     "--for", "length", metavar="TIME", help="Trust for this long, such as 2h; at most 30d."
 )
@@ -55,14 +55,19 @@ def command(
     What has banned them is ended. The first trust makes a new generation of the same policy, with
     a rule for it. Lasting peers belong into the policy.
 
-    A host name is followed as a peer's is, by every refresh while its time lasts; whom you have
-    banned by hand it does not let in.
+    PEER is a trusted peer of the policy in force: it is let in over every transport and from every
+    port. A network is trusted address by address. A host name is followed as a peer's is, by
+    every refresh while its time lasts; whom you have banned by hand it does not let in.
     """
     _require_one_job(addresses, length, reason, end=end, listed=listed, as_json=as_json)
     if listed:
         return _list(root, as_json=as_json)
-    keys = [key for key in map(_key, addresses) if key is not None]
-    found = read_addresses(text for text in addresses if _key(text) is None)
+    peers = [text for text in addresses if _is_peer_name(text)]
+    others = [text for text in addresses if text not in peers]
+    keys = [key for key in map(_key, others) if key is not None]
+    found = read_guests(text for text in others if _key(text) is None)
+    if peers:
+        found, keys = _with_peers(root, peers, found, keys)
     seconds = 0 if length is None else option_value("--for", length, _seconds)
     if end:
         return _end(root, found, keys)
@@ -109,6 +114,30 @@ def _key(text: str) -> str | None:
     except ValueError:
         return None
     return found.key if isinstance(found, Hostname) else None
+
+
+def _is_peer_name(text: str) -> bool:
+    from sipfw.policy.types import parse_identifier
+
+    try:
+        parse_identifier(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _with_peers(
+    root: Path,
+    peers: list[str],
+    addresses: list[IPv4Address | IPv6Address],
+    keys: list[str],
+) -> tuple[list[IPv4Address | IPv6Address], list[str]]:
+    """Add what the peers of the firewall in force send SIP from."""
+    from sipfw.host.files import Layout
+    from sipfw.manual.peers_by_name import sources_of_peers
+
+    found = sources_of_peers(Layout(root), peers)
+    return [*dict.fromkeys([*addresses, *found.addresses])], [*dict.fromkeys([*keys, *found.keys])]
 
 
 def _trust(

@@ -6,15 +6,19 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sipfw.deploy import archive as archives
 from sipfw.deploy.activate import Firewall, current, stored
-from sipfw.deploy.generations import Content, prune, write_generation
+from sipfw.deploy.generations import Content, Damaged, prune, write_generation
 from sipfw.deploy.journal import Journal
 from sipfw.deploy.lists.sets import forget_all, without_lists
 from sipfw.deploy.lockout.guard import require_logged_in_kept
 from sipfw.deploy.lockout.openings import require_no_opening
+from sipfw.deploy.manual_list import Book, read_page
 from sipfw.deploy.memory import require_memory
+from sipfw.deploy.plan import plan_apply
 from sipfw.deploy.repair import settle
 from sipfw.deploy.service import systemd, uninstall
+from sipfw.deploy.stored_content import content_to_be, read_content, same_firewall
 from sipfw.deploy.strangers import refuse_strangers
 from sipfw.deploy.transaction import carry_out, signals_later
 from sipfw.diagnostics import Diagnostic, Severity
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sipfw.deploy.activate import Current, Result
-    from sipfw.deploy.generations import Generation
+    from sipfw.deploy.archive import Archive
     from sipfw.host.files import Layout
     from sipfw.ruleset.model import Ruleset
     from sipfw.ruleset.rule import Family
@@ -40,7 +44,8 @@ if TYPE_CHECKING:
 class ApplyOutcome:
     """What a change did. `generation` is None when no firewall is in force.
 
-    `waiting` is the journal of an apply that waits to be confirmed.
+    `waiting` is the journal of an apply that waits to be confirmed. `stayed` says what was
+    found where the generation in force means the same as what was to be applied.
     """
 
     rules: int
@@ -50,6 +55,7 @@ class ApplyOutcome:
     warnings: tuple[Diagnostic, ...]
     generation: int | None = None
     waiting: Journal | None = None
+    stayed: str | None = None
 
 
 def apply(
@@ -57,7 +63,8 @@ def apply(
 ) -> ApplyOutcome:
     """Make it live. On failure the old firewall is in force and BackendError says why.
 
-    With `confirm` it is taken back after so many seconds, unless it is confirmed before.
+    With `confirm` it is taken back after so many seconds, unless it is confirmed before. What is in
+    force already makes no new generation, and nothing to confirm: it is loaded once more.
     """
     require_root()
     require_writable(layout)
@@ -78,17 +85,45 @@ def apply(
             *_harmless(content.ruleset, options),
             *_doubtful_way_back(layout, now),
         ]
+        if (number := _in_force_already(layout, now, full)) is not None:
+            result, stayed = _load_anew(layout, content, number, options, now)
+            return replace(outcome_of(result, number, None, said, warnings), stayed=stayed)
         made = write_generation(layout, full, now.generation)
         result, waiting = carry_out(
             layout,
             Journal("apply", now.generation, made.number, (content.backend,), forced=options.force),
-            _firewall(content, made),
+            _firewall(content, made.number),
             options,
             looked_for=now.expectation,
             confirm=confirm,
         )
         prune(layout, (made.number, now.generation))
     return outcome_of(result, made.number, waiting, said, warnings)
+
+
+def _load_anew(
+    layout: Layout, content: Content, number: int, options: Options, now: Current
+) -> tuple[Result, str]:
+    """Load what is in force already, with the addresses of today; say whether anything differed."""
+    same = plan_apply(content.ruleset, _backend(content, options), layout).same
+    # A restore that dies is repeated: what was before it is what it restores.
+    result, _ = carry_out(
+        layout,
+        Journal("restore", number, number, (content.backend,)),
+        _firewall(content, number),
+        options,
+        looked_for=now.expectation,
+    )
+    return result, "nothing differs" if same else "what differed is put right"
+
+
+def _in_force_already(layout: Layout, now: Current, content: Content) -> int | None:
+    """Return the generation in force where it means the same."""
+    if now.generation is None:
+        return None
+    found = read_content(layout, now.generation)
+    same = not isinstance(found, Damaged) and same_firewall(found, content_to_be(content))
+    return now.generation if same else None
 
 
 def _look_anew_if_changed(layout: Layout, options: Options) -> None:
@@ -110,8 +145,8 @@ def _harmless(ruleset: Ruleset, options: Options) -> list[Diagnostic]:
     ]
 
 
-def _firewall(content: Content, made: Generation) -> Firewall:
-    return Firewall(content.ruleset, content.backend, content.ipset, content.source, made.number)
+def _firewall(content: Content, number: int) -> Firewall:
+    return Firewall(content.ruleset, content.backend, content.ipset, content.source, number)
 
 
 def _refuse_other_backend(now: Current, backend: str) -> None:
@@ -182,11 +217,23 @@ def rehearse(
     return text, warnings
 
 
-def remove(layout: Layout, options: Options) -> ApplyOutcome:
-    """Take out everything of ours: rules, sets, sysctls, the record, the generations, the units."""
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a removal did, and where the generations and bans by hand are, if there were any."""
+
+    outcome: ApplyOutcome
+    archive: Archive | None
+
+
+def remove(layout: Layout, options: Options, *, purge: bool = False) -> Removed:
+    """Take out everything of ours: rules, sets, sysctls, the record, the units.
+
+    Generations and bans by hand go into the archive; with `purge` there is none, nor an older one.
+    """
     require_root()
     with signals_later(), state_lock(layout):
         said = settle(layout, options)
+        bans = read_page(layout, Book.BANS).entries
         now = current(layout)
         backends = installed_backends() if now.backend is None else [now.backend]
         result, _ = carry_out(
@@ -196,17 +243,20 @@ def remove(layout: Layout, options: Options) -> ApplyOutcome:
             options,
             looked_for=now.expectation,
         )
+        archive = None if purge else archives.store(layout, bans)
         # Renamed first, so that a kill half way leaves no half generation.
         for folder in (layout.generations, layout.readings):
             with suppress(OSError):
                 folder.rename(layout.state / f".{folder.name}.gone")
         sweep(layout.state)
         units = uninstall(layout, systemd(layout))
-        for path in (layout.names, layout.restores):
+        for path in (layout.names, layout.restores, layout.offenders):
             with suppress(OSError):
                 path.unlink()
         forget_all(layout)
+        if purge:
+            archives.purge(layout)
     # Empty now, or it holds what is not ours.
     with suppress(OSError):
         layout.state.rmdir()
-    return outcome_of(result, None, None, said, units)
+    return Removed(outcome_of(result, None, None, said, units), archive)

@@ -1,8 +1,9 @@
 """The numbered rulesets that were applied, one folder each, complete or absent.
 
-A folder is written under another name, brought to disk and renamed. It never changes after that:
-`confirmed.json` is the journal that was put there to keep it, `undone.json` says why it was taken
-back. A folder that cannot be read is `Damaged`, never an exception.
+A folder is written under another name, brought to disk and renamed. Its files never change after
+that, others come beside them: `confirmed.json` is the journal that was put there to keep it,
+`undone.json` says why it was taken back, `pinned.json` that it is never pruned. A folder that
+cannot be read is `Damaged`, never an exception.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ from sipfw.host.files import (
     write_through,
 )
 from sipfw.host.privilege import who
+from sipfw.host.sessions import calling_client
 from sipfw.plain_data import NotPlainDataError, from_plain
 from sipfw.ruleset.codec import DecodeError, decode, encode
 
@@ -48,6 +51,8 @@ class Generation:
     """What is known of an applied ruleset without reading it.
 
     `before` is what was live before it, None for no firewall; `undone` says why it was taken back.
+    `address` is where its maker was logged in from, None where nothing tells it; `pinned` ones are
+    never pruned.
     """
 
     number: int
@@ -60,10 +65,13 @@ class Generation:
     digest: str
     confirmed: bool = False
     undone: str | None = None
+    address: str | None = None
+    pinned: bool = False
 
 
-# What the other files of the folder tell.
-_FOUND_OUT = frozenset({"confirmed", "undone"})
+# What the other files of the folder tell. The address has a file of its own: versions before this
+# one refuse a description with a field that they do not know.
+_FOUND_OUT = frozenset({"confirmed", "undone", "address", "pinned"})
 _DESCRIBED = {item.name for item in fields(Generation)} - _FOUND_OUT
 
 
@@ -99,12 +107,14 @@ def write_generation(layout: Layout, content: Content, before: int | None) -> Ge
         source=content.source,
         before=before,
         digest=_digest(text),
+        address=_address(),
     )
     files = {
         "ruleset.json": text,
         "policy.json": content.policy,
         "listing.txt": content.listing,
         "meta.json": json.dumps(_meta(made), indent=1) + "\n",
+        "caller.json": json.dumps({"address": made.address}) + "\n",
     }
     folder = layout.generations / str(made.number)
     try:
@@ -141,20 +151,46 @@ def read_generation(layout: Layout, number: int) -> Generation | Damaged:
         return Damaged(number, f"{missing} is missing")
     except (OSError, ValueError, RecursionError) as error:
         return Damaged(number, f"meta.json: {error}")
-    confirmed = (folder / "confirmed.json").exists()
-    return Generation(**{**asdict(found), "confirmed": confirmed, "undone": undone})
+    told = {
+        "confirmed": (folder / "confirmed.json").exists(),
+        "undone": undone,
+        "address": _stored_address(folder / "caller.json"),
+        "pinned": (folder / "pinned.json").exists(),
+    }
+    return Generation(**{**asdict(found), **told})
 
 
 def read_ruleset(layout: Layout, generation: Generation) -> Ruleset | Damaged:
     """Return a generation's ruleset, if it is what was written."""
+    text = _ruleset_text(layout, generation)
+    if isinstance(text, Damaged):
+        return text
+    try:
+        return decode(text)
+    except DecodeError as error:
+        return Damaged(generation.number, f"ruleset.json: {_said(error)}")
+
+
+def read_texts(layout: Layout, generation: Generation) -> tuple[str, str] | Damaged:
+    """Return a generation's ruleset, if it is what was written, and its policy, both as text."""
+    text = _ruleset_text(layout, generation)
+    if isinstance(text, Damaged):
+        return text
+    try:
+        return text, read_private(layout.generations / str(generation.number) / "policy.json")
+    except (OSError, ValueError) as error:
+        return Damaged(generation.number, f"policy.json: {_said(error)}")
+
+
+def _ruleset_text(layout: Layout, generation: Generation) -> str | Damaged:
     path = layout.generations / str(generation.number) / "ruleset.json"
     try:
         text = read_private(path)
-        if _digest(text) != generation.digest:
-            return Damaged(generation.number, "ruleset.json has been changed since")
-        return decode(text)
-    except (OSError, DecodeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         return Damaged(generation.number, f"ruleset.json: {_said(error)}")
+    if _digest(text) != generation.digest:
+        return Damaged(generation.number, "ruleset.json has been changed since")
+    return text
 
 
 def mark_undone(layout: Layout, number: int, reason: str) -> None:
@@ -178,18 +214,50 @@ def discard(layout: Layout, number: int) -> None:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
+def pin(layout: Layout, number: int) -> None:
+    """Keep a generation for good. Raises BackendError for one that cannot be used."""
+    found = read_generation(layout, number)
+    if isinstance(found, Damaged):
+        raise BackendError(
+            f"generation {number} cannot be kept: {found.reason}", hint="see sipfw history"
+        )
+    path = layout.generations / str(number) / "pinned.json"
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    write_atomically(path, json.dumps({"time": now, "who": who()}) + "\n")
+
+
+def release(layout: Layout, number: int) -> bool:
+    """Let a generation go with its age again; False where it was not pinned."""
+    path = layout.generations / str(number) / "pinned.json"
+    try:
+        path.unlink()
+        sync_folder(path.parent)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return True
+
+
 def prune(layout: Layout, needed: Iterable[int | None]) -> None:
-    """Keep the newest `KEPT`, those that are needed, and the last confirmed one."""
+    """Keep the newest `KEPT`, as many that differ, the pinned, the needed, the last confirmed."""
     numbers = _numbers(layout)
-    confirmed = [
-        found.number
-        for found in (read_generation(layout, number) for number in numbers)
-        if isinstance(found, Generation) and found.confirmed
-    ]
-    kept = {*numbers[-KEPT:], *confirmed[-1:], *needed}
+    found = [read_generation(layout, number) for number in numbers]
+    sound = [item for item in found if isinstance(item, Generation)]
+    confirmed = [item.number for item in sound if item.confirmed]
+    pinned = {item.number for item in sound if item.pinned}
+    kept = {*numbers[-KEPT:], *_distinct(sound), *pinned, *confirmed[-1:], *needed}
     for number in numbers:
         if number not in kept:
             discard(layout, number)
+
+
+def _distinct(sound: list[Generation]) -> list[int]:
+    """Return the newest generation of each of the newest `KEPT` rulesets."""
+    newest: dict[str, int] = {}
+    for item in reversed(sound):
+        newest.setdefault(item.digest, item.number)
+    return list(newest.values())[:KEPT]
 
 
 def _numbers(layout: Layout) -> list[int]:
@@ -242,6 +310,19 @@ def _reason(path: Path) -> str | None:
         return "taken back"
     reason = data.get("reason") if isinstance(data, dict) else None
     return reason if isinstance(reason, str) and reason.isprintable() else "taken back"
+
+
+def _address() -> str | None:
+    client = calling_client()
+    return None if client is None else str(client)
+
+
+def _stored_address(path: Path) -> str | None:
+    """Return where the maker was logged in from; what is no address tells nothing."""
+    try:
+        return str(ip_address(json.loads(read_private(path))["address"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _digest(text: str) -> str:

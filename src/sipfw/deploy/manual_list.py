@@ -74,7 +74,11 @@ def read_page(layout: Layout, book: Book, *, now: float | None = None) -> Manual
 
     Raises nothing: a firewall with forgotten reasons is better than none.
     """
-    path = book.path(layout)
+    return read_page_of(book.path(layout), now=now)
+
+
+def read_page_of(path: Path, *, now: float | None = None) -> ManualList:
+    """Return the same of a file that may stand anywhere."""
     moment = time.time() if now is None else now
     try:
         items = _items(json.loads(read_private(path)))
@@ -117,6 +121,11 @@ def write_page(layout: Layout, book: Book, entries: Mapping[IpAddress, ManualEnt
         except OSError as error:
             raise cannot_write(path, error) from error
         return
+    write_page_to(path, entries)
+
+
+def write_page_to(path: Path, entries: Mapping[IpAddress, ManualEntry]) -> None:
+    """Write the entries to a file that may stand anywhere. Raises BackendError."""
     items = [
         {
             "address": str(item.address),

@@ -11,6 +11,7 @@ from sipfw.deploy.manual_list import Book, by_source, read_page
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
 from sipfw.kernel.state.members import SetEntry, SetRemoval
+from sipfw.kernel.state.timeouts import fitting
 from sipfw.ruleset.source import prefix_in
 from sipfw.words import pluralize
 
@@ -76,19 +77,21 @@ def _put_back(
         members = chosen.members()
         # Where there is not room for all, one that is left out may be in.
         alone = place.set == book.value and len(kept) < len(entries)
-        members.edit(_edits(members, place.set, kept, alone=alone))
+        edits = _edits(members, place.set, kept, chosen.facts.sets, alone=alone)
+        members.edit(edits)
     except BackendError as error:
         return [_warning(f"{_count(book, len(entries))} not in force: {error}")]
     return said
 
 
 def _edits(
-    members: Members, place: str, entries: Iterable[ManualEntry], *, alone: bool
+    members: Members, place: str, entries: Iterable[ManualEntry], sets: str, *, alone: bool
 ) -> list[SetEntry | SetRemoval]:
     """Put in who is not in a set, or not for his time; with `alone` take all others out."""
     now = time.time()
     inside = {item.address: item.left or 0 for item in members.read([place]).get(place, ())}
-    wanted = {item.address: item.left(now) for item in entries}
+    # What was ordered in another backend may be longer than this one holds.
+    wanted = {item.address: fitting(item.left(now), sets) for item in entries}
     edits: list[SetEntry | SetRemoval] = []
     if alone:
         edits += [SetRemoval(place, address) for address in inside if address not in wanted]

@@ -24,6 +24,7 @@ from sipfw.deploy.repair import (
     what,
     why,
 )
+from sipfw.deploy.stored_content import different_before
 from sipfw.deploy.transaction import carry_out, signals_later
 from sipfw.errors import ApplyError, BackendError
 from sipfw.host.locks import state_lock
@@ -100,7 +101,7 @@ def _nothing_waits(layout: Layout) -> BackendError:
 def rollback(
     layout: Layout, number: int | None, options: Options, *, called: float | None = None
 ) -> ApplyOutcome:
-    """Make generation `number` live, by default what was live before the present one.
+    """Make generation `number` live, by default the last one before that means something else.
 
     A change that waits to be confirmed is taken back. Raises BackendError where somebody else has
     changed the firewall since this was called, or since the moment `called`, and no number says
@@ -108,7 +109,7 @@ def rollback(
     """
     require_root()
     if not layout.state.exists():
-        raise BackendError("nothing to go back to: sipfw has applied nothing yet")
+        raise _nothing_applied()
     seen = standing_now(layout)
     with signals_later(), state_lock(layout, seconds=5.0):
         if number is None:
@@ -140,6 +141,31 @@ def rollback(
     return outcome_of(result, coming, notes=skipped, warnings=warnings)
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a rollback leads: from what is live to `coming`, None for no firewall."""
+
+    live: int | None
+    coming: int | None
+
+
+def destination(layout: Layout, number: int | None) -> Step:
+    """Say where `rollback` would lead now. Raises the same errors, changes nothing."""
+    require_root()
+    if not layout.state.exists():
+        raise _nothing_applied()
+    found = unfinished(layout)
+    if found is not None and number is None:
+        return Step(found.journal.coming, found.journal.before)
+    now = current(layout)
+    firewall, _ = _chosen(layout, number, now)
+    return Step(now.generation, None if firewall is None else firewall.generation)
+
+
+def _nothing_applied() -> BackendError:
+    return BackendError("nothing to go back to: sipfw has applied nothing yet")
+
+
 def _outcome_of_undo(layout: Layout, undone: Undone) -> ApplyOutcome:
     live = Result(current(layout).expectation, undone.notes, ())
     return outcome_of(live, None if undone.firewall is None else undone.firewall.generation)
@@ -166,7 +192,7 @@ def _chosen(layout: Layout, number: int | None, now: Current) -> tuple[Firewall 
             "known",
             hint="name one: sipfw rollback N, see sipfw history",
         )
-    firewall, skipped = way_back(layout, live.before)
+    firewall, skipped = way_back(layout, different_before(layout, live))
     if firewall is None and skipped:
         raise BackendError("; ".join(skipped), hint="sipfw remove takes the firewall out")
     return firewall, skipped

@@ -13,6 +13,7 @@ from pathlib import Path
 from sipfw.errors import BackendError
 
 _STATE = "var/lib/sipfw"
+_REMOVED = "var/lib/sipfw-removed"
 _SYSCTL = "etc/sysctl.d/60-sipfw.conf"
 # A ruleset of 100,000 peers takes 20 MB.
 _LARGEST = 1 << 28
@@ -45,6 +46,11 @@ class Layout:
         return self.state / "generations"
 
     @property
+    def removed(self) -> Path:
+        """What removals left: one folder each, by number, with generations and bans by hand."""
+        return self.root / _REMOVED
+
+    @property
     def pending(self) -> Path:
         """The change that is under way or waits to be confirmed."""
         return self.state / "pending.json"
@@ -58,6 +64,11 @@ class Layout:
     def trusted_names(self) -> Path:
         """The host names that are trusted for a time."""
         return self.state / "trust-names.json"
+
+    @property
+    def offenders(self) -> Path:
+        """Who was banned by hand before, and how often."""
+        return self.state / "offenders.json"
 
     @property
     def names(self) -> Path:

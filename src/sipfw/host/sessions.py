@@ -90,6 +90,21 @@ def ssh_sessions(
     )
 
 
+def calling_client(
+    proc: Path = Path("/proc"), environment: Mapping[str, str] | None = None
+) -> IPv4Address | IPv6Address | None:
+    """Return where the caller of this process is logged in from; None where nothing tells it.
+
+    SSH_CONNECTION is what the caller says, here or above sudo, which clears it; without it the
+    connection that stands above this process tells.
+    """
+    named = _named_sessions(proc, dict(os.environ) if environment is None else environment)
+    found = next(named, None) or next(
+        _of_parents(proc, read_sockets(proc), read_processes(proc)), None
+    )
+    return None if found is None else found.client
+
+
 def _of_daemons(
     sockets: Sockets, processes: Processes, fallback_ports: Collection[int]
 ) -> Iterator[Session]:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from ipaddress import IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
 from sipfw.deploy.manual_list import Book, ManualEntry
 from sipfw.host.privilege import who
 from sipfw.kernel.state.members import SetEntry, SetRemoval
+from sipfw.kernel.state.timeouts import fitting, require_fitting
 from sipfw.manual.addresses import protected, unusable
 from sipfw.manual.ban_sets import COUNTED, EARNED, KEPT_OUT, exits, members_of
 from sipfw.manual.change import Order, carry_out_order, in_force, refuse
+from sipfw.manual.offenders import forget_offenders, grown, read_offenders, remember_bans
+from sipfw.manual.sources import sources_in, too_wide
 from sipfw.policy.quantities import MAX_DURATION
 from sipfw.ruleset.match import CountAbove, L4Proto
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from sipfw.diagnostics import Diagnostic
     from sipfw.host.files import Layout
     from sipfw.kernel.state.members import Member
+    from sipfw.manual.addresses import Owners
     from sipfw.manual.change import InForce, Obeyed
+    from sipfw.manual.sources import Named
     from sipfw.ruleset.addresses import IpAddress, IpNetwork
 
 MANUAL = "manual"
@@ -43,10 +48,10 @@ _EVERY_TRANSPORT = (L4Proto.UDP, L4Proto.TCP)
 class BanRequest:
     """A ban that is asked for; without `until`, in seconds since 1970, for the usual time.
 
-    A network is one source in IPv6, or the ban is refused.
+    A network stands for every source in it.
     """
 
-    address: IpAddress | IPv6Network
+    address: Named
     reason: str = ""
     until: int | None = None
 
@@ -106,29 +111,47 @@ def ban(layout: Layout, wishes: Sequence[BanRequest], seconds: int | None = None
     """
 
     def decide(now: InForce) -> Order:
-        refuse(_too_wide(now, [wish.address for wish in wishes]))
-        asked = {now.key(_first(wish.address)): wish for wish in wishes}
+        refuse(too_wide(now, [wish.address for wish in wishes]))
+        asked = {key: wish for wish in wishes for key in sources_in(now, wish.address)}
         refuse([*_unbannable(now, asked), *_too_many(now, asked)])
         moment = int(time.time())
-        usual = moment + (seconds or now.policy.bans.duration)
-        banned = {key: _kept(wish, key, moment, usual) for key, wish in asked.items()}
+        lengths = _lengths(layout, now, asked, seconds)
+        banned = {key: _kept(wish, key, moment, lengths[key]) for key, wish in asked.items()}
+        require_fitting(max(kept.left(moment) for kept in banned.values()), now.set_kind)
         edits: list[SetEntry | SetRemoval] = [*exits(now, EARNED, banned)]
         edits += [
             SetEntry(names.SET_BLOCKED, key, kept.left(moment)) for key, kept in banned.items()
         ]
         return Order({Book.BANS: banned}, tuple(edits))
 
-    return carry_out_order(layout, decide)
+    def done(now: InForce, order: Order) -> None:
+        if now.policy.bans.growth > 1:
+            remember_bans(layout, filter(None, order.books[Book.BANS].values()))
+
+    return carry_out_order(layout, decide, done)
 
 
-def unban(layout: Layout, addresses: Iterable[IpAddress | IPv6Network] | None) -> Freed:
-    """Free these addresses, or all with None, and forget their failures."""
+def _lengths(
+    layout: Layout, now: InForce, asked: Iterable[IpAddress], seconds: int | None
+) -> dict[IpAddress, int]:
+    """Return how long each is banned: as ordered, or as the policy says, and longer each time."""
+    bans = now.policy.bans
+    if seconds is not None or bans.growth == 1:
+        return dict.fromkeys(asked, seconds or bans.duration)
+    known = read_offenders(layout)
+    longest = fitting(MAX_DURATION, now.set_kind)
+    counts = {key: known[key].count if key in known else 0 for key in asked}
+    return {key: grown(bans.duration, bans.growth, count, longest) for key, count in counts.items()}
+
+
+def unban(layout: Layout, addresses: Iterable[Named] | None) -> Freed:
+    """Free these addresses and networks, or all with None, and forget their failures."""
     wanted = None if addresses is None else list(addresses)
     freed: list[IpAddress | IpNetwork] = []
     strangers: list[IpAddress | IpNetwork] = []
 
     def decide(now: InForce) -> Order:
-        refuse(_too_wide(now, wanted or ()))
+        refuse(too_wide(now, wanted or ()))
         on_book = now.pages[Book.BANS].entries
         kept_out = {
             now.key(item.address)
@@ -136,17 +159,41 @@ def unban(layout: Layout, addresses: Iterable[IpAddress | IPv6Network] | None) -
             for item in members
         }
         banned = kept_out | set(on_book)
-        if wanted is None:
-            chosen = sorted(banned, key=_order)
-        else:
-            chosen = list(dict.fromkeys(now.key(_first(address)) for address in wanted))
-        freed[:] = [now.shown(key) for key in chosen if key in banned]
-        strangers[:] = [now.shown(key) for key in chosen if key not in banned]
-        edits = exits(now, (*KEPT_OUT, *COUNTED), set(chosen))
+        free: list[IpAddress | IpNetwork] = []
+        chosen = sorted(banned, key=_order)
+        if wanted is not None:
+            chosen, free = _split(now, wanted, banned)
+        freed[:] = [now.shown(key) for key in chosen]
+        strangers[:] = free
+        edits = exits(now, (*KEPT_OUT, *COUNTED), {*chosen, *map(now.key, _single(free))})
         return Order({Book.BANS: {a: None for a in chosen if a in on_book}}, tuple(edits))
 
-    done = carry_out_order(layout, decide)
+    def forgive(_: InForce, order: Order) -> None:
+        forget_offenders(layout, order.books[Book.BANS])
+
+    done = carry_out_order(layout, decide, forgive)
     return Freed(tuple(freed), tuple(strangers), done)
+
+
+def _split(
+    now: InForce, wanted: Iterable[Named], banned: Collection[IpAddress]
+) -> tuple[list[IpAddress], list[IpAddress | IpNetwork]]:
+    """Return the banned sources of what is wanted, and what of it has none."""
+    chosen: dict[IpAddress, None] = {}
+    free: dict[IpAddress | IpNetwork, None] = {}
+    for named in wanted:
+        keys = list(sources_in(now, named))
+        inside = [key for key in keys if key in banned]
+        chosen |= dict.fromkeys(inside)
+        if not inside:
+            free[now.shown(keys[0]) if len(keys) == 1 else named] = None
+    return list(chosen), list(free)
+
+
+def _single(found: Iterable[IpAddress | IpNetwork]) -> Iterator[IpAddress]:
+    """Return the first addresses: a stranger's failures are forgotten too."""
+    for item in found:
+        yield item if isinstance(item, IPv4Address | IPv6Address) else item.network_address
 
 
 def list_bans(layout: Layout) -> ActiveBans:
@@ -205,25 +252,9 @@ def _automatic(now: InForce, item: _Banned, members: Mapping[str, Sequence[Membe
     return Ban(address, layer, item.longest.left, reason, "sipfw", item.over, network)
 
 
-def _first(address: IpAddress | IPv6Network) -> IpAddress:
-    return address.network_address if isinstance(address, IPv6Network) else address
-
-
-def _too_wide(now: InForce, addresses: Iterable[IpAddress | IPv6Network]) -> Iterator[str]:
-    """Refuse a network that is not just what counts as one source."""
-    for address in addresses:
-        source = now.source(_first(address))
-        if isinstance(address, IPv6Network) and address != source:
-            yield (
-                f"{address} is not one source: here that is a /{source.prefixlen} "
-                "(limits.ipv6_prefix); name an address in it, or put the network into a block list "
-                "(feeds in the policy)"
-            )
-
-
-def _kept(wish: BanRequest, key: IpAddress, since: int, usual: int) -> ManualEntry:
+def _kept(wish: BanRequest, key: IpAddress, since: int, length: int) -> ManualEntry:
     # The end of a list's entry may have come while it was read.
-    until = usual if wish.until is None else max(wish.until, since + 1)
+    until = since + length if wish.until is None else max(wish.until, since + 1)
     return ManualEntry(key, since, min(until, since + MAX_DURATION), wish.reason, who())
 
 
@@ -231,22 +262,41 @@ def _unbannable(now: InForce, asked: Mapping[IpAddress, BanRequest]) -> Iterator
     """Refuse who must not be banned: also where he only shares the prefix of who may be."""
     owners = protected(now.ruleset, now.policy, now.addresses)
     guests = {now.key(address): address for address in now.pages[Book.TRUSTS].entries}
+    told: set[Named] = set()
     for key, wish in asked.items():
-        address, source = _first(wish.address), now.shown(key)
-        reason = unusable(address) or unusable(key) or owners.of(address)
-        inside = owners.inside(now.source(key))
-        if reason is not None:
-            yield f"{wish.address} {reason}; it cannot be banned"
-        elif inside is not None:
-            network, whose = inside
-            one = network.network_address if network.num_addresses == 1 else network
-            yield f"{source} cannot be banned: {one} in it {whose}"
-        elif key in guests:
-            guest = guests[key]
-            place = "" if guest == address else f" in {source}"
-            yield (
-                f"{guest}{place} is trusted for a time; end that first: sipfw trust --end {guest}"
-            )
+        if wish.address in told:
+            continue
+        fault = _why_not(now, key, wish.address, owners, guests)
+        if fault is not None:
+            # Of a network one of its faults is enough.
+            told.add(wish.address)
+            yield fault
+
+
+def _why_not(
+    now: InForce,
+    key: IpAddress,
+    named: Named,
+    owners: Owners,
+    guests: Mapping[IpAddress, IpAddress],
+) -> str | None:
+    alone = isinstance(named, IPv4Address | IPv6Address)
+    address = named if isinstance(named, IPv4Address | IPv6Address) else key
+    source = now.shown(key)
+    reason = unusable(address) or unusable(key) or owners.of(address)
+    inside = owners.inside(now.source(key))
+    if reason is not None:
+        said = f"{named} {reason}; it" if alone or named == source else f"{key} {reason}; {named}"
+        return f"{said} cannot be banned"
+    if inside is not None:
+        network, whose = inside
+        one = network.network_address if network.num_addresses == 1 else network
+        return f"{source} cannot be banned: {one} in it {whose}"
+    if key in guests:
+        guest = guests[key]
+        place = "" if guest == address else f" in {source}"
+        return f"{guest}{place} is trusted for a time; end that first: sipfw trust --end {guest}"
+    return None
 
 
 def _too_many(now: InForce, asked: Mapping[IpAddress, BanRequest]) -> Iterator[str]:

@@ -70,6 +70,11 @@ class InForce:
     prefix: PrefixLengths
 
     @property
+    def set_kind(self) -> str:
+        """Name the kind of sets that this firewall has."""
+        return backend_of(self.firewall.backend).facts.sets
+
+    @property
     def ruleset(self) -> Ruleset:
         """Return the rules as the generation keeps them."""
         return self.firewall.ruleset
@@ -154,10 +159,15 @@ def _page(layout: Layout, book: Book, prefix: PrefixLengths) -> ManualList:
     return by_source(page, prefix) if book is Book.BANS else page
 
 
-def carry_out_order(layout: Layout, decide: Callable[[InForce], Order]) -> Obeyed:
+def carry_out_order(
+    layout: Layout,
+    decide: Callable[[InForce], Order],
+    done: Callable[[InForce, Order], None] | None = None,
+) -> Obeyed:
     """Do what `decide` orders; it raises for what must not be.
 
-    Where rules have to be made first it is asked once more, because that takes seconds.
+    Where rules have to be made first it is asked once more, because that takes seconds. `done` is
+    told of an order that was carried out, still under the lock.
     """
     # Before the lock, which would make the state folder.
     in_force(layout)
@@ -177,6 +187,8 @@ def carry_out_order(layout: Layout, decide: Callable[[InForce], Order]) -> Obeye
             with suppress(BackendError):
                 _write(layout, before, now.prefix)
             raise
+        if done is not None:
+            done(now, order)
     faults = tuple(str(fault) for book in order.books for fault in now.pages[book].faults)
     return Obeyed(order, (*notes, *faults), now.prefix, made)
 

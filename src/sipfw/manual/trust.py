@@ -11,6 +11,7 @@ from sipfw.compiler.manual import MOST_GUESTS
 from sipfw.deploy.manual_list import Book, ManualEntry
 from sipfw.host.privilege import who
 from sipfw.kernel.state.members import SetEntry, SetRemoval
+from sipfw.kernel.state.timeouts import require_fitting
 from sipfw.manual.addresses import trusted_already, unusable
 from sipfw.manual.ban_sets import COUNTED, KEPT_OUT, exits
 from sipfw.manual.change import Order, carry_out_order, in_force, refuse
@@ -55,6 +56,7 @@ def trust(layout: Layout, addresses: Sequence[IpAddress], seconds: int, reason: 
     def decide(now: InForce) -> Order:
         asked = list(dict.fromkeys(addresses))
         refuse([*_refusals(now, asked), *_too_many(now, asked)])
+        require_fitting(seconds, now.set_kind)
         since = int(time.time())
         guests = {a: ManualEntry(a, since, since + seconds, reason, who()) for a in asked}
         bans = now.pages[Book.BANS].entries

@@ -11,6 +11,7 @@ from sipfw.deploy.names.answers import standards
 from sipfw.deploy.names.cache import Resolution, read_names, remember, resolve_or_recall
 from sipfw.deploy.names.resolve import name_of
 from sipfw.host.privilege import who
+from sipfw.kernel.state.timeouts import require_fitting
 from sipfw.manual.change import carry_out_order, in_force, refuse
 from sipfw.manual.trusted_names import (
     MOST_NAMES,
@@ -61,6 +62,7 @@ def trust_names(
     done: list[Followed] = []
 
     def decide(now: InForce) -> Order:
+        require_fitting(seconds, now.set_kind)
         since = int(time.time())
         on_file = read_trusted_names(layout)
         new = {

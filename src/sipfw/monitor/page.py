@@ -9,7 +9,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from sipfw.compiler.names import TRUSTED
-from sipfw.deploy.history import HistoryEntry, history
+from sipfw.deploy.history import HistoryEntry, states
 from sipfw.deploy.lists.sets import read_policy
 from sipfw.deploy.names.cache import read_names
 from sipfw.errors import BackendError
@@ -112,7 +112,7 @@ def _keep(layout: Layout, seen: Observation, notes: list[str]) -> None:
 
 def _generations(layout: Layout, notes: list[str]) -> list[HistoryEntry]:
     try:
-        return history(layout)
+        return states(layout)
     except BackendError as error:
         notes.append(f"the generations cannot be read: {error}")
         return []
