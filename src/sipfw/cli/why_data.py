@@ -116,7 +116,7 @@ def _held(name: str, source: SourceState) -> dict[str, Any]:
         "left": _rounded(held.left),
         "count": failures(held),
     }
-    if item.kind is SetKind.ENDPOINT:
+    if item.kind in {SetKind.ENDPOINT, SetKind.TARGET}:
         data["ports"] = [
             {"transport": door.proto.value, "port": door.port, "left": _rounded(each.left)}
             for door, each in sorted(source.doors(name).items())

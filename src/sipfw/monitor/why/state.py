@@ -242,7 +242,7 @@ class SourceState:
 
     def _held(self, item: AddressSet) -> Held:
         """Look into a dynamic set; of endpoints only some ports may be in, which is unknown."""
-        if item.kind is not SetKind.ENDPOINT:
+        if item.kind not in {SetKind.ENDPOINT, SetKind.TARGET}:
             return self._kernel.sets.held(item, self.address)
         if item.name == names.SET_RUSH:
             # Asked about the switch's own end, which nobody has named.
@@ -256,11 +256,12 @@ class SourceState:
             return Held(None)
         if not doors:
             return Held(present=False)
-        return Held(None) if self._port is None else next(iter(doors.values()))
+        unknown = self._port is None and item.kind is SetKind.ENDPOINT
+        return Held(None) if unknown else next(iter(doors.values()))
 
     def _ports_in(self, item: AddressSet) -> Mapping[Door, Held] | None:
         sets, port = self._kernel.sets, self._port
-        if port is None:
+        if port is None or item.kind is SetKind.TARGET:
             return sets.doors(item, self.address)
         found = {proto: sets.held(item, self.address, Door(proto, port)) for proto in L4Proto}
         if any(held.present is None for held in found.values()):
