@@ -188,6 +188,7 @@ def peers_table(peers: Iterable[PeerFacts]) -> ReportTable:
             *(Column(title, "code" if title in {"signalling", "media"} else "") for title in heads),
             Column("packets", "number"),
             Column("bytes", "number"),
+            Column("dropped"),
         ),
         tuple(
             (
@@ -197,11 +198,19 @@ def peers_table(peers: Iterable[PeerFacts]) -> ReportTable:
                 Cell(peer.tier or "-"),
                 Cell("-" if peer.count is None else count_text(peer.count.packets)),
                 Cell("-" if peer.count is None else bytes_text(peer.count.bytes)),
+                _lost(peer),
             )
             for peer in peers
         ),
         "the policy trusts nobody",
     )
+
+
+def _lost(peer: PeerFacts) -> Cell:
+    if peer.traffic is None:
+        return Cell("-")
+    told = "; ".join(peer.traffic.sentences()).replace(f"{peer.name}: ", "")
+    return Cell(count_text(peer.traffic.dropped), tone="bad", note=told)
 
 
 def _listed(items: Sequence[str], most: int = 6) -> str:

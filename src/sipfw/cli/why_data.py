@@ -60,6 +60,7 @@ def as_data(
 def _case(case: Case, source: SourceState) -> dict[str, Any]:
     return {
         "messages": list(case.titles),
+        "transport": case.question.transport,
         "verdict": _verdict(case),
         "outcomes": [_outcome(end, source) for end in case.outcomes],
         "changes": [

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sipfw.monitor.metrics.scrape import Scrape
     from sipfw.monitor.metrics.text import Value
     from sipfw.monitor.observe import Observation
+    from sipfw.monitor.peer_traffic import PeerTraffic
     from sipfw.monitor.report import Report, RuleReport
     from sipfw.monitor.summary import LayerSummary
 
@@ -58,6 +59,7 @@ def metrics_of(found: Scrape, rules: RuleSeries = RuleSeries.DECIDING) -> Iterat
         yield from _layers(found.seen.layers)
         yield from _rules(found.seen.report.rules, rules)
         yield from _sets(found.seen.report)
+        yield from _peers(found.seen.peers)
         yield from _kernel(found.seen.report)
 
 
@@ -215,6 +217,16 @@ def _sets(report: Report) -> Iterator[Metric]:
         MetricType.GAUGE,
         "Entries that a set has room for.",
         tuple(Sample(labels, item.size) for labels, item in sets if item.size is not None),
+    )
+
+
+def _peers(peers: Iterable[PeerTraffic]) -> Iterator[Metric]:
+    yield Metric(
+        "sipfw_peer_lost_packets",
+        MetricType.GAUGE,
+        "Packets of a trusted peer that no rule admits, dropped within the last day.",
+        tuple(Sample({"peer": item.name}, item.dropped) for item in peers),
+        "packets",
     )
 
 

@@ -128,6 +128,11 @@ class Untouched:
         del family
         return not item.networks and not item.endpoints
 
+    def targets(self, name: str) -> Mapping[tuple[IpAddress, Door], Held]:
+        """Return none."""
+        del name
+        return {}
+
     def held(self, item: AddressSet, source: IpAddress, door: Door | None = None) -> Held:
         """Look into a set: the policy's members are in, nobody has been learned."""
         ports = {(each.proto, each.port) for each in item.endpoints if source in each.network}
