@@ -169,7 +169,8 @@ def _set(item: SetReport) -> tuple[Cell, ...]:
             Cell("-"),
         )
     share = item.entries / item.size if item.size and item.dynamic else None
-    tone = "bad" if share is not None and share > NEARLY_FULL else ""
+    full = share is not None and share > NEARLY_FULL and not item.notes
+    tone = "bad" if full else ""
     return (
         Cell(item.name),
         Cell(item.summary),

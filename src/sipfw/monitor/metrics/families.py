@@ -200,7 +200,8 @@ def _sets(report: Report) -> Iterator[Metric]:
         (
             {
                 "set": item.name.removeprefix("sipfw-"),
-                "kind": "dynamic" if item.dynamic else "static",
+                # A full set of notes is no fault, so no alert about dynamic ones should see it.
+                "kind": "notes" if item.notes else "dynamic" if item.dynamic else "static",
             },
             item,
         )
@@ -209,7 +210,7 @@ def _sets(report: Report) -> Iterator[Metric]:
     yield Metric(
         "sipfw_set_entries",
         MetricType.GAUGE,
-        "Entries in a set; packets fill a dynamic one, the policy a static one.",
+        "Entries in a set; packets fill a dynamic one and notes, the policy a static one.",
         tuple(Sample(labels, item.entries) for labels, item in sets if item.entries is not None),
     )
     yield Metric(
