@@ -50,6 +50,8 @@ trusted_peers:
     tier: large
   - name: carrier-b
     signalling: [203.0.113.128/28]
+# The switch of the lab names such a port in its SDP; kamailio's usual ones are others.
+media: {ports: [10000-20000]}
 bans: {duration: 1h}
 """
 READ_EVERY = 5.2

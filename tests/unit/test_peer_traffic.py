@@ -88,8 +88,8 @@ def told(*losses: Loss) -> list[str]:
         (
             [loss("203.0.113.199", 12000, 600)],
             (
-                "carrier-b: 600 packets to UDP 12000 dropped, from 203.0.113.199 beside its networks; "
-                "media.sources is peers"
+                "carrier-b: 600 packets to UDP 12000 dropped, from 203.0.113.199 beside its "
+                "networks; media.sources is peers"
             ),
         ),
         (
