@@ -150,3 +150,46 @@ def test_audio_from_an_address_that_is_no_media_network(switch: Switch) -> None:
     switch.host.apply(KNOWN)
     done = switch.host.sipfw("verify", "--brief")
     assert (done.returncode, done.stdout.partition(":")[0]) == (0, "HEALTHY")
+
+
+def test_without_ipset_the_counter_of_the_rule_is_left(switch: Switch) -> None:
+    if switch.host.backend == "nftables":
+        pytest.skip("has no use for ipset")
+    switch.host.apply(CLOSED, "--no-ipset")
+    try:
+        assert switch.host.sipfw("verify", "--brief").returncode == 0
+        switch.says(switch.lab.carrier, PORT)
+        done = switch.host.sipfw("verify", "--brief")
+        assert done.returncode == 2
+        assert "trusted peers: 600 packets that no rule admits dropped in" in done.stdout
+        told = switch.lines("why", "carrier-a")
+        assert "600 of all peers together, not counted by peer without ipset" in told
+        assert switch.data("why", "carrier-a")["dropped_of_all"] == 600
+        metrics = switch.lines("metrics")
+        assert "sipfw_peer_lost_packets" not in metrics
+        assert 'rule="lost.drop",action="drop"} 600' in metrics
+    finally:
+        switch.host.apply(CLOSED)
+
+
+def test_what_is_asked_for_a_peer_and_for_its_address(switch: Switch) -> None:
+    switch.host.apply(MENDED)
+    switch.host.apply(CLOSED)
+    switch.says(switch.lab.carrier, PORT, 7)
+    found = switch.data("why", "carrier-a")["peer"]
+    assert (found["dropped_packets"], found["signalling"][0]) == (7, f"{CARRIER}/32")
+    told = switch.lines("why", CARRIER, "--to-port", str(PORT))
+    for words in ("a datagram over udp", "a connection over tcp"):
+        assert f"{words} to port 9000: dropped" in told
+    assert f": udp port {PORT}, for another " in told
+    done = switch.host.sipfw("why", "carrier-z")
+    assert done.returncode == 2
+    assert "'carrier-z' is not an address; write one such as" in done.stderr
+
+
+def test_a_page_shows_what_a_peer_lost(switch: Switch) -> None:
+    switch.host.apply(MENDED)
+    switch.host.apply(CLOSED)
+    switch.says(switch.lab.carrier, PORT, 11)
+    page = switch.lines("report", "--html", "-", "--seconds", "0")
+    assert "11 packets to UDP 9000 dropped; media.ports is 10000-49999" in page

@@ -149,8 +149,10 @@ def test_without_ipset_the_rules_counter_tells(
 ) -> None:
     wanted = Expectation((), (), (), (), tallies=tallies)
     lost = rule("host", "lost.drop", "drop", 90)
-    grown = Growth(seconds, {(Family.IP, lost.chain, lost.id): (7, 700)}, 0)
-    assert lost_unnamed(wanted, report(lost), grown) == expected
+    logged = rule("host", "lost.drop", "go", 90), rule("host", "log.lost.drop.drop", "drop", 90)
+    for found in ((lost,), logged):
+        grown = Growth(seconds, {(Family.IP, r.chain, r.id): (7, 700) for r in found}, 0)
+        assert lost_unnamed(wanted, report(*found), grown) == expected
     assert lost_unnamed(wanted, report(lost), None) == ()
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sipfw.cli.numbers import count_text
 from sipfw.cli.output import say, say_json, table
 from sipfw.cli.peer_view import peer_data, peer_lines
 from sipfw.errors import BackendError
@@ -27,7 +26,7 @@ _SHOWN = 8
 
 def explain_peer(name: str, choice: Choice, *, offline: bool, as_json: bool) -> int:
     """Print what is known of a peer. Raises click.UsageError where the policy has none of it."""
-    peers, place = _of_policy(choice) if offline else _applied(choice)
+    peers, place, together = _of_policy(choice) if offline else _applied(choice)
     found = next((item for item in peers if item.name == name), None)
     if found is None:
         raise click.UsageError(
@@ -35,19 +34,20 @@ def explain_peer(name: str, choice: Choice, *, offline: bool, as_json: bool) -> 
             "name of a trusted peer"
         )
     if as_json:
-        say_json(_data(found, offline=offline))
+        say_json(_data(found, together, offline=offline))
         return 0
-    for line in _lines(found, place, offline=offline):
+    for line in _lines(found, place, together, offline=offline):
         say(line)
     return 0
 
 
-def _applied(choice: Choice) -> tuple[Sequence[PeerTraffic], str]:
+def _applied(choice: Choice) -> tuple[Sequence[PeerTraffic], str, int | None]:
+    """Return the peers, where they are from, and what all lost where no set notes it."""
     from sipfw.deploy.none_active import HINT, NOTHING
     from sipfw.host.files import Layout
     from sipfw.monitor.inspect import look
     from sipfw.monitor.observe import applied_subject
-    from sipfw.monitor.peer_traffic import traffic
+    from sipfw.monitor.peer_traffic import traffic, unnamed
 
     if os.geteuid() != 0:
         raise BackendError("only root may see the firewall", hint="use sudo, or --offline")
@@ -57,18 +57,20 @@ def _applied(choice: Choice) -> tuple[Sequence[PeerTraffic], str]:
     report, live = look(subject.expectation, subject.backend)
     peers = traffic(subject, live, report.rules, all_peers=True)
     number = "" if subject.generation is None else f", generation {subject.generation}"
-    return peers, f"now, in {subject.backend.name}{number}, from {subject.source}"
+    place = f"now, in {subject.backend.name}{number}, from {subject.source}"
+    rules = unnamed(subject.expectation, report.rules)
+    return peers, place, sum(rule.packets for rule in rules) if rules else None
 
 
-def _of_policy(choice: Choice) -> tuple[Sequence[PeerTraffic], str]:
+def _of_policy(choice: Choice) -> tuple[Sequence[PeerTraffic], str, None]:
     from sipfw.cli.options import load_policy
     from sipfw.monitor.peer_traffic import peers_of
 
     loaded = load_policy(choice)
-    return peers_of(loaded.policy, None), f"in the policy {', '.join(loaded.sources)}"
+    return peers_of(loaded.policy, None), f"in the policy {', '.join(loaded.sources)}", None
 
 
-def _lines(peer: PeerTraffic, place: str, *, offline: bool) -> Iterator[str]:
+def _lines(peer: PeerTraffic, place: str, together: int | None, *, offline: bool) -> Iterator[str]:
     yield f"{peer.name}, a trusted peer, {place}"
     yield ""
     rows = [["signalling", _listed(peer.signalling)], ["media", _listed(peer.media)]]
@@ -76,7 +78,7 @@ def _lines(peer: PeerTraffic, place: str, *, offline: bool) -> Iterator[str]:
         rows += [
             ["SIP let through", _count(peer.sip)],
             ["RTP let through", _count(peer.rtp)],
-            ["dropped", count_text(peer.dropped) if peer.last else "nothing within a day"],
+            ["dropped", _dropped(peer, together)],
         ]
     yield from table(rows)
     if peer.last is not None:
@@ -86,6 +88,12 @@ def _lines(peer: PeerTraffic, place: str, *, offline: bool) -> Iterator[str]:
         yield ""
         way = f"{latest.source} --to-port {latest.door.port} --transport {latest.door.proto}"
         yield f"by which rule: sipfw why {way}"
+
+
+def _dropped(peer: PeerTraffic, together: int | None) -> str:
+    if together is not None:
+        return f"{together:,} of all peers together, not counted by peer without ipset"
+    return "nothing within a day" if peer.last is None else f"{peer.dropped:,} packets"
 
 
 def _listed(networks: Sequence[IpNetwork]) -> str:
@@ -101,10 +109,12 @@ def _count(count: Count | None) -> str:
     return "not counted by peer" if count is None else f"{count.packets:,} packets"
 
 
-def _data(peer: PeerTraffic, *, offline: bool) -> dict[str, Any]:
+def _data(peer: PeerTraffic, together: int | None, *, offline: bool) -> dict[str, Any]:
+    """Return it for machines; `dropped_of_all` is there instead where no set notes it by peer."""
     return {
         "format": FORMAT,
         "offline": offline,
+        "dropped_of_all": together,
         "peer": {
             **peer_data(peer),
             "signalling": [str(item) for item in peer.signalling],

@@ -38,7 +38,7 @@ RECENT = 900.0
 _SHOWN = 3
 # Its counter is that of all peers together.
 _RTP = "media.peers"
-_LOST = "lost.drop"
+_LOST = frozenset({"lost.drop", "beside.drop", "beside-behind.drop"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,16 +161,23 @@ def lost_lately(peers: Iterable[PeerTraffic], now: float) -> tuple[str, ...]:
     return tuple(text for peer in peers for text in peer.since(now - RECENT).sentences())
 
 
+def unnamed(expectation: Expectation, rules: Iterable[RuleReport]) -> list[RuleReport]:
+    """Return the rules that drop what peers lose where no set can note it: without ipset."""
+    if expectation.tallies:
+        return []
+    # A logged drop has two rules of this name: one leads to the log, the other drops.
+    return [rule for rule in rules if plain_id(rule.id) in _LOST and rule.action == "drop"]
+
+
 def lost_unnamed(
     expectation: Expectation, report: Report, growth: Growth | None
 ) -> tuple[str, ...]:
     """Say what was dropped lately where no set can note it: the rule's own counter is left."""
-    if expectation.tallies or growth is None or growth.seconds > RECENT:
+    if growth is None or growth.seconds > RECENT:
         return ()
     packets = sum(
         growth.rules.get((family, rule.chain, rule.id), (0, 0))[0]
-        for rule in report.rules
-        if plain_id(rule.id) == _LOST
+        for rule in unnamed(expectation, report.rules)
         for family in rule.counts
     )
     if not packets:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sipfw import __version__
 from sipfw.monitor.health import HealthState
 from sipfw.monitor.metrics.text import Metric, MetricType, Sample
+from sipfw.monitor.peer_traffic import unnamed
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from sipfw.monitor.metrics.scrape import Scrape
     from sipfw.monitor.metrics.text import Value
     from sipfw.monitor.observe import Observation
-    from sipfw.monitor.peer_traffic import PeerTraffic
     from sipfw.monitor.report import Report, RuleReport
     from sipfw.monitor.summary import LayerSummary
 
@@ -59,7 +59,7 @@ def metrics_of(found: Scrape, rules: RuleSeries = RuleSeries.DECIDING) -> Iterat
         yield from _layers(found.seen.layers)
         yield from _rules(found.seen.report.rules, rules)
         yield from _sets(found.seen.report)
-        yield from _peers(found.seen.peers)
+        yield from _peers(found.seen)
         yield from _kernel(found.seen.report)
 
 
@@ -221,12 +221,15 @@ def _sets(report: Report) -> Iterator[Metric]:
     )
 
 
-def _peers(peers: Iterable[PeerTraffic]) -> Iterator[Metric]:
+def _peers(seen: Observation) -> Iterator[Metric]:
+    if unnamed(seen.subject.expectation, seen.report.rules):
+        # A nought for each peer would be a lie; the rule's own series tells of all together.
+        return
     yield Metric(
         "sipfw_peer_lost_packets",
         MetricType.GAUGE,
         "Packets of a trusted peer that no rule admits, dropped within the last day.",
-        tuple(Sample({"peer": item.name}, item.dropped) for item in peers),
+        tuple(Sample({"peer": item.name}, item.dropped) for item in seen.peers),
         "packets",
     )
 
