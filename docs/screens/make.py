@@ -50,6 +50,8 @@ trusted_peers:
     tier: large
   - name: carrier-b
     signalling: [203.0.113.128/28]
+# The switch of the lab names such a port in its SDP; kamailio's usual ones are others.
+media: {ports: [10000-20000]}
 bans: {duration: 1h}
 """
 READ_EVERY = 5.2
@@ -60,7 +62,7 @@ FLOODERS = [f"198.51.100.{number}" for number in range(140, 152)]
 def main() -> int:
     """Make every picture and return 0."""
     with (
-        Lab() as lab,
+        Lab(hosts=("carrier", "attacker", "office")) as lab,
         tempfile.TemporaryDirectory(prefix="sipfw-screens-") as scratch,
         Guest(lab.switch.namespace, Path(scratch)) as guest,
     ):
@@ -154,11 +156,11 @@ def _look(guest: Guest) -> None:
     for name, *words in (
         ("top", "top", "-n", "12"),
         ("why", "why", GUESSER, "--method", "REGISTER"),
-        ("verify", "verify", "--family", "4", "--top", "10"),
+        ("verify", "verify", "--family", "4", "--top", "10", "--hits"),
     ):
         _save(guest.screen(*words), name, *words)
     ban = ("--for", "2h", "--reason", "fraud desk, ticket 4711")
-    guest.sipfw("ban", "198.51.100.200", "2001:db8:66::200", *ban)
+    guest.sipfw("ban", "198.51.100.200", "2001:db8:99::200", *ban)
     _save(guest.screen("bans"), "bans", "bans")
 
 

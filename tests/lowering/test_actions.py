@@ -48,6 +48,7 @@ SETS = (
     BANNED,
     AddressSet("sources", SetKind.HOST, "sources", ORIGIN, timeout=60, size=1000, prefix=SITES),
     AddressSet("phones", SetKind.ENDPOINT, "phones", ORIGIN, timeout=60, size=1000),
+    AddressSet("lost", SetKind.TARGET, "lost", ORIGIN, timeout=60, size=1000, counted=True),
 )
 
 
@@ -194,6 +195,21 @@ CASES = [
         nft="counter delete @phones4 { ip daddr . meta l4proto . th dport }",
         nft6="counter delete @phones6 { ip6 daddr . meta l4proto . th dport }",
     ),
+    # Who sent, and to which port; looking for the entry counts the packet, unless it is made.
+    case(
+        UpdateSet("lost"),
+        ip="-j SET --add-set sipfw-lost4 src,dst --exist",
+        ip6="-j SET --add-set sipfw-lost6 src,dst --exist",
+        nft="counter update @lost4 { ip saddr . meta l4proto . th dport }",
+        nft6="counter update @lost6 { ip6 saddr . meta l4proto . th dport }",
+    ),
+    case(
+        AddOnce("lost", counting=True),
+        ip="-m set ! --match-set sipfw-lost4 src,dst -j SET --add-set sipfw-lost4 src,dst",
+        ip6="-m set ! --match-set sipfw-lost6 src,dst -j SET --add-set sipfw-lost6 src,dst",
+        nft="counter add @lost4 { ip saddr . meta l4proto . th dport counter }",
+        nft6="counter add @lost6 { ip6 saddr . meta l4proto . th dport counter }",
+    ),
 ]
 
 SETLESS = [
@@ -251,6 +267,12 @@ def test_action_of_iptables_without_ipset(case: Case) -> None:
     for family, expected in ((Family.IP, case.ip), (Family.IP6, case.ip6)):
         found = lines(action=case.action, sets=SETS, ipset=False, family=family)
         assert found == [expected]
+
+
+@pytest.mark.parametrize("action", [UpdateSet("lost"), AddOnce("lost", counting=True)])
+def test_without_ipset_nothing_is_noted_of_targets(action: Action) -> None:
+    """A list of xt_recent knows no ports and holds 100 addresses."""
+    assert lines(action=action, sets=SETS, ipset=False) == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -347,6 +369,14 @@ def test_sets_are_split_by_family() -> None:
         ),
         "create sipfw-phones4 hash:ip,port family inet hashsize 1024 maxelem 1000 timeout 60",
         "create sipfw-phones6 hash:ip,port family inet6 hashsize 1024 maxelem 1000 timeout 60",
+        (
+            "create sipfw-lost4 hash:ip,port family inet hashsize 1024 maxelem 1000 timeout 60"
+            " counters"
+        ),
+        (
+            "create sipfw-lost6 hash:ip,port family inet6 hashsize 1024 maxelem 1000 timeout 60"
+            " counters"
+        ),
         "create sipfw-fails4 hash:ip family inet hashsize 1024 maxelem 1000 timeout 60 counters",
         "create sipfw-fails6 hash:ip family inet6 hashsize 1024 maxelem 1000 timeout 60 counters",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import struct
 from ipaddress import ip_address, ip_network
@@ -10,9 +11,32 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from lab import sip
+from sipfw.policy.load import Request, load
+
 DOCS = Path(__file__).parents[2] / "docs"
 PICTURES = sorted((DOCS / "screens").glob("*.svg"))
 DOCUMENTATION = [ip_network(f"{net}/24") for net in ("192.0.2.0", "198.51.100.0", "203.0.113.0")]
+
+
+@pytest.mark.parametrize("file", ["docs/screens/make.py", "examples/demo/firewall.py"])
+def test_the_audio_that_is_shown_comes_to_a_port_of_the_policy(file: str, tmp_path: Path) -> None:
+    """Else the firewall drops the carrier's audio, and a picture shows that under HEALTHY."""
+    tree = ast.parse((DOCS.parent / file).read_text(encoding="utf-8"))
+    named = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    text = ast.unparse(named["POLICY"])
+    known = {name: node for name, node in named.items() if isinstance(node, ast.Constant)}
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(str(eval(text, {}, {k: v.value for k, v in known.items()})))  # noqa: S307
+    profile = known.get("PROFILE")
+    loaded = load(Request(policy, None if profile is None else str(profile.value)))
+    assert any(x.first <= sip.MEDIA_PORT <= x.last for x in loaded.policy.media.ports)
 
 
 def test_every_picture_is_shown_and_every_shown_one_is_there() -> None:

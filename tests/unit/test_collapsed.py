@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipfw.compiler.layers.sets import collapsed
+from sipfw.compiler.collapsed import collapsed
 
 
 def _fours(start: int, length: int) -> IPv4Network:

@@ -33,7 +33,7 @@ from sipfw.ruleset.match import (
     StartsWithOneOf,
     VolumeAbove,
 )
-from sipfw.ruleset.model import Layer
+from sipfw.ruleset.model import Layer, SetKind
 from sipfw.ruleset.rule import (
     Accept,
     AddOnce,
@@ -252,10 +252,10 @@ def test_where_unknown_sources_are_denied_nothing_is_learned(tmp_path: Path) -> 
     text = _PEERS.replace("limits: {", "limits: {unknown_sources: denied, ")
     ruleset = _compiled(tmp_path, text, switch="asterisk")
     assert lint(ruleset) == []
-    assert not [item.name for item in ruleset.sets if item.dynamic]
+    assert {item.kind for item in ruleset.sets if item.dynamic} == {SetKind.TARGET}
     assert {chain.name for chain in ruleset.chains} == {
         *(names.PREROUTING, names.TRUSTED, names.ENCRYPTED),
-        *(names.OUTPUT, names.INPUT, names.HOST),
+        *(names.OUTPUT, names.INPUT, names.HOST, names.LOST),
     }
     for name in (names.TRUSTED, names.ENCRYPTED):
         last = ruleset.chain(name).rules[-1]

@@ -9,6 +9,7 @@ import pytest
 
 from sipfw.host.runner import Completed, SubprocessRunner
 from sipfw.kernel.netlink import elements as nft_elements
+from sipfw.kernel.netlink.socket import attribute, nested
 from sipfw.kernel.state.members import IpsetMembers, Member, NftMembers, SetEntry, SetRemoval
 from sipfw.kernel.state.sources import Held, IpsetSets, NftSets, RecentSets
 from sipfw.ruleset.match import L4Proto, PrefixLengths
@@ -120,6 +121,40 @@ def test_nftables_tells_of_all_ports_unless_the_set_is_too_long(
     monkeypatch.setattr(nft_elements, "elements", lambda *_: every)
     found = NftSets().doors(ENDPOINTS, FOUR)
     assert (None if found is None else set(found)) == (None if most == 3 else {UDP, TCP})
+
+
+def test_all_of_a_set_of_targets() -> None:
+    sets = {
+        "sipfw-lost4": "192.0.2.2,udp:9000 timeout 86000 packets 600 bytes 110400",
+        "sipfw-lost6": "2001:db8::77,tcp:8088 timeout 9 packets 3 bytes 180",
+    }
+    assert IpsetSets(Programs(sets)).targets("lost") == {
+        (FOUR, Door(L4Proto.UDP, 9000)): Held(present=True, left=86000, packets=600, bytes=110400),
+        (SIX, Door(L4Proto.TCP, 8088)): Held(present=True, left=9, packets=3, bytes=180),
+    }
+    assert IpsetSets(Programs({})).targets("lost") == {}
+    assert RecentSets().targets("lost") == {}
+
+
+def test_nftables_tells_what_each_target_has_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {
+        "lost4": [nft_elements.Element(FOUR.packed + b"\x11\0\0\0\x23\x28\0\0", 5.0, 600)],
+        "lost6": [nft_elements.Element(SIX.packed + b"\x06\0\0\0\x1f\x98\0\0", 6.0)],
+    }
+    monkeypatch.setattr(nft_elements, "elements", lambda name, _: held[name])
+    assert NftSets().targets("lost") == {
+        (FOUR, Door(L4Proto.UDP, 9000)): Held(present=True, left=5.0, packets=600),
+        (SIX, Door(L4Proto.TCP, 8088)): Held(present=True, left=6.0),
+    }
+
+
+@pytest.mark.parametrize(("name", "packets"), [(b"counter\0", 600), (b"limit\0", None)])
+def test_an_element_tells_its_own_counter(name: bytes, packets: int | None) -> None:
+    counter = attribute(1, (110_400).to_bytes(8, "big")) + attribute(2, (600).to_bytes(8, "big"))
+    expression = attribute(1, name) + nested(2, counter)
+    left = attribute(5, (1500).to_bytes(8, "big"))
+    data = nested(1, attribute(1, FOUR.packed)) + left + nested(7, expression)
+    assert nft_elements._element(data) == nft_elements.Element(FOUR.packed, 1.5, packets)
 
 
 def test_lists_know_no_ports() -> None:

@@ -43,6 +43,7 @@ from sipfw.ruleset.rule import (
     Rule,
     UpdateSet,
 )
+from sipfw.ruleset.source import Door
 from sipfw.simulate.evaluate import OUTGOING, evaluate
 from sipfw.simulate.packet import Packet
 from sipfw.simulate.state import Limit, LiveState
@@ -218,6 +219,17 @@ def test_what_a_packet_writes_is_seen_by_its_later_rules() -> None:
         "takes 198.51.100.7 out of learned",
         "notes 198.51.100.7 in recent",
     )
+
+
+@pytest.mark.parametrize("kind", [SetKind.ENDPOINT, SetKind.TARGET])
+def test_a_target_is_where_the_packet_goes(kind: SetKind) -> None:
+    """An endpoint has the packet's own port, a target the port of the other end."""
+    item = AddressSet("lost", kind, "lost", ORIGIN, timeout=60)
+    asking = chain("A", rule("in", Drop(), InSet("lost")), base=RAW)
+    packet = replace(PACKET, source_port=30000, destination_port=9000)
+    held = LiveState({"lost": {(SOURCE, Door(L4Proto.UDP, 9000)): 60}})
+    found = evaluate(Ruleset((asking,), (item,), ()), packet, held)
+    assert found.dropped == (kind is SetKind.TARGET)
 
 
 def test_a_write_about_an_unknown_address_is_named() -> None:

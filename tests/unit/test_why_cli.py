@@ -51,6 +51,10 @@ def test_a_stranger_asked_about_without_a_firewall(sipfw: Sipfw, policy: Path) -
         ((STRANGER, "--method", "options"), "it sends REGISTER instead"),
         ((STRANGER, "--transport", "tcp"), "a connection over tcp to port 5060: passed"),
         ((STRANGER, "--to-port", "22"), "a connection over tcp to port 22: passed"),
+        ((STRANGER, "--to-port", "9000"), "a datagram over udp to port 9000: passed"),
+        ((STRANGER, "--to-port", "5060"), "a connection over tcp to port 5060: passed"),
+        ((STRANGER, "--to-port", "12000"), "a connection over tcp to port 12000: passed"),
+        (("a",), "a, a trusted peer, in the policy profile default"),
         (("127.0.0.1",), "comes from this host itself"),
         (("2001:db8::7",), "for all of 2001:db8::/64"),
     ],
@@ -61,6 +65,27 @@ def test_what_is_asked_is_answered(
     ran = sipfw("why", *words, "--offline", "-f", str(policy))
     assert ran.code == Exit.CLEAN, ran.stderr
     assert found in ran.stdout
+
+
+def test_a_closed_port_is_dropped_for_udp_and_for_tcp(sipfw: Sipfw, policy: Path) -> None:
+    policy.write_text(policy.read_text() + "admin: {networks: [192.0.2.0/28]}\n")
+    ran = sipfw("why", "203.0.113.10", "--offline", "-f", str(policy), "--to-port", "9000")
+    assert "a connection over tcp to port 9000: dropped" in ran.stdout
+    assert "a datagram over udp to port 9000: dropped" in ran.stdout
+    assert ran.stdout.count("lost.drop: sent in vain by a trusted peer") == 2
+    one = ("--transport", "udp", "--json")
+    ran = sipfw("why", "203.0.113.10", "--offline", "-f", str(policy), "--to-port", "9000", *one)
+    (answer,) = json.loads(ran.stdout)["answers"]
+    assert (answer["transport"], answer["verdict"]) == ("udp", "dropped")
+
+
+def test_a_name_is_asked_about_as_a_whole(sipfw: Sipfw, policy: Path) -> None:
+    ran = sipfw("why", "b", "--offline", "-f", str(policy), "--json")
+    found = json.loads(ran.stdout)["peer"]
+    assert (found["name"], found["signalling"]) == ("b", ["203.0.113.20/32"])
+    ran = sipfw("why", "b", "--offline", "-f", str(policy), "--to-port", "9000")
+    assert ran.code == Exit.USAGE
+    assert "goes with an address" in ran.stderr
 
 
 def test_a_logged_drop_has_the_name_of_its_rule(sipfw: Sipfw, policy: Path) -> None:

@@ -169,7 +169,8 @@ def _set(item: SetReport) -> tuple[Cell, ...]:
             Cell("-"),
         )
     share = item.entries / item.size if item.size and item.dynamic else None
-    tone = "bad" if share is not None and share > NEARLY_FULL else ""
+    full = share is not None and share > NEARLY_FULL and not item.notes
+    tone = "bad" if full else ""
     return (
         Cell(item.name),
         Cell(item.summary),
@@ -188,6 +189,7 @@ def peers_table(peers: Iterable[PeerFacts]) -> ReportTable:
             *(Column(title, "code" if title in {"signalling", "media"} else "") for title in heads),
             Column("packets", "number"),
             Column("bytes", "number"),
+            Column("dropped"),
         ),
         tuple(
             (
@@ -197,11 +199,19 @@ def peers_table(peers: Iterable[PeerFacts]) -> ReportTable:
                 Cell(peer.tier or "-"),
                 Cell("-" if peer.count is None else count_text(peer.count.packets)),
                 Cell("-" if peer.count is None else bytes_text(peer.count.bytes)),
+                _lost(peer),
             )
             for peer in peers
         ),
         "the policy trusts nobody",
     )
+
+
+def _lost(peer: PeerFacts) -> Cell:
+    if peer.traffic is None:
+        return Cell("-")
+    told = "; ".join(peer.traffic.sentences()).replace(f"{peer.name}: ", "")
+    return Cell(count_text(peer.traffic.dropped), tone="bad", note=told)
 
 
 def _listed(items: Sequence[str], most: int = 6) -> str:

@@ -58,8 +58,9 @@ def command(
     """Show the sources that are dropped now: layer, reason, packets, first and last seen.
 
     Looks into the sets and the limits and, for some seconds, at the SIP packets that arrive; where
-    the policy logs to NFLOG, at that as well. No rule is touched. Exit code 4: no firewall of sipfw
-    is in force.
+    the policy logs to NFLOG, at that as well. Trusted peers are there when packets of theirs were
+    dropped within 15 minutes, to whatever port. No rule is touched. Exit code 4: no firewall of
+    sipfw is in force.
     """
     from sipfw.deploy.none_active import HINT, NOTHING
     from sipfw.host.files import Layout

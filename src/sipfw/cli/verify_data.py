@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sipfw.cli.peer_view import peer_data
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -51,6 +53,7 @@ def as_data(
             for s in report.sysctls
         ],
         "drift": drift_data(report.drift),
+        "peers": [peer_data(peer) for peer in seen.peers],
     }
 
 

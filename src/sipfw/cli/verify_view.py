@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.cli.numbers import bytes_text, count_text, rate_text, share_text
 from sipfw.cli.output import table
+from sipfw.cli.peer_view import peer_lines
 from sipfw.lower.xtables import Family
 from sipfw.words import format_duration, format_timestamp, pluralize
 
@@ -43,6 +44,7 @@ def as_lines(
     if not selection.layers:
         yield from _sets([item for item in seen.report.sets if item.entries or not selection.hits])
         yield from _kernel(seen.report)
+        yield from _peers(seen)
     yield from _verdict(seen.report, seen.health)
 
 
@@ -189,6 +191,16 @@ def _kernel(report: Report) -> Iterator[str]:
         for item in report.sysctls
     ]
     yield from table(rows, right=(1,))
+    yield ""
+
+
+def _peers(seen: Observation) -> Iterator[str]:
+    """Say of which peers packets were dropped within a day; what is recent is in the verdict."""
+    if not seen.peers:
+        return
+    yield "[peers]"
+    for peer in seen.peers:
+        yield from peer_lines(peer, seen.reading.taken)
     yield ""
 
 

@@ -23,18 +23,20 @@ if TYPE_CHECKING:
 _LARGEST = 64 * 1024
 _LONGEST_AGENT = 256
 _METHOD = re.compile(r"[A-Z]{1,32}")
+# As `policy.types.Identifier`; an address of IPv6 has a colon, one of IPv4 begins with a digit.
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _PORT = click.IntRange(1, 65535)
 
 
 @click.command("why")
-@click.argument("address")
+@click.argument("address", metavar="ADDRESS|NAME")
 @policy_options
 @click.option("--port", type=_PORT, help="Assume this source port. Default: any.")
 @click.option("--to-port", type=_PORT, help="Assume this destination port. Default: the SIP port.")
 @click.option(
     "--transport",
     type=click.Choice(("udp", "tcp", "tls", "ws")),
-    help="Assume this transport. Default: udp.",
+    help="Assume this transport. Default: udp, with --to-port UDP and TCP.",
 )
 @click.option("--method", help="Send this SIP method. Default: OPTIONS, REGISTER and INVITE.")
 @click.option(
@@ -63,6 +65,8 @@ def command(
 ) -> int:
     """Say what happens to packets of ADDRESS right now, why, and what would change it.
 
+    With the NAME of a trusted peer: what of its packets was let through and what was dropped.
+
     The answer comes from the applied rules and the kernel's sets and limits at this moment; what
     the kernel does not show is said to be unknown. Nothing is changed. Rules of other programs
     are not judged.
@@ -76,6 +80,12 @@ def command(
         raise click.UsageError("--policy, --profile, --switch and --set need --offline")
     if packet is not None and (method is not None or user_agent is not None):
         raise click.UsageError("--file is the whole message; leave out --method and --user-agent")
+    if _may_be_name(address):
+        if any((port, to_port, transport, method, user_agent, packet)):
+            raise click.UsageError("what is sent goes with an address, not with a peer's name")
+        from sipfw.cli.why_peer import explain_peer
+
+        return explain_peer(address, choice, offline=offline, as_json=as_json)
     question = PacketQuestion(
         _address(address),
         port,
@@ -140,6 +150,11 @@ def _of_policy(choice: Choice) -> ExplainedFirewall:
 
     loaded = load_policy(choice)
     return ExplainedFirewall(compile_wanted(loaded).ruleset, ", ".join(loaded.sources))
+
+
+def _may_be_name(text: str) -> bool:
+    """Tell whether a text has the form of a peer's name; no address has it."""
+    return bool(_NAME.fullmatch(text))
 
 
 def _address(text: str) -> IpAddress:

@@ -60,6 +60,7 @@ def as_data(
 def _case(case: Case, source: SourceState) -> dict[str, Any]:
     return {
         "messages": list(case.titles),
+        "transport": case.question.transport,
         "verdict": _verdict(case),
         "outcomes": [_outcome(end, source) for end in case.outcomes],
         "changes": [
@@ -116,7 +117,7 @@ def _held(name: str, source: SourceState) -> dict[str, Any]:
         "left": _rounded(held.left),
         "count": failures(held),
     }
-    if item.kind is SetKind.ENDPOINT:
+    if item.kind in {SetKind.ENDPOINT, SetKind.TARGET}:
         data["ports"] = [
             {"transport": door.proto.value, "port": door.port, "left": _rounded(each.left)}
             for door, each in sorted(source.doors(name).items())

@@ -67,7 +67,7 @@ def as_lines(
     yield _head(firewall, answer.question)
     for case in answer.cases:
         yield ""
-        yield from _case(case, answer.question, source, commands)
+        yield from _case(case, source, commands)
     yield ""
     yield from _state(answer, source, firewall.ruleset, names)
     yield from _notes(answer, firewall)
@@ -80,11 +80,10 @@ def _head(firewall: ExplainedFirewall, question: PacketQuestion) -> str:
     return f"{question.source} now, in {firewall.backend}{number}, from {firewall.source}"
 
 
-def _case(
-    case: Case, question: PacketQuestion, source: SourceState, commands: frozenset[str]
-) -> Iterator[str]:
+def _case(case: Case, source: SourceState, commands: frozenset[str]) -> Iterator[str]:
     main, *others = case.outcomes
-    what = f"{', '.join(case.titles)} over {question.transport} to port {question.to_port}"
+    asked_for = case.question
+    what = f"{', '.join(case.titles)} over {asked_for.transport} to port {asked_for.to_port}"
     unless = ", unless" if case.effect is Effect.DEPENDS else ""
     yield f"{what}: {_WORDS[main.trace.verdict]}{unless}"
     rows: list[tuple[str, str, str]] = []
@@ -166,7 +165,7 @@ def asked(answer: Explanation, source: SourceState) -> list[LimitReading]:
     met = {
         step.rule_id for case in answer.cases for end in case.outcomes for step in end.trace.steps
     }
-    connects = answer.question.transport is not PacketTransport.UDP
+    connects = any(case.question.transport is not PacketTransport.UDP for case in answer.cases)
     return [
         reading
         for reading in source.readings

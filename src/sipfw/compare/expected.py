@@ -10,6 +10,7 @@ from sipfw.lower.naming import base_id
 from sipfw.lower.plan import planned
 from sipfw.plain_data import NotPlainDataError, from_plain, to_plain
 from sipfw.ruleset.doors import doors_of
+from sipfw.ruleset.model import SetKind
 from sipfw.ruleset.rule import (
     Accept,
     AddOnce,
@@ -29,7 +30,7 @@ from sipfw.ruleset.rule import (
 from sipfw.ruleset.source import Door  # noqa: TC001 - an annotation that is read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from sipfw.compare.live import Live
     from sipfw.lower.plan import LoweredPlan, PlannedRule, PlannedSet
@@ -116,10 +117,25 @@ class ExpectedPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedTally:
+    """Sets of the ruleset in which packets are noted by source and port before a rule drops them.
+
+    `counts` counts them, `moments` is renewed by each; an entry lasts so many seconds.
+    """
+
+    counts: str
+    moments: str
+    seconds: int
+    layer: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
 class Expectation:
     """A whole applied firewall, as `verify` compares it.
 
-    `doors` are the ports that it judges; an older record holds none.
+    `doors` are the ports that it judges, `tallies` where it notes what it drops of trusted peers;
+    an older record holds none.
     """
 
     chains: tuple[ExpectedChain, ...]
@@ -128,6 +144,7 @@ class Expectation:
     sysctls: tuple[ExpectedSysctl, ...]
     policies: tuple[ExpectedPolicy, ...] = ()
     doors: tuple[Door, ...] = ()
+    tallies: tuple[ExpectedTally, ...] = ()
 
     def chain_names(self) -> frozenset[str]:
         """Name the chains that should be live."""
@@ -167,7 +184,29 @@ def expect(ruleset: Ruleset, plan: LoweredPlan) -> Expectation:
             ExpectedSysctl(item.name, item.value, str(item.origin)) for item in ruleset.sysctls
         ),
         doors=doors_of(ruleset),
+        tallies=tuple(_tallies(ruleset, {item.of for item in form.sets})),
     )
+
+
+def _tallies(ruleset: Ruleset, loaded: Collection[str]) -> list[ExpectedTally]:
+    """Find the chains that note targets and drop; without ipset there are no sets to note in."""
+    seconds = {
+        item.name: item.timeout or 0
+        for item in ruleset.sets
+        if item.kind is SetKind.TARGET and item.name in loaded
+    }
+    found: dict[str, ExpectedTally] = {}
+    for chain in ruleset.chains:
+        written = [r.action for r in chain.rules if isinstance(r.action, UpdateSet | AddOnce)]
+        counts = [item.set for item in written if isinstance(item, AddOnce)]
+        moments = [item.set for item in written if isinstance(item, UpdateSet)]
+        for pair in zip(counts, moments, strict=False):
+            if seconds.keys() >= set(pair):
+                last = chain.rules[-1].id
+                found.setdefault(
+                    pair[0], ExpectedTally(*pair, seconds[pair[0]], chain.layer.value, last)
+                )
+    return list(found.values())
 
 
 def _rule(lowered: PlannedRule, rules: dict[str, Rule]) -> ExpectedRule:
@@ -277,6 +316,6 @@ def from_json(data: Any) -> Expectation:
         raise ValueError("not a state file of this version")
     body = {name: value for name, value in data.items() if name != "format"}
     try:
-        return from_plain(body, Expectation, {"policies", "doors"})
+        return from_plain(body, Expectation, {"policies", "doors", "tallies"})
     except NotPlainDataError as error:
         raise ValueError(f"damaged state file: {error}") from error

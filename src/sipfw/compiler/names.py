@@ -106,6 +106,9 @@ MEDIA = "SIP_MEDIA"
 MEDIA_BEHIND = "SIP_MEDIA_BEHIND"
 SPOKEN = "SIP_SPOKEN"
 HOST = "SIP_HOST"
+LOST = "SIP_LOST"
+BESIDE = "SIP_BESIDE"
+BESIDE_BEHIND = "SIP_BESIDE_BEHIND"
 
 # What comes over TCP has chains of the same names with this ending.
 TCP_ENDING = "_TCP"
@@ -123,6 +126,8 @@ SET_TRUSTED_PORTS = "trusted-ports"
 SET_TRUSTED_TLS_PORTS = "trusted-tls-ports"
 SET_ADMIN = "admin"
 SET_MEDIA = "media"
+SET_PEERS = "peers"
+SET_BESIDE = "beside-peers"
 TIER_SET_PREFIX = "tier-"
 FEED_SET_PREFIX = "feed-"
 
@@ -168,6 +173,12 @@ SET_OUTWARD = "outward"
 SET_RUSH = "rush"
 SET_TWICE = "seen-twice"
 SET_THRICE = "seen-thrice"
+
+# ... and of targets: address, and to which transport and port it sent; a digest follows.
+SET_LOST = "lost"
+SET_LOST_AT = "lost-at"
+SET_BESIDE_LOST = "beside"
+SET_BESIDE_LOST_AT = "beside-at"
 
 # Sets that operators fill by hand.
 SET_BLOCKED = "blocked"

@@ -17,6 +17,7 @@ _TYPES = {
     SetKind.PEER_ENDPOINT: "hash:net,port",
     SetKind.HOST: "hash:ip",
     SetKind.ENDPOINT: "hash:ip,port",
+    SetKind.TARGET: "hash:ip,port",
 }
 
 _BITS = {Family.IP: 32, Family.IP6: 128}

@@ -86,11 +86,7 @@ class _Lowering:
         self._ruleset = ruleset
         self._without_ipset = without_ipset
         self._payload = payload
-        self._ported = frozenset(
-            item.name
-            for item in ruleset.sets
-            if item.kind in {SetKind.PEER_ENDPOINT, SetKind.ENDPOINT}
-        )
+        self._kinds = {item.name: item.kind for item in ruleset.sets}
 
     def table(self, priority: Priority, family: Family) -> XTable:
         chains = [chain for chain in self._ruleset.chains if chain.priority is priority]
@@ -113,6 +109,9 @@ class _Lowering:
         return XChain(chain.name, tuple(rules))
 
     def _rule(self, rule: Rule, family: Family) -> list[XRule]:
+        if self._without_ipset is not None and self._notes_targets(rule.action):
+            # xt_recent knows no ports; the rule that drops counts all of them together.
+            return []
         drafts = [Draft()]
         for match in rule.matches:
             drafts = [
@@ -126,12 +125,19 @@ class _Lowering:
             for number, item in enumerate(finished, start=1)
         ]
 
+    def _notes_targets(self, action: Action) -> bool:
+        match action:
+            case UpdateSet() | AddOnce():
+                return self._kinds.get(action.set) is SetKind.TARGET
+            case _:
+                return False
+
     def _add(self, draft: Draft, match: Match, family: Family) -> list[Draft]:
         short = inlined(self._ruleset, match, family, _SHORT_LIST)
         if short is not None:
             return add_alternatives(draft, short, family)
         return add_match(
-            draft, match, family, self._without_ipset, self._ported, payload=self._payload
+            draft, match, family, self._without_ipset, self._kinds, payload=self._payload
         )
 
     def _finish(self, draft: Draft, action: Action, family: Family) -> XRule:
@@ -176,21 +182,18 @@ class _Lowering:
             return (self._without_ipset.change(action, family),), None
         name, end = (
             set_name(action.set, family),
-            set_ends(action.set, action.direction, self._ported),
+            set_ends(action.direction, self._kinds.get(action.set)),
         )
         match action:
             case UpdateSet():
                 return (), XTarget("SET", (XParam("add-set", (name, end)), XParam("exist")))
             case AddOnce():
-                # Looking must not count: the element starts at zero when it is added.
-                absent = XMatch(
-                    "set",
-                    (
-                        XParam("match-set", (name, end), negate=True),
-                        XParam("update-counters", negate=True),
-                    ),
-                )
-                return (absent,), XTarget("SET", (XParam("add-set", (name, end)),))
+                absent = [XParam("match-set", (name, end), negate=True)]
+                if not action.counting:
+                    # Looking must not count: the element starts at zero when it is added.
+                    absent.append(XParam("update-counters", negate=True))
+                added = XTarget("SET", (XParam("add-set", (name, end)),))
+                return (XMatch("set", tuple(absent)),), added
             case DeleteFromSet():
                 return (), XTarget("SET", (XParam("del-set", (name, end)),))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, assert_never
 
 from sipfw.lower.hex_string import hex_string
@@ -39,9 +40,10 @@ from sipfw.ruleset.match import (
     TcpSyn,
     VolumeAbove,
 )
+from sipfw.ruleset.model import SetKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sipfw.lower.payload import PayloadForm
     from sipfw.lower.without_ipset import WithoutIpset
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 _MULTIPORT_SLOTS = 15
 
 _LONGEST_HEX_STRING = 127
+
+_NO_KINDS: Mapping[str, SetKind] = MappingProxyType({})
 
 # XT_LIMIT_SCALE: what xt_limit can count in a second.
 _FASTEST = 10_000
@@ -111,13 +115,13 @@ def add_match(
     match: Match,
     family: Family,
     without_ipset: WithoutIpset | None,
-    ported: frozenset[str] = frozenset(),
+    kinds: Mapping[str, SetKind] = _NO_KINDS,
     *,
     payload: PayloadForm | None = None,
 ) -> list[Draft]:
     """Add one condition. Several drafts come back where iptables needs several rules for it.
 
-    `ported` are the sets whose elements have a port; `payload` compares bytes, u32 if not given.
+    `kinds` says what the elements of each set are; `payload` compares bytes, u32 if not given.
     """
     form = payload or U32Payload()
     match match:
@@ -139,7 +143,7 @@ def add_match(
         case RateWithin():
             return list(_within(draft, match))
         case InSet() | CountAbove() | VolumeAbove():
-            return [_asked(draft, match, family, ported)]
+            return [_asked(draft, match, family, kinds)]
         case _:
             return [_add_single(draft, match, family, form)]
 
@@ -205,18 +209,24 @@ def _with(draft: Draft, match: XMatch) -> Draft:
     return replace(draft, matches=(*draft.matches, match))
 
 
-def set_ends(name: str, direction: Direction, ported: frozenset[str]) -> str:
+def set_ends(direction: Direction, kind: SetKind | None) -> str:
     """Return the flags that say which part of a packet is looked up for each part of a key."""
-    return f"{direction},{direction}" if name in ported else direction.value
+    match kind:
+        case SetKind.PEER_ENDPOINT | SetKind.ENDPOINT:
+            return f"{direction},{direction}"
+        case SetKind.TARGET:
+            return f"{direction},{Direction.DESTINATION}"
+        case _:
+            return direction.value
 
 
 def _asked(
     draft: Draft,
     match: InSet | CountAbove | VolumeAbove,
     family: Family,
-    ported: frozenset[str],
+    kinds: Mapping[str, SetKind],
 ) -> Draft:
-    ends = set_ends(match.set, match.direction, ported)
+    ends = set_ends(match.direction, kinds.get(match.set))
     params = [XParam("match-set", (set_name(match.set, family), ends))]
     if isinstance(match, CountAbove):
         # The entry starts at one packet, and this look adds one before it compares

@@ -271,6 +271,8 @@ class _Lowering:
                 return f"goto {action.chain}{SUFFIX[family]}"
             case UpdateSet():
                 return f"update {self._element(action, family)}"
+            case AddOnce(counting=True):
+                return f"add {self._element(action, family, ' counter')}"
             case AddOnce() | Record():
                 # Made by the count that follows, or counted by the SeenAtLeast before.
                 return ""
@@ -284,9 +286,11 @@ class _Lowering:
             case _:
                 assert_never(action)
 
-    def _element(self, action: UpdateSet | DeleteFromSet, family: Family) -> str:
+    def _element(
+        self, action: UpdateSet | AddOnce | DeleteFromSet, family: Family, more: str = ""
+    ) -> str:
         key = set_key(self._ruleset.set(action.set), action.direction, family)
-        return f"@{action.set}{SUFFIX[family]} {{ {key} }}"
+        return f"@{action.set}{SUFFIX[family]} {{ {key}{more} }}"
 
 
 def _is_text(rule: Rule) -> bool:

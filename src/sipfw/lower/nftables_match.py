@@ -42,6 +42,7 @@ SUFFIX = {Family.IP: "4", Family.IP6: "6"}
 
 _BITS = {Family.IP: 32, Family.IP6: 128}
 _UDP_HEADER = 8
+_PORTED = frozenset({SetKind.PEER_ENDPOINT, SetKind.ENDPOINT, SetKind.TARGET})
 
 # A raw payload expression compares at most 128 bits (NFT_REG_SIZE).
 _CHUNK = 16
@@ -134,8 +135,9 @@ def in_set(match: InSet, ruleset: Ruleset, family: Family) -> list[str]:
 def set_key(item: AddressSet, direction: Direction, family: Family) -> str:
     """Return the expression that is looked up in a set, or written to it."""
     address = end(direction, family)
-    if item.kind in {SetKind.PEER_ENDPOINT, SetKind.ENDPOINT}:
-        side = "sport" if direction is Direction.SOURCE else "dport"
+    if item.kind in _PORTED:
+        from_here = direction is Direction.SOURCE and item.kind is not SetKind.TARGET
+        side = "sport" if from_here else "dport"
         return f"{address} . meta l4proto . th {side}"
     return masked(address, item.prefix, family)
 
@@ -143,8 +145,7 @@ def set_key(item: AddressSet, direction: Direction, family: Family) -> str:
 def set_type(item: AddressSet, family: Family) -> str:
     """Return nft's type of what `set_key` returns."""
     kind = address_type(family)
-    ported = item.kind in {SetKind.PEER_ENDPOINT, SetKind.ENDPOINT}
-    return f"{kind} . inet_proto . inet_service" if ported else kind
+    return f"{kind} . inet_proto . inet_service" if item.kind in _PORTED else kind
 
 
 @dataclass(frozen=True, slots=True)

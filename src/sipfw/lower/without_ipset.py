@@ -24,6 +24,7 @@ from sipfw.ruleset.match import (
     SeenAtLeast,
     VolumeAbove,
 )
+from sipfw.ruleset.model import SetKind
 from sipfw.ruleset.rule import AddOnce, DeleteFromSet, Record, UpdateSet
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ _MANY_NETWORKS = 200
 def warnings(ruleset: Ruleset) -> list[Diagnostic]:
     """Say what a host without ipset loses with this ruleset."""
     messages = []
-    learned = [item.name for item in ruleset.sets if item.dynamic]
+    kept = [item for item in ruleset.sets if item.kind is not SetKind.TARGET]
+    learned = [item.name for item in kept if item.dynamic]
     if learned:
         messages.append(
             f"without ipset {', '.join(learned)} are xt_recent lists of 100 addresses each: "

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
+from sipfw.compiler.collapsed import collapsed
 from sipfw.compiler.context import Context
-from sipfw.compiler.layers.sets import all_sets, collapsed
+from sipfw.compiler.layers.sets import all_sets
 from sipfw.compiler.manual import with_by_hand
 from sipfw.deploy.activate import current, stored
 from sipfw.deploy.applied import read_applied

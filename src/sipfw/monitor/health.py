@@ -39,13 +39,18 @@ class Health:
         return f"{self.state.name}: {'; '.join(self.problems)}"
 
 
-def judge(report: Report, split: str | None = None, ways_past: tuple[str, ...] = ()) -> Health:
+def judge(
+    report: Report,
+    split: str | None = None,
+    ways_past: tuple[str, ...] = (),
+    losses: tuple[str, ...] = (),
+) -> Health:
     """Judge a report.
 
     `split` says how the host's rules are split over two packet filters, `ways_past` what leads
-    other ports to the guarded ones.
+    other ports to the guarded ones, `losses` what of trusted peers was dropped lately.
     """
-    degraded = [*ways_past, *_degraded(report), *([split] if split else [])]
+    degraded = [*losses, *ways_past, *_degraded(report), *([split] if split else [])]
     drift = _drift(report)
     state = (
         HealthState.DEGRADED if degraded else HealthState.DRIFT if drift else HealthState.HEALTHY
@@ -69,7 +74,7 @@ def _degraded(report: Report) -> Iterator[str]:
             f"{report.conntrack.count:,} of {report.conntrack.limit:,}"
         )
     for item in report.sets:
-        if item.dynamic and item.entries is not None and item.size:
+        if item.dynamic and not item.notes and item.entries is not None and item.size:
             full = item.entries / item.size
             if full > NEARLY_FULL:
                 yield (

@@ -15,7 +15,8 @@ from sipfw.kernel.detect import look
 from sipfw.monitor import readings
 from sipfw.monitor.doctor.ways_past import problems
 from sipfw.monitor.health import Health, judge
-from sipfw.monitor.inspect import inspect
+from sipfw.monitor.inspect import look as look_at
+from sipfw.monitor.peer_traffic import lost_lately, lost_unnamed, traffic
 from sipfw.monitor.reading import Growth, Reading, growth, make_reading
 from sipfw.monitor.summary import LayerSummary, summarise
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sipfw.compare.expected import Expectation
     from sipfw.host.files import Layout
     from sipfw.kernel.backend import Backend
+    from sipfw.monitor.peer_traffic import PeerTraffic
     from sipfw.monitor.report import Report
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -37,11 +39,15 @@ class Subject:
     backend: Backend
     source: str
     generation: int | None = None
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one look found. `earlier` is the reading that `growth` counts from."""
+    """What one look found. `earlier` is the reading that `growth` counts from.
+
+    `peers` are those of which packets were dropped within a day, or all where that was asked for.
+    """
 
     subject: Subject
     report: Report
@@ -50,6 +56,7 @@ class Observation:
     layers: tuple[LayerSummary, ...]
     earlier: Reading | None
     growth: Growth | None
+    peers: tuple[PeerTraffic, ...] = ()
 
 
 def applied_subject(layout: Layout) -> Subject | None:
@@ -58,28 +65,41 @@ def applied_subject(layout: Layout) -> Subject | None:
     if applied is None:
         return None
     return Subject(
-        applied.expectation, backend_of(applied.backend), applied.source, applied.generation
+        applied.expectation,
+        backend_of(applied.backend),
+        applied.source,
+        applied.generation,
+        layout,
     )
 
 
-def observe(subject: Subject, earlier: Reading | None, more: tuple[Drift, ...] = ()) -> Observation:
+def observe(
+    subject: Subject,
+    earlier: Reading | None,
+    more: tuple[Drift, ...] = (),
+    *,
+    all_peers: bool = False,
+) -> Observation:
     """Look. Writes nothing, neither to the kernel nor to a file.
 
     `more` are differences that were found in another way.
     """
-    report = inspect(subject.expectation, subject.backend)
+    report, live = look_at(subject.expectation, subject.backend)
     if more:
         report = replace(report, drift=_joined(report.drift, more))
     reading = make_reading(report, taken=time.time(), boot=boot_id(), generation=subject.generation)
     grown = None if earlier is None else growth(earlier, reading)
+    peers = traffic(subject, live, report.rules, all_peers=all_peers)
+    losses = (*lost_lately(peers, reading.taken), *lost_unnamed(subject.expectation, report, grown))
     return Observation(
         subject,
         report,
-        judge(report, _split(), problems(subject.expectation.doors)),
+        judge(report, _split(), problems(subject.expectation.doors), losses),
         reading,
         summarise(report.rules, grown),
         earlier,
         grown,
+        peers,
     )
 
 

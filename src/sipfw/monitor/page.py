@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sipfw.deploy.names.grace import KnownName
     from sipfw.host.files import Layout
-    from sipfw.monitor.observe import Subject
+    from sipfw.monitor.peer_traffic import PeerTraffic
     from sipfw.monitor.report import Count
     from sipfw.policy.model import Peer
     from sipfw.ruleset.addresses import IpNetwork
@@ -38,13 +38,17 @@ _MOST_NAMED = 40
 
 @dataclass(frozen=True, slots=True)
 class PeerFacts:
-    """A trusted peer of the policy; `count` is None where the rules do not tell it apart."""
+    """A trusted peer of the policy; `count` is None where the rules do not tell it apart.
+
+    `traffic` is there where packets of it were dropped within a day.
+    """
 
     name: str
     signalling: tuple[str, ...]
     media: tuple[str, ...]
     tier: str | None
     count: Count | None
+    traffic: PeerTraffic | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ def gather(layout: Layout, *, since: float, seconds: float, names: bool) -> Fact
         make_series([*past, seen.reading], kinds_of(seen.report.rules)),
         sources,
         reverse_names([item.network for item in sources.sources[:_MOST_NAMED]]) if names else {},
-        _peers(layout, subject, notes),
+        _peers(layout, seen, notes),
         tuple(_generations(layout, notes)),
         tuple(notes),
     )
@@ -118,7 +122,8 @@ def _generations(layout: Layout, notes: list[str]) -> list[HistoryEntry]:
         return []
 
 
-def _peers(layout: Layout, subject: Subject, notes: list[str]) -> tuple[PeerFacts, ...]:
+def _peers(layout: Layout, seen: Observation, notes: list[str]) -> tuple[PeerFacts, ...]:
+    subject = seen.subject
     if subject.generation is None:
         return ()
     try:
@@ -128,7 +133,11 @@ def _peers(layout: Layout, subject: Subject, notes: list[str]) -> tuple[PeerFact
         notes.append(f"the peers cannot be shown: {error}")
         return ()
     known = read_names(layout)
-    return tuple(_peer(peer, counts, known) for peer in policy.trusted_peers)
+    told = {item.name: item for item in seen.peers}
+    return tuple(
+        replace(_peer(peer, counts, known), traffic=told.get(peer.name))
+        for peer in policy.trusted_peers
+    )
 
 
 def _peer(

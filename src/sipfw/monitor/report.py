@@ -10,6 +10,8 @@ from sipfw.compare.drift import Drift, drift_in
 from sipfw.lower.naming import base_id
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sipfw.compare.expected import Expectation, ExpectedSysctl
     from sipfw.compare.live import Live
     from sipfw.compare.sets import SetPair
@@ -50,13 +52,17 @@ class RuleReport:
 
 @dataclass(frozen=True, slots=True)
 class SetReport:
-    """Fill of one set; packets fill a `dynamic` one, the policy any other."""
+    """Fill of one set; packets fill a `dynamic` one, the policy any other.
+
+    `notes`: no rule asks it, so a full one changes nothing for a packet.
+    """
 
     name: str
     summary: str
     entries: int | None
     size: int | None
     dynamic: bool = False
+    notes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +105,11 @@ def make_report(
 ) -> Report:
     """Put expectation and reality side by side; `fixed` are settings that cannot be set here."""
     found = compare(expectation, live)
+    notes = {name for item in expectation.tallies for name in (item.counts, item.moments)}
     return Report(
         tuple(expectation.families()),
         tuple(_rules(expectation, live)),
-        tuple(_set(pair) for pair in found.sets),
+        tuple(_set(pair, notes) for pair in found.sets),
         tuple(_sysctl(item, sysctls, fixed) for item in expectation.sysctls),
         conntrack,
         tuple(drift_in(found)),
@@ -137,11 +144,12 @@ def _rules(expectation: Expectation, live: Live) -> list[RuleReport]:
     return list(reports.values())
 
 
-def _set(pair: SetPair) -> SetReport:
+def _set(pair: SetPair, notes: Collection[str]) -> SetReport:
     wanted, options = pair.wanted, pair.wanted.options
     size = int(options[options.index("maxelem") + 1]) if "maxelem" in options else None
     entries = None if pair.found is None else pair.found.entries
-    return SetReport(wanted.name, wanted.summary, entries, size, dynamic=wanted.elements is None)
+    dynamic = wanted.elements is None
+    return SetReport(wanted.name, wanted.summary, entries, size, dynamic, wanted.of in notes)
 
 
 def _sysctl(

@@ -74,13 +74,15 @@ class SetKind(StrEnum):
     """What an element is.
 
     A `host` is a source, in IPv6 a prefix where the set has one; an `endpoint` is one address,
-    transport and port.
+    transport and port; a `target` is the address of a source with the transport and the port that
+    it sends to.
     """
 
     NETWORK = "network"
     PEER_ENDPOINT = "peer-endpoint"
     HOST = "host"
     ENDPOINT = "endpoint"
+    TARGET = "target"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -96,9 +98,9 @@ class Endpoint:
 class AddressSet:
     """A named set of one meaning for both families; backends split it.
 
-    Static sets (`NETWORK`, `PEER_ENDPOINT`) hold what the policy says. `HOST` and `ENDPOINT` sets
-    are dynamic: the packet path fills them, `timeout` is in seconds, `size` in entries, `counted`
-    gives each entry a counter of packets and bytes. `prefix` is how much of an address makes one
+    Static sets (`NETWORK`, `PEER_ENDPOINT`) hold what the policy says. All others are dynamic: the
+    packet path fills them, `timeout` is in seconds, `size` in entries, `counted` gives each entry a
+    counter of packets and bytes. `prefix` is how much of an address makes one
     source. `resolved` says that host names are among a static set's sources, so its members change
     without a new policy.
     """
@@ -118,7 +120,7 @@ class AddressSet:
     @property
     def dynamic(self) -> bool:
         """Tell whether the packet path fills this set."""
-        return self.kind in {SetKind.HOST, SetKind.ENDPOINT}
+        return self.kind not in {SetKind.NETWORK, SetKind.PEER_ENDPOINT}
 
 
 @dataclass(frozen=True, slots=True)

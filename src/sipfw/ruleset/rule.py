@@ -68,10 +68,14 @@ class UpdateSet:
 
 @dataclass(frozen=True, slots=True)
 class AddOnce:
-    """Add the address to a dynamic set unless it is there, keeping its timeout; then go on."""
+    """Add the address to a dynamic set unless it is there, keeping its timeout; then go on.
+
+    `counting`: each packet counts in its entry of the set, the first one as well.
+    """
 
     set: str
     direction: Direction = Direction.SOURCE
+    counting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

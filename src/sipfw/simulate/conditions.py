@@ -216,9 +216,10 @@ def _in_dynamic(
 
 def element_key(item: AddressSet, address: IpAddress, direction: Direction, packet: Packet) -> Key:
     """Return what a dynamic set keeps of one end of a packet; without a port it is the address."""
-    if item.kind is not SetKind.ENDPOINT:
+    if item.kind not in {SetKind.ENDPOINT, SetKind.TARGET}:
         return key_address(address, item.prefix)
-    port = packet.port(direction)
+    sent_to = item.kind is SetKind.TARGET
+    port = packet.destination_port if sent_to else packet.port(direction)
     if port is None or packet.protocol in {IpProto.ICMP, IpProto.OTHER}:
         return address
     return address, Door(L4Proto(packet.protocol.value), port)

@@ -11,6 +11,7 @@ from ipaddress import IPv6Network
 from sipfw.compiler import names
 from sipfw.compiler.context import Context, join_ports
 from sipfw.compiler.layers.connections import connection_chains, connection_rules
+from sipfw.compiler.layers.lost import host_notes, host_rules
 from sipfw.compiler.layers.media import media_admitted, media_chains, media_guard
 from sipfw.compiler.layers.streams import stream_chains, stream_rules
 from sipfw.ruleset.match import (
@@ -88,7 +89,7 @@ def host_chains(context: Context) -> list[Chain]:
                 context.origin("admin", "networks"),
             )
         )
-        chains.append(_host(context))
+        chains += [_host(context), *host_notes(context)]
     else:
         rules.append(_tracking(context))
     entry = Chain(
@@ -131,6 +132,7 @@ def _host(context: Context) -> Chain:
         *_icmp(context),
         *_admin(context),
         *_open(context),
+        *host_rules(context),
         Rule(
             "host.drop",
             (),

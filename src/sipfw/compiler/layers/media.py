@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
 from sipfw.compiler.context import Context, join_ports
+from sipfw.compiler.layers.lost import beside_notes, beside_rule
 from sipfw.policy.model import MediaFrom
 from sipfw.ruleset.match import (
     ConntrackState,
@@ -64,7 +65,10 @@ def media_chains(context: Context) -> list[Chain]:
     """Return the judgement of RTP to this host, and of that to a switch behind it."""
     if not media_guarded(context):
         return []
-    chains = [_judgement(context, names.MEDIA, "media", Priority.FILTER)]
+    chains = [
+        _judgement(context, names.MEDIA, "media", Priority.FILTER),
+        *beside_notes(context, names.BESIDE, "beside", Priority.FILTER),
+    ]
     if behind := context.policy.signalling.behind:
         forwarded = [
             _rule(
@@ -87,6 +91,7 @@ def media_chains(context: Context) -> list[Chain]:
                 Base(Hook.FORWARD, Priority.MANGLE),
             ),
             _judgement(context, names.MEDIA_BEHIND, "media-behind", Priority.MANGLE),
+            *beside_notes(context, names.BESIDE_BEHIND, "beside-behind", Priority.MANGLE),
         ]
     return chains
 
@@ -186,17 +191,15 @@ def _judgement(context: Context, chain: str, prefix: str, priority: Priority) ->
         # What the switch sends is not noted then, and this host itself asks from such ports.
         answers = ConntrackState((CtState.ESTABLISHED, CtState.RELATED))
         found.append(("answers", (answers,), Done(), "answers to what was sent from here"))
-    found.append(("drop", (), Drop(), "RTP of somebody to whom nobody has spoken"))
-    return Chain(
-        chain,
-        Layer.MEDIA,
-        "who may send RTP",
-        tuple(
-            _rule(context, f"{prefix}.{name}", conditions, action, summary)
-            for name, conditions, action, summary in found
-        ),
-        priority,
-    )
+    rules = [
+        _rule(context, f"{prefix}.{name}", conditions, action, summary)
+        for name, conditions, action, summary in found
+    ]
+    notes = names.BESIDE if chain == names.MEDIA else names.BESIDE_BEHIND
+    rules += beside_rule(context, prefix, notes)
+    stranger = "RTP of somebody to whom nobody has spoken"
+    rules.append(_rule(context, f"{prefix}.drop", (), Drop(), stranger))
+    return Chain(chain, Layer.MEDIA, "who may send RTP", tuple(rules), priority)
 
 
 def _bystanders(context: Context) -> list[tuple[str, tuple[Match, ...], Action, str]]:

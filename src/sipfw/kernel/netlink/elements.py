@@ -36,7 +36,7 @@ _GET_ELEMENTS = (SUBSYS_NFTABLES << 8) | 13
 
 # enum nft_set_elem_list_attributes, nft_set_elem_attributes and nft_data_attributes.
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
-_KEY, _EXPIRATION = 1, 5
+_KEY, _EXPIRATION, _EXPRESSION = 1, 5, 7
 _VALUE = 1
 
 _NETLINK_NETFILTER = 12
@@ -49,10 +49,14 @@ _KIND_MASK = 0x3FFF
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One element: its key in network order, and the seconds until it goes; None if it stays."""
+    """One element: its key in network order, and the seconds until it goes; None if it stays.
+
+    `packets` is its own counter, None where it has none.
+    """
 
     key: bytes
     left: float | None
+    packets: int | None = None
 
 
 def key_of(address: IPv4Address | IPv6Address, port: int | None = None) -> bytes:
@@ -134,7 +138,7 @@ def _elements_of(message: bytes) -> list[Element]:
 
 def _element(data: bytes) -> Element:
     """Read one element. Only its own attributes are walked: sets are long."""
-    key, left = b"", None
+    key, left, packets = b"", None, None
     at, end = 0, len(data)
     while at + 4 <= end:
         length, kind = _ELEMENT_HEADER.unpack_from(data, at)
@@ -146,5 +150,19 @@ def _element(data: bytes) -> Element:
             key = data[at + 8 : at + length]
         elif kind == _EXPIRATION:
             left = int.from_bytes(data[at + 4 : at + length], "big") / 1000
+        elif kind == _EXPRESSION:
+            packets = _counted(data[at + 4 : at + length])
         at += length + (-length % 4)
-    return Element(key, left)
+    return Element(key, left, packets)
+
+
+def _counted(expression: bytes) -> int | None:
+    """Return the packets of an element's counter; None for a limit or a quota.
+
+    `NFTA_EXPR_NAME` is 1 and `NFTA_EXPR_DATA` 2, in which `NFTA_COUNTER_PACKETS` is 2.
+    """
+    parts = dict(attributes(expression))
+    if parts.get(1, b"").rstrip(b"\0") != b"counter":
+        return None
+    value = dict(attributes(parts.get(2, b""))).get(2)
+    return None if value is None else int.from_bytes(value, "big")

@@ -7,8 +7,9 @@ of a source are in a set nobody tells without a listing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from sipfw.errors import BackendError
 from sipfw.kernel.netlink import elements as nft_elements
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _PROC_NET = Path("/proc/net")
 _NUMBERS = {L4Proto.UDP: 17, L4Proto.TCP: 6}
 _PROTOS = {number: proto for proto, number in _NUMBERS.items()}
+_BYTES = {Family.IP: 4, Family.IP6: 16}
+Target: TypeAlias = "tuple[IpAddress, Door]"
 # As many as nf_tables lists in a tenth of a second.
 _MOST = 20_000
 
@@ -75,6 +78,10 @@ class SourceSets(Protocol):
         """Tell whether a set holds nothing at all; None where nobody tells."""
         ...
 
+    def targets(self, name: str) -> Mapping[Target, Held]:
+        """Return all that a set of targets holds; nothing where there is no such set."""
+        ...
+
 
 class IpsetSets:
     """ipsets. A test does not count as a packet, and is an answer without a listing."""
@@ -113,6 +120,15 @@ class IpsetSets:
     def vacant(self, item: AddressSet, family: Family) -> bool | None:
         """Tell whether a set holds nothing at all."""
         return not self._elements(set_name(item.name, family))
+
+    def targets(self, name: str) -> Mapping[Target, Held]:
+        """Return all that a set of targets holds."""
+        found = {}
+        for family in Family:
+            for words in self._elements(set_name(name, family)):
+                address, _, door = words[0].partition(",")
+                found[ip_address(address), _door(door)] = _entry(words[1:])
+        return found
 
     def _elements(self, name: str) -> list[list[str]]:
         """Return the words of each element. A set that is gone by now is as good as empty."""
@@ -177,6 +193,16 @@ class NftSets:
         """Tell whether a set holds nothing at all."""
         return not nft_elements.elements(item.name + SUFFIX[family], 1)
 
+    def targets(self, name: str) -> Mapping[Target, Held]:
+        """Return all that a set of targets holds."""
+        found = {}
+        for family in Family:
+            size = _BYTES[family]
+            for each in nft_elements.elements(name + SUFFIX[family], _MOST):
+                key = ip_address(each.key[:size]), _nft_door(each.key[size:])
+                found[key] = Held(present=True, left=each.left, packets=each.packets)
+        return found
+
 
 def _nft_door(rest: bytes) -> Door:
     return Door(_PROTOS[rest[0]], int.from_bytes(rest[4:6], "big"))
@@ -216,6 +242,11 @@ class RecentSets:
         except (OSError, ValueError):
             return None
         return None if text else True
+
+    def targets(self, name: str) -> Mapping[Target, Held]:
+        """Return nothing: no list stands in for such a set."""
+        del name
+        return {}
 
 
 def _family(address: IpAddress) -> Family:

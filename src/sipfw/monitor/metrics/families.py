@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sipfw import __version__
 from sipfw.monitor.health import HealthState
 from sipfw.monitor.metrics.text import Metric, MetricType, Sample
+from sipfw.monitor.peer_traffic import unnamed
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def metrics_of(found: Scrape, rules: RuleSeries = RuleSeries.DECIDING) -> Iterat
         yield from _layers(found.seen.layers)
         yield from _rules(found.seen.report.rules, rules)
         yield from _sets(found.seen.report)
+        yield from _peers(found.seen)
         yield from _kernel(found.seen.report)
 
 
@@ -198,7 +200,8 @@ def _sets(report: Report) -> Iterator[Metric]:
         (
             {
                 "set": item.name.removeprefix("sipfw-"),
-                "kind": "dynamic" if item.dynamic else "static",
+                # A full set of notes is no fault, so no alert about dynamic ones should see it.
+                "kind": "notes" if item.notes else "dynamic" if item.dynamic else "static",
             },
             item,
         )
@@ -207,7 +210,7 @@ def _sets(report: Report) -> Iterator[Metric]:
     yield Metric(
         "sipfw_set_entries",
         MetricType.GAUGE,
-        "Entries in a set; packets fill a dynamic one, the policy a static one.",
+        "Entries in a set; packets fill a dynamic one and notes, the policy a static one.",
         tuple(Sample(labels, item.entries) for labels, item in sets if item.entries is not None),
     )
     yield Metric(
@@ -215,6 +218,19 @@ def _sets(report: Report) -> Iterator[Metric]:
         MetricType.GAUGE,
         "Entries that a set has room for.",
         tuple(Sample(labels, item.size) for labels, item in sets if item.size is not None),
+    )
+
+
+def _peers(seen: Observation) -> Iterator[Metric]:
+    if unnamed(seen.subject.expectation, seen.report.rules):
+        # A nought for each peer would be a lie; the rule's own series tells of all together.
+        return
+    yield Metric(
+        "sipfw_peer_lost_packets",
+        MetricType.GAUGE,
+        "Packets of a trusted peer that no rule admits, dropped within the last day.",
+        tuple(Sample({"peer": item.name}, item.dropped) for item in seen.peers),
+        "packets",
     )
 
 

@@ -64,7 +64,8 @@ def _look(layout: Layout) -> Scrape:
     subject = applied_subject(layout)
     if subject is None:
         return Scrape(None, NOTHING_APPLIED, change=_change(layout))
-    seen = observe(subject, None)
+    # A gauge that comes with a loss would be missed until there is one.
+    seen = observe(subject, None, all_peers=True)
     note = ""
     try:
         keep(layout, seen, _GAP)

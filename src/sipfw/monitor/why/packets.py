@@ -118,6 +118,18 @@ def completed(question: PacketQuestion, ruleset: Ruleset) -> PacketQuestion:
     return replace(question, transport=transport, to_port=port)
 
 
+def ways_to(question: PacketQuestion, ruleset: Ruleset) -> tuple[PacketTransport | None, ...]:
+    """Return the transports to ask about: a port that is named alone has UDP and TCP."""
+    if question.transport is not None or question.to_port is None:
+        return (question.transport,)
+    first = completed(question, ruleset).transport
+    if first is not PacketTransport.UDP:
+        return (first, PacketTransport.UDP)
+    streams = (each for each in PacketTransport if each is not PacketTransport.UDP)
+    sip = (each for each in streams if is_sip(ruleset, each, question.to_port))
+    return (first, next(sip, PacketTransport.TCP))
+
+
 def asking(
     question: PacketQuestion, transport: PacketTransport, method: str, ruleset: Ruleset
 ) -> PacketQuestion | None:

@@ -128,6 +128,11 @@ class Untouched:
         del family
         return not item.networks and not item.endpoints
 
+    def targets(self, name: str) -> Mapping[tuple[IpAddress, Door], Held]:
+        """Return none."""
+        del name
+        return {}
+
     def held(self, item: AddressSet, source: IpAddress, door: Door | None = None) -> Held:
         """Look into a set: the policy's members are in, nobody has been learned."""
         ports = {(each.proto, each.port) for each in item.endpoints if source in each.network}
@@ -242,7 +247,7 @@ class SourceState:
 
     def _held(self, item: AddressSet) -> Held:
         """Look into a dynamic set; of endpoints only some ports may be in, which is unknown."""
-        if item.kind is not SetKind.ENDPOINT:
+        if item.kind not in {SetKind.ENDPOINT, SetKind.TARGET}:
             return self._kernel.sets.held(item, self.address)
         if item.name == names.SET_RUSH:
             # Asked about the switch's own end, which nobody has named.
@@ -256,11 +261,12 @@ class SourceState:
             return Held(None)
         if not doors:
             return Held(present=False)
-        return Held(None) if self._port is None else next(iter(doors.values()))
+        unknown = self._port is None and item.kind is SetKind.ENDPOINT
+        return Held(None) if unknown else next(iter(doors.values()))
 
     def _ports_in(self, item: AddressSet) -> Mapping[Door, Held] | None:
         sets, port = self._kernel.sets, self._port
-        if port is None:
+        if port is None or item.kind is SetKind.TARGET:
             return sets.doors(item, self.address)
         found = {proto: sets.held(item, self.address, Door(proto, port)) for proto in L4Proto}
         if any(held.present is None for held in found.values()):

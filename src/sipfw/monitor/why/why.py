@@ -20,6 +20,7 @@ from sipfw.monitor.why.packets import (
     asking,
     completed,
     messages,
+    ways_to,
 )
 from sipfw.ruleset.match import InSet
 from sipfw.simulate.outcomes import Outcome, outcomes
@@ -103,11 +104,15 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What happens to some messages alike: the first outcome is the assumed one."""
+    """What happens to some messages alike: the first outcome is the assumed one.
+
+    `question` is completed: it says over which transport and to which port.
+    """
 
     titles: tuple[str, ...]
     outcomes: tuple[Outcome, ...]
     changes: tuple[Remedy, ...]
+    question: PacketQuestion
 
     @property
     def effect(self) -> Effect:
@@ -117,7 +122,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The whole answer. `question` is completed."""
+    """The whole answer. `question` is completed; of two transports it has the likelier."""
 
     question: PacketQuestion
     cases: tuple[Case, ...]
@@ -125,7 +130,10 @@ class Explanation:
 
 def explain(question: PacketQuestion, source: SourceState) -> Explanation:
     """Answer. Raises BackendError where the firewall knows no SIP over the transport."""
-    return _Explainer(question, source).answer()
+    ways = ways_to(question, source.world.ruleset)
+    answers = [_Explainer(replace(question, transport=way), source).answer() for way in ways]
+    cases = tuple(case for answer in answers for case in answer.cases)
+    return Explanation(answers[0].question, cases)
 
 
 _Alike = tuple[list[str], Message, tuple[Outcome, ...], tuple[Remedy, ...]]
@@ -156,7 +164,12 @@ class _Explainer:
             if message.opens and _effect(ends) is Effect.DROPPED:
                 break
         answers = tuple(
-            Case(tuple(titles), ends, changes or tuple(self._changes(message, ends)))
+            Case(
+                tuple(titles),
+                ends,
+                changes or tuple(self._changes(message, ends)),
+                self._question,
+            )
             for titles, message, ends, changes in cases.values()
         )
         return Explanation(self._question, answers)
