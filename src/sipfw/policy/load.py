@@ -14,12 +14,14 @@ from pydantic import ValidationError
 from sipfw.diagnostics import Diagnostic, Location, Severity
 from sipfw.errors import PolicyError
 from sipfw.policy import messages
+from sipfw.policy.fields import is_list_at
 from sipfw.policy.file_safety import why_unsafe
 from sipfw.policy.merge import BUILT_IN, Layer, Origins, merge
 from sipfw.policy.model import Policy
 from sipfw.policy.quantities import shown
 from sipfw.policy.rules import Finding, apply_blockers, findings, setless_blockers
 from sipfw.policy.salvage import salvage
+from sipfw.policy.shorthand import written_out
 from sipfw.policy.yaml_tree import MAX_BYTES, Path, Tree, read_tree
 from sipfw.resources import shipped_folder
 
@@ -202,7 +204,7 @@ def _file_layer(path: FilePath) -> tuple[Layer, tuple[Diagnostic, ...]]:
         raise PolicyError([Diagnostic(message, location=Location(str(path)))]) from error
     place = Location(str(path))
     found = () if doubt is None else (Diagnostic(doubt, "", place, Severity.WARNING),)
-    return Layer(str(path), read_tree(raw, str(path))), found
+    return Layer(str(path), written_out(read_tree(raw, str(path)))), found
 
 
 def _option_layer(request: Request) -> Layer | None:
@@ -214,7 +216,7 @@ def _option_layer(request: Request) -> Layer | None:
             data[name] = value
     for setting in request.settings:
         _apply_setting(data, setting)
-    return Layer(COMMAND_LINE, Tree(data, lines)) if data else None
+    return Layer(COMMAND_LINE, written_out(Tree(data, lines))) if data else None
 
 
 def _apply_setting(data: dict[str, object], setting: str) -> None:
@@ -230,6 +232,7 @@ def _apply_setting(data: dict[str, object], setting: str) -> None:
     if tree.faults:
         raise PolicyError(tree.faults)
     value = tree.data["value"]
+    _refuse_part_of_list(setting, steps)
     place = data
     for step in steps[:-1]:
         inner = place.setdefault(step, {})
@@ -238,6 +241,18 @@ def _apply_setting(data: dict[str, object], setting: str) -> None:
             raise PolicyError([Diagnostic(message, "--set", Location(COMMAND_LINE))])
         place = inner
     place[steps[-1]] = value
+
+
+def _refuse_part_of_list(setting: str, steps: list[str]) -> None:
+    """An entry of its own would replace all the others: a list is given whole, or not at all."""
+    for length in range(1, len(steps)):
+        if is_list_at(tuple(steps[:length])):
+            name = ".".join(steps[:length])
+            message = (
+                f"{shown(setting)} would replace all of {name}, and is not a list; "
+                f"give it whole: --set '{name}=[...]'"
+            )
+            raise PolicyError([Diagnostic(message, "--set", Location(COMMAND_LINE))])
 
 
 def _located(finding: Finding, data: object, origins: Origins) -> Diagnostic:

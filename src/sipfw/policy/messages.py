@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, get_args
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from sipfw.diagnostics import Diagnostic
-from sipfw.policy.model import Policy
+from sipfw.policy.fields import field_names, model_at
 from sipfw.policy.quantities import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
     from sipfw.policy.merge import Origins
@@ -62,6 +59,8 @@ def field_name(path: Path, data: dict[str, Any]) -> str:
 
 def _text(item: ErrorDetails, path: Path) -> str:
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
+    if several := _several(value, path):
+        return f"{shown(value)} is one text; write {several}"
     match kind:
         case "value_error":
             return str(context["error"])
@@ -82,7 +81,7 @@ def _text(item: ErrorDetails, path: Path) -> str:
         case "model_type" | "dict_type" | "model_attributes_type":
             return f"{shown(value)} is not a group of fields; write `field: value` lines below it"
         case "tuple_type" | "list_type":
-            return f"{shown(value)} is not a list; write it as [{_plain(value)}]"
+            return f"{shown(value)} is not a list; write one value, or several as [one, two]"
         case "string_type":
             return f"{shown(value)} is not a text; write it in quotes"
         case "too_short":
@@ -93,8 +92,12 @@ def _text(item: ErrorDetails, path: Path) -> str:
             return f"{shown(value)}: {item['msg'].lower()}"
 
 
-def _plain(value: object) -> str:
-    return shown(value).strip("'")
+def _several(value: object, path: Path) -> str | None:
+    """Write `80, 443` as the list that it was meant as; only a signature may hold a comma."""
+    is_entry = bool(path) and isinstance(path[-1], int)
+    if not (is_entry and isinstance(value, str) and "," in value and "user_agents" not in path):
+        return None
+    return shown(f"[{', '.join(part.strip() for part in value.split(','))}]").strip("'")
 
 
 def _last_name(path: Path) -> str:
@@ -104,37 +107,9 @@ def _last_name(path: Path) -> str:
 
 def _unknown_field(path: Path) -> str:
     name = str(path[-1])
-    model = _model_at(path[:-1])
+    model = model_at(path[:-1])
     known = [] if model is None else sorted(field_names(model))
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if near:
         return f"unknown field; did you mean `{near[0]}`?"
     return f"unknown field; known here: {', '.join(known)}" if known else "unknown field"
-
-
-def field_names(model: type[BaseModel]) -> Iterator[str]:
-    """List the names that a file may use for a model's fields."""
-    for name, info in model.model_fields.items():
-        yield info.alias or name
-
-
-def _model_at(path: Path) -> type[BaseModel] | None:
-    model: type[BaseModel] | None = Policy
-    for step in path:
-        if isinstance(step, int) or model is None:
-            continue
-        model = next(
-            (
-                _inner_model(info.annotation)
-                for name, info in model.model_fields.items()
-                if (info.alias or name) == step
-            ),
-            None,
-        )
-    return model
-
-
-def _inner_model(annotation: object) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for arg in get_args(annotation) if (found := _inner_model(arg))), None)
