@@ -201,13 +201,21 @@ def parse_port_range(value: object) -> PortRange:
     if isinstance(value, str):
         found = _PORT_RANGE.match(value.strip())
         if found is None:
-            raise ValueError(f"{shown(value)} is not a port range; write it like 10000-20000")
+            raise ValueError(
+                f"{shown(value)} is not a port; write a number from 1 to 65535, or a range like "
+                "10000-20000"
+            )
         low, high = parse_port(int(found[1])), parse_port(int(found[2]))
         if low > high:
             raise ValueError(f"{shown(value)} is reversed; write {high}-{low}")
         return PortRange(low, high)
     port = parse_port(value)
     return PortRange(port, port)
+
+
+def _port_as_written(value: PortRange) -> Any:
+    """Give a single port as the number that stands in a file."""
+    return value.first if value.first == value.last else str(value)
 
 
 def parse_text(value: object) -> str:
@@ -266,7 +274,7 @@ Port = Annotated[
 PortRangeField = Annotated[
     PortRange,
     BeforeValidator(parse_port_range),
-    _AS_TEXT,
+    PlainSerializer(_port_as_written),
     _mixed_schema("port or first-last", 5060, "10000-20000"),
 ]
 RateField = Annotated[
