@@ -9,7 +9,10 @@ import jsonschema
 import pytest
 import yaml
 
+from sipfw.compiler.pipeline import compile_policy
 from sipfw.errors import PolicyError
+from sipfw.lower.iptables import lower
+from sipfw.policy.explain import explained
 from sipfw.policy.fields import annotations_of, holds_list, section_in
 from sipfw.policy.load import Request, load
 from sipfw.policy.model import Policy
@@ -142,3 +145,88 @@ def test_a_part_of_a_list_is_not_set_alone() -> None:
 def test_explained_values_and_origins_are_those_of_the_entries(tmp_path: Path) -> None:
     loaded = _load(tmp_path, "profile: default\nmedia:\n  ports: 30000-40000\n")
     assert loaded.origins.nearest(("media", "ports", 0)).line == 3
+
+
+_CARRIERS = (
+    "[{name: carrier-a, signalling: [203.0.113.10]}, {name: 3cx, signalling: [2001:db8::1]}]"
+)
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        "{carrier-a: 203.0.113.10, 3cx: 2001:db8::1}",
+        "{carrier-a: [203.0.113.10], 3cx: [2001:db8::1]}",
+        "{carrier-a: {signalling: 203.0.113.10}, 3cx: {signalling: [2001:db8::1]}}",
+        "[carrier-a: 203.0.113.10, 3cx: 2001:db8::1]",
+        "[{name: carrier-a, signalling: 203.0.113.10}, 3cx: {signalling: 2001:db8::1}]",
+    ],
+)
+def test_peers_may_stand_under_their_names(short: str, tmp_path: Path) -> None:
+    meant = _load(tmp_path, f"trusted_peers: {_CARRIERS}").policy
+    assert _load(tmp_path, f"trusted_peers: {short}").policy == meant
+    jsonschema.validate(yaml.safe_load(f"trusted_peers: {short}"), json_schema())
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("203.0.113.10", "203-0-113-10"),
+        ("203.0.113.64/26", "203-0-113-64-26"),
+        ("2001:db8::1", "2001-db8-1"),
+        ("sip.carrier.example:5060", "sip-carrier-example-5060"),
+        ("2001:db8:1111:2222:3333:4444:5555:6666", "2001-db8-1111-2222-333-908a8944"),
+    ],
+)
+def test_an_address_alone_is_a_peer_that_is_called_after_it(
+    address: str, name: str, tmp_path: Path
+) -> None:
+    for text in (f"trusted_peers: ['{address}']", f"trusted_peers: '{address}'"):
+        [peer] = _load(tmp_path, text).policy.trusted_peers
+        assert peer.name == name
+        assert str(peer.signalling[0]).startswith(address)
+        jsonschema.validate(yaml.safe_load(text), json_schema())
+
+
+def test_long_addresses_that_begin_alike_are_two_peers(tmp_path: Path) -> None:
+    both = ["2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8:1111:2222:3333:4444:5555:7777"]
+    names = [peer.name for peer in _load(tmp_path, f"trusted_peers: {both}").policy.trusted_peers]
+    assert len(set(names)) == 2
+    assert max(map(len, names)) <= 31
+
+
+def test_no_set_and_no_chain_is_called_after_a_peer(tmp_path: Path) -> None:
+    """So a digit in front, or a name of ours, makes no identifier of the kernel odd."""
+    rulesets = [
+        compile_policy(
+            _load(
+                tmp_path,
+                f"trusted_peers: {{{name}: {{signalling: 203.0.113.10, source_ports: 5070}}}}",
+            )
+        )
+        for name in ("carrier-a", "3cx", "203-0-113-10", "trusted", "0")
+    ]
+    assert len(set(rulesets)) == 1
+    assert lower(rulesets[0]) == lower(rulesets[-1])
+
+
+def test_peers_under_their_names_keep_their_lines(tmp_path: Path) -> None:
+    text = "trusted_peers:\n  a:\n    - 203.0.113.1\n    - 203.0.113.300\n  b: 203.0.113.0/33\n"
+    text += "  c:\n    signalling: 203.0.113.9\n    tier: x\n  d:\n"
+    assert [fault.split(": ")[:2] for fault in _faults(tmp_path, text)] == [
+        ["4", "trusted_peers.a.signalling"],
+        ["5", "trusted_peers.b.signalling"],
+        ["8", "trusted_peers.c.tier"],
+        ["9", "trusted_peers.d.signalling"],
+    ]
+
+
+def test_no_peers_may_be_written_as_an_empty_mapping(tmp_path: Path) -> None:
+    assert _load(tmp_path, "trusted_peers: {}").policy.trusted_peers == ()
+
+
+def test_explain_names_the_line_of_a_peer_under_its_name(tmp_path: Path) -> None:
+    rows = explained(_load(tmp_path, "trusted_peers:\n\n  3cx: 203.0.113.10\n"))
+    origins = {field: origin for field, _, origin in rows if field.startswith("trusted_peers.3cx")}
+    assert origins["trusted_peers.3cx.name"].endswith("policy.yaml:3")
+    assert origins["trusted_peers.3cx.signalling"].endswith("policy.yaml:3")

@@ -78,6 +78,8 @@ def _text(item: ErrorDetails, path: Path) -> str:
             return f"{shown(value)} is too small; write at least {context['ge']}"
         case "less_than_equal":
             return f"{shown(value)} is too large; write at most {context['le']}"
+        case "model_type" if path[0] == "trusted_peers" and len(path) <= 2:
+            return f"{shown(value)} is no peer; write {{name: carrier-a, signalling: 203.0.113.10}}"
         case "model_type" | "dict_type" | "model_attributes_type":
             return f"{shown(value)} is not a group of fields; write `field: value` lines below it"
         case "tuple_type" | "list_type":

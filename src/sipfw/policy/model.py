@@ -26,6 +26,7 @@ from sipfw.policy.types import (
     InterfacePattern,
     NetworkField,
     PeerAddress,
+    PeerName,
     Port,
     PortRangeField,
     RateField,
@@ -131,7 +132,7 @@ class Media(Section):
 class Peer(Section):
     """A carrier or customer whose packets are never limited, never banned, never inspected."""
 
-    name: Identifier = Field(description="Lower-case name, unique; shown beside counters.")
+    name: PeerName = Field(description="Lower-case name, unique; shown beside counters.")
     signalling: tuple[PeerAddress, ...] = Field(
         min_length=1,
         description="Addresses, networks or host names that send SIP. A name is followed by "

@@ -25,7 +25,29 @@ def json_schema() -> dict[str, Any]:
     for section in (schema, *schema["$defs"].values()):
         for name, field in section.get("properties", {}).items():
             section["properties"][name] = _one_or_list(field)
+    _bare_peers(schema)
     return schema
+
+
+def _bare_peers(schema: dict[str, Any]) -> None:
+    """A peer may be an address alone, or stand under its name."""
+    peer = schema["$defs"]["Peer"]
+    addresses = peer["properties"]["signalling"]["anyOf"]
+    named = {key: value for key, value in peer["properties"].items() if key != "name"}
+    schema["$defs"]["NamedPeer"] = {**peer, "properties": named, "required": ["signalling"]}
+    by_name = {
+        "type": "object",
+        "additionalProperties": {"anyOf": [{"$ref": "#/$defs/NamedPeer"}, *addresses]},
+    }
+    whole, one = schema["properties"]["trusted_peers"]["anyOf"]
+    address = addresses[-1]
+    entry = {"anyOf": [one, address, {**by_name, "maxProperties": 1}]}
+    schema["properties"]["trusted_peers"]["anyOf"] = [
+        {**whole, "items": entry},
+        one,
+        address,
+        by_name,
+    ]
 
 
 def _one_or_list(field: dict[str, Any]) -> dict[str, Any]:
