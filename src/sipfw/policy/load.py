@@ -26,10 +26,11 @@ from sipfw.policy.yaml_tree import MAX_BYTES, Path, Tree, read_tree
 from sipfw.resources import shipped_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path as FilePath
 
 COMMAND_LINE = "command line"
+_CHOSEN = ("profile", "switch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,10 @@ def load(request: Request) -> LoadedPolicy:
     try:
         policy = Policy.model_validate(data)
     except ValidationError as error:
-        # A value that could not be read or chosen needs no second complaint.
-        said = {fault.field for fault in faults}
-        faults += [f for f in _all_faults(error, data, origins) if f.field not in said]
+        unread = {path for layer in layers for path in layer.tree.unread}
+        # A profile that could not be chosen needs no second complaint.
+        unread |= {(fault.field,) for fault in faults if fault.field in _CHOSEN}
+        faults += _all_faults(error, data, origins, unread)
         raise PolicyError(sorted(faults, key=_place)) from error
     found = [_located(item, data, origins) for item in findings(policy)]
     if errors := faults + [item for item in found if item.severity is Severity.ERROR]:
@@ -89,9 +91,11 @@ def load(request: Request) -> LoadedPolicy:
     return LoadedPolicy(policy, origins, tuple(found), names, doubts)
 
 
-def _all_faults(error: ValidationError, data: dict[str, Any], origins: Origins) -> list[Diagnostic]:
+def _all_faults(
+    error: ValidationError, data: dict[str, Any], origins: Origins, unread: Collection[Path]
+) -> list[Diagnostic]:
     """Add what the checks across fields find in the rest to what is wrong by itself."""
-    found = messages.diagnostics(error, data, origins)
+    found = messages.diagnostics(error, data, origins, unread)
     rest = salvage(data, origins, error)
     if rest is not None:
         plain = rest.model_dump(mode="json", by_alias=True)
@@ -210,7 +214,7 @@ def _file_layer(path: FilePath) -> tuple[Layer, tuple[Diagnostic, ...]]:
 def _option_layer(request: Request) -> Layer | None:
     data: dict[str, object] = {}
     lines: dict[Path, int] = {}
-    for name in ("profile", "switch"):
+    for name in _CHOSEN:
         value = getattr(request, name)
         if value is not None:
             data[name] = value

@@ -10,6 +10,8 @@ from sipfw.policy.fields import field_names, model_at
 from sipfw.policy.quantities import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
@@ -17,10 +19,20 @@ if TYPE_CHECKING:
     from sipfw.policy.yaml_tree import Path
 
 
-def diagnostics(error: ValidationError, data: dict[str, Any], origins: Origins) -> list[Diagnostic]:
-    """Describe every finding with its place in the file."""
+def diagnostics(
+    error: ValidationError, data: dict[str, Any], origins: Origins, unread: Collection[Path]
+) -> list[Diagnostic]:
+    """Describe every finding with its place in the file, but for values that are `unread`."""
     found = error.errors(include_url=False)
-    return [_one(item, data, origins) for item in found if not _is_consequence(item, found)]
+    return [
+        _one(item, data, origins)
+        for item in found
+        if not _is_consequence(item, found) and not _is_below(item["loc"], unread)
+    ]
+
+
+def _is_below(path: Path, unread: Collection[Path]) -> bool:
+    return any(path[:length] in unread for length in range(1, len(path) + 1))
 
 
 def _is_consequence(item: ErrorDetails, found: list[ErrorDetails]) -> bool:

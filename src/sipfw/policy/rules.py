@@ -253,6 +253,10 @@ def _feeds(policy: Policy) -> Iterator[Finding]:
             message = f"'{feed.name}' names two lists; give each its own name"
             yield Finding(("feeds", index, "name"), message)
         names.add(feed.name)
+        if feed.url is None and feed.file is None:
+            yield Finding(("feeds", index), "has no source; write url: or file:")
+        if feed.url is not None and feed.file is not None:
+            yield Finding(("feeds", index), "has two sources; keep url: or file:")
         for field, message in _feed_faults(feed):
             yield Finding(("feeds", index, field), message)
     if len(policy.feeds) > MOST_FEEDS:

@@ -29,7 +29,8 @@ def written_out(tree: Tree) -> Tree:
     """Return the tree with every short form in its long one; `lines` follow the values."""
     moves = _Moves()
     data = _section(tree.data, Policy, (), moves)
-    return replace(tree, data=data, lines=moves.applied(tree.lines))
+    unread = frozenset(moves.now(path) for path in tree.unread)
+    return replace(tree, data=data, lines=moves.applied(tree.lines), unread=unread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class _Moves:
     places: dict[Path, Path] = field(default_factory=dict)
 
     def note(self, before: Path, now: Path) -> None:
+        """Remember that what stood at one path, and below it, stands at the other."""
         self.places[before] = now
 
     def applied(self, lines: dict[Path, int]) -> dict[Path, int]:
@@ -47,13 +49,14 @@ class _Moves:
             return lines
         found: dict[Path, int] = {}
         for path, line in lines.items():
-            now = self._now(path)
+            now = self.now(path)
             found[now] = line
             for length in range(len(path), len(now)) if now != path else ():
                 found.setdefault(now[:length], line)
         return found
 
-    def _now(self, path: Path) -> Path:
+    def now(self, path: Path) -> Path:
+        """Return the new place of what stood at a path."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.places:
                 return (*self.places[path[:length]], *path[length:])
