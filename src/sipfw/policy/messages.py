@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sipfw.diagnostics import Diagnostic
 from sipfw.policy.fields import field_names, model_at
 from sipfw.policy.quantities import shown
+from sipfw.policy.synonyms import line_elsewhere, line_instead
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from sipfw.policy.merge import Origins
     from sipfw.policy.yaml_tree import Path
+
+# One letter too few, too many or wrong in a word of usual length.
+_SLIP = 0.85
 
 
 def diagnostics(
@@ -77,7 +81,7 @@ def _text(item: ErrorDetails, path: Path) -> str:
         case "value_error":
             return str(context["error"])
         case "extra_forbidden":
-            return _unknown_field(path)
+            return _unknown_field(path, value)
         case "missing":
             return f"is missing; every {_last_name(path[:-1])} needs `{path[-1]}`"
         case "enum" | "literal_error":
@@ -119,11 +123,22 @@ def _last_name(path: Path) -> str:
     return f"entry of {names[-1]}" if names else "policy"
 
 
-def _unknown_field(path: Path) -> str:
+def _unknown_field(path: Path, value: object) -> str:
     name = str(path[-1])
     model = model_at(path[:-1])
     known = [] if model is None else sorted(field_names(model))
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+    section = [step for step in path[:-1] if isinstance(step, str)]
+    instead = line_instead(section, name, value)
+    # A slip of a key is nearer than another tool's word.
+    if instead is not None and not (near and _is_slip(name, near[0])):
+        return f"unknown field; write `{instead}`"
     if near:
         return f"unknown field; did you mean `{near[0]}`?"
+    if elsewhere := line_elsewhere(name, value):
+        return f"unknown field; write `{elsewhere}`"
     return f"unknown field; known here: {', '.join(known)}" if known else "unknown field"
+
+
+def _is_slip(name: str, near: str) -> bool:
+    return difflib.SequenceMatcher(None, name.lower(), near).ratio() > _SLIP
