@@ -10,6 +10,7 @@ import click
 
 from sipfw import __version__
 from sipfw.cli.output import complain
+from sipfw.cli.usage import one_line, unknown_command
 from sipfw.errors import Exit, SipfwError
 
 # Listing a command must not import it: the help page answers without pydantic, jinja2 or iptc.
@@ -64,6 +65,13 @@ class _Commands(click.Group):
         command: click.Command = module.command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(unknown_command(args[0], _COMMANDS), ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, _COMMANDS))
         for title, commands in _SECTIONS.items():
@@ -82,20 +90,6 @@ def cli() -> None:
     """
 
 
-def _one_line(error: click.ClickException) -> str:
-    """Say what is wrong with a command line, in one line, and where the help is."""
-    text = " ".join(error.format_message().split()).removesuffix(".")
-    text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    # What comes behind a semicolon, and a question, say what to do already.
-    hint = (
-        ""
-        if context is None or ";" in text or text.endswith("?")
-        else f"; see {context.command_path} --help"
-    )
-    return f"Error: {text}{hint}"
-
-
 def main() -> None:
     """Run the command line and turn every error into a message and an exit code."""
     try:
@@ -108,7 +102,7 @@ def main() -> None:
         if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
             error.show()
         else:
-            complain(_one_line(error))
+            complain(one_line(error))
         sys.exit(error.exit_code)
     except click.Abort:
         complain("interrupted; an apply that had begun was finished or taken back")

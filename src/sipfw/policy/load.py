@@ -5,7 +5,6 @@ Merge order: built-in < switch < profile < file < command line.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from sipfw.policy.salvage import salvage
 from sipfw.policy.shorthand import written_out
 from sipfw.policy.yaml_tree import MAX_BYTES, Path, Tree, read_tree
 from sipfw.resources import shipped_folder
+from sipfw.words import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -124,7 +124,9 @@ def shipped_switches() -> list[str]:
 
 def read_shipped(name: str) -> str:
     """Return the text of a shipped profile or switch. Raises PolicyError for an unknown name."""
-    kind = "switch" if name in shipped_switches() else "profile"
+    switches = shipped_switches()
+    meant = nearest(name, [*shipped_profiles(), *switches])
+    kind = "switch" if meant in switches else "profile"
     return _shipped(kind, name, Location(COMMAND_LINE)).read_text(encoding="utf-8")
 
 
@@ -190,8 +192,14 @@ def _shipped(kind: str, name: str, asked_at: Location) -> FilePath:
     # Only a listed name becomes a path, so `../../etc/shadow` never does.
     if name in known:
         return folder / f"{name}.yaml"
-    near = difflib.get_close_matches(name, known, n=1)
-    advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    other = "profile" if kind == "switch" else "switch"
+    if name in (shipped_profiles() if kind == "switch" else shipped_switches()):
+        line = f"--{other} {name}" if asked_at.file == COMMAND_LINE else f"{other}: {name}"
+        advice = f"it is a {other}, write {line}"
+    elif near := nearest(name, known):
+        advice = f"did you mean {near}?"
+    else:
+        advice = f"known: {', '.join(known)}"
     raise PolicyError(
         [Diagnostic(f"{shown(name)} is not a known {kind}; {advice}", kind, asked_at)]
     )

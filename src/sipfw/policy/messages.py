@@ -9,6 +9,7 @@ from sipfw.diagnostics import Diagnostic
 from sipfw.policy.fields import field_names, model_at
 from sipfw.policy.quantities import shown
 from sipfw.policy.synonyms import line_elsewhere, line_instead
+from sipfw.words import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -127,14 +128,14 @@ def _unknown_field(path: Path, value: object) -> str:
     name = str(path[-1])
     model = model_at(path[:-1])
     known = [] if model is None else sorted(field_names(model))
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+    near = nearest(name, known)
     section = [step for step in path[:-1] if isinstance(step, str)]
     instead = line_instead(section, name, value)
     # A slip of a key is nearer than another tool's word.
-    if instead is not None and not (near and _is_slip(name, near[0])):
+    if instead is not None and not (near and _is_slip(name, near)):
         return f"unknown field; write `{instead}`"
     if near:
-        return f"unknown field; did you mean `{near[0]}`?"
+        return f"unknown field; did you mean `{near}`?"
     if elsewhere := line_elsewhere(name, value):
         return f"unknown field; write `{elsewhere}`"
     return f"unknown field; known here: {', '.join(known)}" if known else "unknown field"
