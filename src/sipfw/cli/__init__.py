@@ -9,6 +9,7 @@ import sys
 import click
 
 from sipfw import __version__
+from sipfw.cli.examples import EXAMPLES, FIRST_STEPS, epilog
 from sipfw.cli.output import complain
 from sipfw.cli.usage import one_line, unknown_command
 from sipfw.errors import Exit, SipfwError
@@ -63,6 +64,7 @@ class _Commands(click.Group):
             return None
         module = importlib.import_module(f"sipfw.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
+        command.epilog = epilog(EXAMPLES[cmd_name])
         return command
 
     def resolve_command(
@@ -79,7 +81,11 @@ class _Commands(click.Group):
                 formatter.write_dl([(name.ljust(width), text) for name, text in commands.items()])
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=epilog(FIRST_STEPS),
+)
 @click.version_option(__version__, prog_name="sipfw")
 def cli() -> None:
     """Turn one policy file into a layered SIP firewall, and watch it.
