@@ -68,5 +68,6 @@ def _no_operator_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "SIPFW_DEBUG",
         "SSH_CLIENT",
         "SSH_CONNECTION",
+        "COLUMNS",
     ):
         monkeypatch.delenv(name, raising=False)

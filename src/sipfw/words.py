@@ -1,8 +1,17 @@
-"""Counts, lengths of time and moments, as everything that people read writes them."""
+"""Counts, lengths of time and moments, as everything that people read writes them; near words."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Two letters of five wrong, or swapped; below it are words that only share letters.
+_NEAR = 0.6
+_SHORTEST_START = 3
 
 
 def pluralize(number: int, one: str, many: str | None = None) -> str:
@@ -40,3 +49,17 @@ def format_stored_timestamp(text: str) -> str:
         return format_timestamp(datetime.fromisoformat(text).timestamp())
     except (ValueError, OverflowError, OSError):
         return text
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that was probably meant, None where nothing is near.
+
+    Letters count without case; a beginning that only one word has is near, too.
+    """
+    words = {item.casefold(): item for item in known}
+    typed = word.casefold()
+    found = get_close_matches(typed, words, n=1, cutoff=_NEAR)
+    if not found and len(typed) >= _SHORTEST_START:
+        longer = [item for item in words if item.startswith(typed)]
+        found = longer if len(longer) == 1 else []
+    return words[found[0]] if found else None

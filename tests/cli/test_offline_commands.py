@@ -15,7 +15,7 @@ import pytest
 from sipfw import __version__
 from sipfw.cli import cli
 from sipfw.errors import Exit
-from sipfw.policy.messages import field_names
+from sipfw.policy.fields import field_names
 from sipfw.policy.model import Limits, Methods, Policy
 from sipfw.resolver.name_servers import NameServers
 from sipfw.resolver.records import Unanswered

@@ -548,9 +548,14 @@ class TestSelect:
     def test_remove_unknown_suggests_the_nearest(self) -> None:
         selection = select(SHIPPED, remove=["pplsip", "sip-sak"])
         (note,) = selection.notes
-        assert (note.field, note.index, note.severity) == ("remove", 1, Severity.WARNING)
+        assert (note.field, note.index, note.severity) == ("remove", 1, Severity.ERROR)
         assert note.message == "'sip-sak' is not a shipped signature; did you mean 'sipsak'?"
         assert len(selection.signatures) == len(BLOCK) - 1
+
+    def test_remove_unknown_names_all_that_are_near(self) -> None:
+        (note,) = select(SHIPPED, remove=["vax-usr-agent"]).notes
+        assert note.severity is Severity.ERROR
+        assert note.message.endswith("did you mean 'vax-user-agent' or 'vax-ip-user-agent'?")
 
     def test_remove_of_something_that_is_off_is_noted(self) -> None:
         (note,) = select(SHIPPED, remove=["CensysInspect"]).notes

@@ -9,6 +9,7 @@ import pytest
 
 from sipfw.policy.load import LoadedPolicy, Request, load, shipped_profiles, shipped_switches
 from sipfw.policy.starter import starter_policy
+from sipfw.ruleset.match import PortRange
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,8 +50,9 @@ def test_sockets_and_interfaces(tmp_path: Path) -> None:
     policy = _starter(
         tmp_path, udp_ports=(5060, 5160), tcp_ports=(5060, 5061), interfaces=("eth0", "br-1")
     ).policy
-    assert policy.signalling.udp == (5060, 5160)
-    assert (policy.signalling.tcp, policy.signalling.tls) == ((5060,), (5061,))
+    assert policy.signalling.udp == (PortRange(5060, 5060), PortRange(5160, 5160))
+    assert policy.signalling.tcp == (PortRange(5060, 5060),)
+    assert policy.signalling.tls == (PortRange(5061, 5061),)
     assert policy.host.interfaces == ()
 
 

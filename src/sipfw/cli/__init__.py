@@ -10,7 +10,9 @@ import sys
 import click
 
 from sipfw import __version__
+from sipfw.cli.examples import EXAMPLES, FIRST_STEPS, epilog
 from sipfw.cli.output import complain
+from sipfw.cli.usage import one_line, unknown_command
 from sipfw.errors import Exit, SipfwError
 
 # Listing a command must not import it: the help page answers without pydantic, jinja2 or iptc.
@@ -64,7 +66,15 @@ class _Commands(click.Group):
             return None
         module = importlib.import_module(f"sipfw.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
+        command.epilog = epilog(EXAMPLES[cmd_name])
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(unknown_command(args[0], _COMMANDS), ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, _COMMANDS))
@@ -73,7 +83,11 @@ class _Commands(click.Group):
                 formatter.write_dl([(name.ljust(width), text) for name, text in commands.items()])
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=epilog(FIRST_STEPS),
+)
 @click.version_option(__version__, prog_name="sipfw")
 def cli() -> None:
     """Turn one policy file into a layered SIP firewall, and watch it.
@@ -82,20 +96,6 @@ def cli() -> None:
     4 host refused (nothing changed), 5 went live and failed (see the message),
     6 done, but a host name has no address or a block list has no entries.
     """
-
-
-def _one_line(error: click.ClickException) -> str:
-    """Say what is wrong with a command line, in one line, and where the help is."""
-    text = " ".join(error.format_message().split()).removesuffix(".")
-    text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    # What comes behind a semicolon, and a question, say what to do already.
-    hint = (
-        ""
-        if context is None or ";" in text or text.endswith("?")
-        else f"; see {context.command_path} --help"
-    )
-    return f"Error: {text}{hint}"
 
 
 def main() -> None:
@@ -113,7 +113,7 @@ def main() -> None:
         if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
             error.show()
         else:
-            complain(_one_line(error))
+            complain(one_line(error))
         sys.exit(error.exit_code)
     except click.Abort:
         complain("interrupted; an apply that had begun was finished or taken back")

@@ -11,7 +11,7 @@ import click
 
 from sipfw.cli.manual import timed_cells, write_output
 from sipfw.cli.options import root_option
-from sipfw.cli.output import complain, remark, say, say_json, table
+from sipfw.cli.output import complain, remark, say_json, say_lines, table
 from sipfw.errors import Exit
 from sipfw.words import pluralize
 
@@ -52,8 +52,7 @@ def command(*, as_json: bool, target: Path | None, root: Path) -> int:
     elif as_json:
         say_json(as_data(found.found, now))
     elif found.found:
-        for line in table([_HEAD, *(_row(ban, now) for ban in found.found)], right={1}):
-            say(line)
+        say_lines(table([_HEAD, *(_row(ban, now) for ban in found.found)], right={1}))
     else:
         complain("nobody is banned")
     return Exit.CLEAN

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sipfw.cli.options import Choice, compile_wanted, load_policy, policy_options
-from sipfw.cli.output import complain, remark, say, say_json, table
+from sipfw.cli.output import complain, remark, say_json, say_lines, table
 from sipfw.errors import Exit
 from sipfw.words import pluralize
 
@@ -45,8 +45,7 @@ def command(
     if explain and as_json:
         say_json([{"field": f, "value": v, "origin": o} for f, v, o in values])
     elif explain:
-        for line in table([(field, text, origin) for field, text, origin in values]):
-            say(line)
+        say_lines(table(values, head=False))
     wanted = compile_wanted(loaded)
     _say_names(wanted.resolution)
     if no_ipset:

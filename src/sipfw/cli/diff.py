@@ -6,7 +6,7 @@ import click
 
 from sipfw.cli.backend_option import backend_option
 from sipfw.cli.options import Choice, compile_wanted, load_policy, policy_options
-from sipfw.cli.output import remark, say, say_json
+from sipfw.cli.output import remark, say_json, say_lines
 from sipfw.errors import Exit, PolicyError
 
 
@@ -45,6 +45,5 @@ def command(*, choice: Choice, as_json: bool, full: bool, backend: str, no_ipset
     if as_json:
         say_json(as_data(plan, ", ".join(loaded.sources), choice_of_backend.backend.name))
     else:
-        for line in as_lines(plan, full=full):
-            say(line)
+        say_lines(as_lines(plan, full=full))
     return Exit.CLEAN if plan.same else Exit.DIFFERENT

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sipfw.cli.options import root_option
-from sipfw.cli.output import complain, say, say_json, table
+from sipfw.cli.output import complain, say_json, say_lines, table
 from sipfw.cli.which_policy import DEFAULT_POLICY
 from sipfw.errors import Exit, SipfwError
 
@@ -40,8 +40,7 @@ def command(*, root: Path, as_json: bool) -> int:
     if as_json:
         say_json(as_data(findings))
     else:
-        for line in as_lines(findings):
-            say(line)
+        say_lines(as_lines(findings))
     sick = any(item.state is DiagnosisState.PROBLEM for item in findings)
     return Exit.DIFFERENT if sick else Exit.CLEAN
 
@@ -67,7 +66,7 @@ def as_lines(findings: Sequence[Diagnosis]) -> Iterator[str]:
         rows.append((item.state.value, item.name, item.sentence))
         if item.fix is not None:
             rows.append(("", "", f"fix: {item.fix}"))
-    yield from table(rows)
+    yield from table(rows, head=False)
     yield ""
     counts = _counts(findings)
     yield ", ".join(f"{count} {state}" for state, count in counts.items() if count)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sipfw.cli.options import root_option
-from sipfw.cli.output import complain, say, say_json, table
+from sipfw.cli.output import complain, say_json, say_lines, table
 from sipfw.errors import Exit
 from sipfw.words import format_duration
 
@@ -39,8 +39,7 @@ def command(*, root: Path, as_json: bool) -> int:
     if as_json:
         say_json([asdict(item) for item in found])
     elif found:
-        for line in table([_HEAD, *map(_row, found)], right={1, 2, 5}):
-            say(line)
+        say_lines(table([_HEAD, *map(_row, found)], right={1, 2, 5}))
     else:
         complain("the live policy has no block lists; see docs/feeds.md")
     return Exit.CLEAN

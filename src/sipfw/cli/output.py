@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sipfw.cli.screen import grid, screen_width, wrapped
 from sipfw.errors import BackendError
 
 if TYPE_CHECKING:
@@ -30,9 +31,20 @@ def say(text: str, end: str = "\n") -> None:
         raise BackendError(f"standard output: cannot be written: {reason}") from error
 
 
+def say_lines(lines: Iterable[str]) -> None:
+    """Print a screen: lines that are too long for it break between words."""
+    width = screen_width()
+    for line in lines:
+        for part in wrapped(line, width):
+            say(part)
+
+
 def complain(text: str) -> None:
     """Print a message about the data, or an error."""
-    click.echo(text, err=True)
+    width = screen_width(stderr=True)
+    for line in text.split("\n"):
+        for part in wrapped(line, width):
+            click.echo(part, err=True)
 
 
 def remark(diagnostics: Iterable[Diagnostic]) -> None:
@@ -46,17 +58,15 @@ def say_json(value: object) -> None:
     say(json.dumps(value, indent=2, sort_keys=False))
 
 
-def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
-    """Align columns; those in `right` are numbers. The last column is never padded."""
-    if not rows:
-        return []
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    numbers = set(right)
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if i in numbers else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+def table(
+    rows: Sequence[Sequence[str]], right: Iterable[int] = (), *, head: bool = True
+) -> list[str]:
+    """Align columns, as `table_rows`, and return the lines of all rows."""
+    return [line for lines in table_rows(rows, right, head=head) for line in lines]
+
+
+def table_rows(
+    rows: Sequence[Sequence[str]], right: Iterable[int] = (), *, head: bool = True
+) -> list[list[str]]:
+    """Align columns to the width of the screen and return the lines of each row, see `grid`."""
+    return grid(rows, right, head=head, width=screen_width())

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sipfw.cli.output import table
+from sipfw.cli.output import table_rows
 from sipfw.compare.changes import Action
 from sipfw.lower.naming import base_id
 from sipfw.ruleset.model import Layer
@@ -101,9 +101,9 @@ def _section(title: str, rows: Sequence[_Row]) -> Iterator[str]:
     if not rows:
         return
     yield f"[{title}]"
-    lines = table([[_plain(cell) for cell in row.cells] for row in rows])
-    for line, row in zip(lines, rows, strict=True):
-        yield line
+    cells = [[_plain(cell) for cell in row.cells] for row in rows]
+    for lines, row in zip(table_rows(cells, head=False), rows, strict=True):
+        yield from lines
         yield from (f"    {_plain(detail)}" for detail in row.details)
     yield ""
 

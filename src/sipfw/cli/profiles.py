@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sipfw.cli.output import say, table
+from sipfw.cli.output import say, say_lines, table
 from sipfw.errors import Exit
 
 
@@ -19,6 +19,5 @@ def command(name: str | None) -> int:
         return Exit.CLEAN
     for title, names in (("Profiles", shipped_profiles()), ("Switches", shipped_switches())):
         say(f"{title}:")
-        for line in table([(f"  {item}", headline(item)) for item in names]):
-            say(line)
+        say_lines(table([(f"  {item}", headline(item)) for item in names], head=False))
     return Exit.CLEAN

@@ -9,7 +9,7 @@ import click
 
 from sipfw.cli.numbers import count_text
 from sipfw.cli.options import Seconds, root_option
-from sipfw.cli.output import complain, say, say_json, table
+from sipfw.cli.output import complain, say_json, say_lines, table
 from sipfw.errors import Exit
 from sipfw.ruleset.model import Layer
 from sipfw.words import format_duration
@@ -80,8 +80,7 @@ def command(
     if as_json:
         say_json(_data(found, shown, called))
     else:
-        for line in _lines(shown, called, more=len(sources) - len(shown)):
-            say(line)
+        say_lines(_lines(shown, called, more=len(sources) - len(shown)))
         for note in found.notes:
             complain(f"note: {note}")
     return Exit.CLEAN

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from sipfw.cli.backend_option import backend_option
 from sipfw.cli.moments import moment_of
 from sipfw.cli.options import Choice, Seconds, policy_options
-from sipfw.cli.output import complain, say, say_json
+from sipfw.cli.output import complain, say, say_json, say_lines
 from sipfw.cli.subject import find_subject
 from sipfw.errors import BackendError
 from sipfw.ruleset.model import Layer
@@ -198,5 +198,4 @@ def _show(
     if brief:
         say(brief_line(seen))
         return
-    for line in as_lines(seen, layers, shown, selection=selection, only_since=only_since):
-        say(line)
+    say_lines(as_lines(seen, layers, shown, selection=selection, only_since=only_since))

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from sipfw.cli.numbers import bytes_text, count_text, rate_text, share_text
-from sipfw.cli.output import table
+from sipfw.cli.output import table, table_rows
 from sipfw.cli.peer_view import peer_lines
 from sipfw.lower.xtables import Family
 from sipfw.words import format_duration, format_timestamp, pluralize
@@ -132,13 +132,12 @@ def _rules(rules: Sequence[RuleReport], *, by_packets: bool) -> Iterator[str]:
     for layer, group in [("", rules)] if by_packets else _by_layer(rules):
         layers.append((len(rows), layer or "busiest rules"))
         rows += [_row(rule, families) for rule in group]
-    lines = table(rows, right=range(1, 1 + 2 * len(families)))
     titles = dict(layers)
-    for index, line in enumerate(lines):
+    for index, lines in enumerate(table_rows(rows, right=range(1, 1 + 2 * len(families)))):
         if index in titles:
             yield ""
             yield f"[{titles[index]}]"
-        yield line
+        yield from lines
     yield ""
 
 
@@ -190,7 +189,7 @@ def _kernel(report: Report) -> Iterator[str]:
         ]
         for item in report.sysctls
     ]
-    yield from table(rows, right=(1,))
+    yield from table(rows, right=(1,), head=False)
     yield ""
 
 

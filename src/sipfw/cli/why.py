@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sipfw.cli.options import Choice, policy_options
-from sipfw.cli.output import complain, say, say_json
+from sipfw.cli.output import complain, say_json, say_lines
 
 if TYPE_CHECKING:
     from sipfw.monitor.why.live import ExplainedFirewall
@@ -106,8 +106,7 @@ def command(
         return 0
     from sipfw.cli.why_view import as_lines
 
-    for line in as_lines(answer, firewall, source, _commands(), names):
-        say(line)
+    say_lines(as_lines(answer, firewall, source, _commands(), names))
     return 0
 
 

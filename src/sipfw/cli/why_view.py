@@ -95,7 +95,7 @@ def _case(case: Case, source: SourceState, commands: frozenset[str]) -> Iterator
         "passes if" if main.trace.dropped else "dropped if",
         [_change_line(item, source, commands) for item in case.changes],
     )
-    yield from table(rows)
+    yield from table(rows, head=False)
 
 
 def _block(title: str, lines: list[str]) -> list[tuple[str, str, str]]:
@@ -199,12 +199,14 @@ def _state(
         f"the policy: in {', '.join(members)}" if members else "the policy: in none of its sets"
     )
     held += [f"by its name: {name}" for name in names]
-    yield from table([["sets  " if row == 0 else "", line] for row, line in enumerate(held)])
+    rows = [["sets  " if row == 0 else "", line] for row, line in enumerate(held)]
+    yield from table(rows, head=False)
     limits = [
         ["", reading.rule_id, limit_text(reading, source), standing_text(reading)]
         for reading in asked(answer, source)
     ]
-    yield from table([["limits" if row is limits[0] else "", *row[1:]] for row in limits])
+    rows = [["limits" if row is limits[0] else "", *row[1:]] for row in limits]
+    yield from table(rows, head=False)
 
 
 def _asked_sets(answer: Explanation, source: SourceState) -> list[str]:

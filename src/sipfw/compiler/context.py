@@ -108,8 +108,7 @@ class Context:
 
     def signalling_ports(self, *transports: Transport) -> tuple[PortRange, ...]:
         """Return the ports of these transports, sorted, adjacent ones joined."""
-        ports = {p for t in transports for p in getattr(self.policy.signalling, t.value)}
-        return join_ports(PortRange(port, port) for port in ports)
+        return join_ports(p for t in transports for p in getattr(self.policy.signalling, t.value))
 
     def signalling(self) -> list[Ports]:
         """Return one match per IP protocol that covers every signalling port."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -15,7 +15,6 @@ from pydantic import (
     PlainSerializer,
     Strict,
     WithJsonSchema,
-    model_validator,
 )
 
 from sipfw.policy.quantities import parse_count, parse_duration, shown
@@ -179,14 +178,6 @@ class Feed(_Part):
         "refused as a whole.",
     )
     min_prefix: MinPrefix = MinPrefix()
-
-    @model_validator(mode="after")
-    def _has_one_source(self) -> Self:
-        if self.url is None and self.file is None:
-            raise ValueError("has no source; write url: or file:")
-        if self.url is not None and self.file is not None:
-            raise ValueError("has two sources; keep url: or file:")
-        return self
 
 
 __all__ = ["MOST_FEEDS", "SHORTEST_REFRESH", "Feed", "FeedFormat", "MinPrefix"]

@@ -5,7 +5,6 @@ Merge order: built-in < switch < profile < file < command line.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +13,24 @@ from pydantic import ValidationError
 from sipfw.diagnostics import Diagnostic, Location, Severity
 from sipfw.errors import PolicyError
 from sipfw.policy import messages
+from sipfw.policy.fields import is_list_at
 from sipfw.policy.file_safety import why_unsafe
 from sipfw.policy.merge import BUILT_IN, Layer, Origins, merge
 from sipfw.policy.model import Policy
 from sipfw.policy.quantities import shown
 from sipfw.policy.rules import Finding, apply_blockers, findings, setless_blockers
 from sipfw.policy.salvage import salvage
+from sipfw.policy.shorthand import written_out
 from sipfw.policy.yaml_tree import MAX_BYTES, Path, Tree, read_tree
 from sipfw.resources import shipped_folder
+from sipfw.words import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path as FilePath
 
 COMMAND_LINE = "command line"
+_CHOSEN = ("profile", "switch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,10 @@ def load(request: Request) -> LoadedPolicy:
     try:
         policy = Policy.model_validate(data)
     except ValidationError as error:
-        # A value that could not be read or chosen needs no second complaint.
-        said = {fault.field for fault in faults}
-        faults += [f for f in _all_faults(error, data, origins) if f.field not in said]
+        unread = {path for layer in layers for path in layer.tree.unread}
+        # A profile that could not be chosen needs no second complaint.
+        unread |= {(fault.field,) for fault in faults if fault.field in _CHOSEN}
+        faults += _all_faults(error, data, origins, unread)
         raise PolicyError(sorted(faults, key=_place)) from error
     found = [_located(item, data, origins) for item in findings(policy)]
     if errors := faults + [item for item in found if item.severity is Severity.ERROR]:
@@ -87,9 +91,11 @@ def load(request: Request) -> LoadedPolicy:
     return LoadedPolicy(policy, origins, tuple(found), names, doubts)
 
 
-def _all_faults(error: ValidationError, data: dict[str, Any], origins: Origins) -> list[Diagnostic]:
+def _all_faults(
+    error: ValidationError, data: dict[str, Any], origins: Origins, unread: Collection[Path]
+) -> list[Diagnostic]:
     """Add what the checks across fields find in the rest to what is wrong by itself."""
-    found = messages.diagnostics(error, data, origins)
+    found = messages.diagnostics(error, data, origins, unread)
     rest = salvage(data, origins, error)
     if rest is not None:
         plain = rest.model_dump(mode="json", by_alias=True)
@@ -118,7 +124,9 @@ def shipped_switches() -> list[str]:
 
 def read_shipped(name: str) -> str:
     """Return the text of a shipped profile or switch. Raises PolicyError for an unknown name."""
-    kind = "switch" if name in shipped_switches() else "profile"
+    switches = shipped_switches()
+    meant = nearest(name, [*shipped_profiles(), *switches])
+    kind = "switch" if meant in switches else "profile"
     return _shipped(kind, name, Location(COMMAND_LINE)).read_text(encoding="utf-8")
 
 
@@ -184,8 +192,14 @@ def _shipped(kind: str, name: str, asked_at: Location) -> FilePath:
     # Only a listed name becomes a path, so `../../etc/shadow` never does.
     if name in known:
         return folder / f"{name}.yaml"
-    near = difflib.get_close_matches(name, known, n=1)
-    advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    other = "profile" if kind == "switch" else "switch"
+    if name in (shipped_profiles() if kind == "switch" else shipped_switches()):
+        line = f"--{other} {name}" if asked_at.file == COMMAND_LINE else f"{other}: {name}"
+        advice = f"it is a {other}, write {line}"
+    elif near := nearest(name, known):
+        advice = f"did you mean {near}?"
+    else:
+        advice = f"known: {', '.join(known)}"
     raise PolicyError(
         [Diagnostic(f"{shown(name)} is not a known {kind}; {advice}", kind, asked_at)]
     )
@@ -202,19 +216,19 @@ def _file_layer(path: FilePath) -> tuple[Layer, tuple[Diagnostic, ...]]:
         raise PolicyError([Diagnostic(message, location=Location(str(path)))]) from error
     place = Location(str(path))
     found = () if doubt is None else (Diagnostic(doubt, "", place, Severity.WARNING),)
-    return Layer(str(path), read_tree(raw, str(path))), found
+    return Layer(str(path), written_out(read_tree(raw, str(path)))), found
 
 
 def _option_layer(request: Request) -> Layer | None:
     data: dict[str, object] = {}
     lines: dict[Path, int] = {}
-    for name in ("profile", "switch"):
+    for name in _CHOSEN:
         value = getattr(request, name)
         if value is not None:
             data[name] = value
     for setting in request.settings:
         _apply_setting(data, setting)
-    return Layer(COMMAND_LINE, Tree(data, lines)) if data else None
+    return Layer(COMMAND_LINE, written_out(Tree(data, lines))) if data else None
 
 
 def _apply_setting(data: dict[str, object], setting: str) -> None:
@@ -230,6 +244,7 @@ def _apply_setting(data: dict[str, object], setting: str) -> None:
     if tree.faults:
         raise PolicyError(tree.faults)
     value = tree.data["value"]
+    _refuse_part_of_list(setting, steps)
     place = data
     for step in steps[:-1]:
         inner = place.setdefault(step, {})
@@ -238,6 +253,18 @@ def _apply_setting(data: dict[str, object], setting: str) -> None:
             raise PolicyError([Diagnostic(message, "--set", Location(COMMAND_LINE))])
         place = inner
     place[steps[-1]] = value
+
+
+def _refuse_part_of_list(setting: str, steps: list[str]) -> None:
+    """An entry of its own would replace all the others: a list is given whole, or not at all."""
+    for length in range(1, len(steps)):
+        if is_list_at(tuple(steps[:length])):
+            name = ".".join(steps[:length])
+            message = (
+                f"{shown(setting)} would replace all of {name}, and is not a list; "
+                f"give it whole: --set '{name}=[...]'"
+            )
+            raise PolicyError([Diagnostic(message, "--set", Location(COMMAND_LINE))])
 
 
 def _located(finding: Finding, data: object, origins: Origins) -> Diagnostic:

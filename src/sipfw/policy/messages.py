@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, get_args
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from sipfw.diagnostics import Diagnostic
-from sipfw.policy.model import Policy
+from sipfw.policy.fields import field_names, model_at
 from sipfw.policy.quantities import shown
+from sipfw.policy.synonyms import line_elsewhere, line_instead
+from sipfw.words import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection
 
+    from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
     from sipfw.policy.merge import Origins
     from sipfw.policy.yaml_tree import Path
 
+# One letter too few, too many or wrong in a word of usual length.
+_SLIP = 0.85
 
-def diagnostics(error: ValidationError, data: dict[str, Any], origins: Origins) -> list[Diagnostic]:
-    """Describe every finding with its place in the file."""
+
+def diagnostics(
+    error: ValidationError, data: dict[str, Any], origins: Origins, unread: Collection[Path]
+) -> list[Diagnostic]:
+    """Describe every finding with its place in the file, but for values that are `unread`."""
     found = error.errors(include_url=False)
-    return [_one(item, data, origins) for item in found if not _is_consequence(item, found)]
+    return [
+        _one(item, data, origins)
+        for item in found
+        if not _is_consequence(item, found) and not _is_below(item["loc"], unread)
+    ]
+
+
+def _is_below(path: Path, unread: Collection[Path]) -> bool:
+    return any(path[:length] in unread for length in range(1, len(path) + 1))
 
 
 def _is_consequence(item: ErrorDetails, found: list[ErrorDetails]) -> bool:
@@ -62,11 +76,13 @@ def field_name(path: Path, data: dict[str, Any]) -> str:
 
 def _text(item: ErrorDetails, path: Path) -> str:
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
+    if several := _several(value, path):
+        return f"{shown(value)} is one text; write {several}"
     match kind:
         case "value_error":
             return str(context["error"])
         case "extra_forbidden":
-            return _unknown_field(path)
+            return _unknown_field(path, value)
         case "missing":
             return f"is missing; every {_last_name(path[:-1])} needs `{path[-1]}`"
         case "enum" | "literal_error":
@@ -79,10 +95,12 @@ def _text(item: ErrorDetails, path: Path) -> str:
             return f"{shown(value)} is too small; write at least {context['ge']}"
         case "less_than_equal":
             return f"{shown(value)} is too large; write at most {context['le']}"
+        case "model_type" if path[0] == "trusted_peers" and len(path) <= 2:
+            return f"{shown(value)} is no peer; write {{name: carrier-a, signalling: 203.0.113.10}}"
         case "model_type" | "dict_type" | "model_attributes_type":
             return f"{shown(value)} is not a group of fields; write `field: value` lines below it"
         case "tuple_type" | "list_type":
-            return f"{shown(value)} is not a list; write it as [{_plain(value)}]"
+            return f"{shown(value)} is not a list; write one value, or several as [one, two]"
         case "string_type":
             return f"{shown(value)} is not a text; write it in quotes"
         case "too_short":
@@ -93,8 +111,12 @@ def _text(item: ErrorDetails, path: Path) -> str:
             return f"{shown(value)}: {item['msg'].lower()}"
 
 
-def _plain(value: object) -> str:
-    return shown(value).strip("'")
+def _several(value: object, path: Path) -> str | None:
+    """Write `80, 443` as the list that it was meant as; only a signature may hold a comma."""
+    is_entry = bool(path) and isinstance(path[-1], int)
+    if not (is_entry and isinstance(value, str) and "," in value and "user_agents" not in path):
+        return None
+    return shown(f"[{', '.join(part.strip() for part in value.split(','))}]").strip("'")
 
 
 def _last_name(path: Path) -> str:
@@ -102,39 +124,22 @@ def _last_name(path: Path) -> str:
     return f"entry of {names[-1]}" if names else "policy"
 
 
-def _unknown_field(path: Path) -> str:
+def _unknown_field(path: Path, value: object) -> str:
     name = str(path[-1])
-    model = _model_at(path[:-1])
+    model = model_at(path[:-1])
     known = [] if model is None else sorted(field_names(model))
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    near = nearest(name, known)
+    section = [step for step in path[:-1] if isinstance(step, str)]
+    instead = line_instead(section, name, value)
+    # A slip of a key is nearer than another tool's word.
+    if instead is not None and not (near and _is_slip(name, near)):
+        return f"unknown field; write `{instead}`"
     if near:
-        return f"unknown field; did you mean `{near[0]}`?"
+        return f"unknown field; did you mean `{near}`?"
+    if elsewhere := line_elsewhere(name, value):
+        return f"unknown field; write `{elsewhere}`"
     return f"unknown field; known here: {', '.join(known)}" if known else "unknown field"
 
 
-def field_names(model: type[BaseModel]) -> Iterator[str]:
-    """List the names that a file may use for a model's fields."""
-    for name, info in model.model_fields.items():
-        yield info.alias or name
-
-
-def _model_at(path: Path) -> type[BaseModel] | None:
-    model: type[BaseModel] | None = Policy
-    for step in path:
-        if isinstance(step, int) or model is None:
-            continue
-        model = next(
-            (
-                _inner_model(info.annotation)
-                for name, info in model.model_fields.items()
-                if (info.alias or name) == step
-            ),
-            None,
-        )
-    return model
-
-
-def _inner_model(annotation: object) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for arg in get_args(annotation) if (found := _inner_model(arg))), None)
+def _is_slip(name: str, near: str) -> bool:
+    return difflib.SequenceMatcher(None, name.lower(), near).ratio() > _SLIP

@@ -26,6 +26,7 @@ from sipfw.policy.types import (
     InterfacePattern,
     NetworkField,
     PeerAddress,
+    PeerName,
     Port,
     PortRangeField,
     RateField,
@@ -80,22 +81,23 @@ class Admin(Section):
         "of the host alone.",
     )
     ssh_port: Port = Field(22, description="TCP port of sshd.")
-    web_ports: tuple[Port, ...] = Field(
-        (80, 8080), description="TCP ports of the web interface, open to admin networks only."
+    web_ports: tuple[PortRangeField, ...] = Field(
+        (PortRange(80, 80), PortRange(8080, 8080)),
+        description="TCP ports of the web interface, open to admin networks only.",
     )
 
 
 class Signalling(Section):
-    """Ports of the softswitch, per transport.
+    """Ports of the softswitch, per transport: single ones and ranges.
 
     TLS, WS and WSS get no string rules: ciphertext and masked frames cannot be searched.
     """
 
-    udp: tuple[Port, ...] = Field((5060,), description="SIP over UDP.")
-    tcp: tuple[Port, ...] = Field((5060,), description="SIP over TCP.")
-    tls: tuple[Port, ...] = Field((), description="SIP over TLS.")
-    ws: tuple[Port, ...] = Field((), description="SIP over WebSocket.")
-    wss: tuple[Port, ...] = Field((), description="SIP over secure WebSocket.")
+    udp: tuple[PortRangeField, ...] = Field((PortRange(5060, 5060),), description="SIP over UDP.")
+    tcp: tuple[PortRangeField, ...] = Field((PortRange(5060, 5060),), description="SIP over TCP.")
+    tls: tuple[PortRangeField, ...] = Field((), description="SIP over TLS.")
+    ws: tuple[PortRangeField, ...] = Field((), description="SIP over WebSocket.")
+    wss: tuple[PortRangeField, ...] = Field((), description="SIP over secure WebSocket.")
     behind: tuple[InterfacePattern, ...] = Field(
         (),
         max_length=16,
@@ -130,7 +132,7 @@ class Media(Section):
 class Peer(Section):
     """A carrier or customer whose packets are never limited, never banned, never inspected."""
 
-    name: Identifier = Field(description="Lower-case name, unique; shown beside counters.")
+    name: PeerName = Field(description="Lower-case name, unique; shown beside counters.")
     signalling: tuple[PeerAddress, ...] = Field(
         min_length=1,
         description="Addresses, networks or host names that send SIP. A name is followed by "
@@ -142,8 +144,10 @@ class Peer(Section):
     transports: tuple[Transport, ...] = Field(
         (), description="Trust only these transports; all when empty."
     )
-    source_ports: tuple[Port, ...] = Field(
-        (), max_length=16, description="Trust only these source ports (the switch's IP+Port)."
+    source_ports: tuple[PortRangeField, ...] = Field(
+        (),
+        max_length=16,
+        description="Trust only these source ports (the switch's IP+Port), 64 in all.",
     )
     tier: Tier | None = Field(
         None, description="What the peer is sold; `tiers.enforce` caps its new INVITEs at it."

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 from sipfw.diagnostics import Severity
@@ -12,17 +10,18 @@ from sipfw.policy.feed import MOST_FEEDS, SHORTEST_REFRESH, Feed, FeedFormat
 from sipfw.policy.finding import Finding
 from sipfw.policy.logging import LoggedLayer
 from sipfw.policy.media_rules import media_sources
-from sipfw.policy.model import Bucket, MediaFrom, Peer, Policy, Transport, UnknownSources
+from sipfw.policy.model import Bucket, MediaFrom, Peer, Policy, UnknownSources
 from sipfw.policy.names import names_faults
 from sipfw.policy.peer_coverage import peer_coverage, too_wide
+from sipfw.policy.port_rules import port_faults
 from sipfw.policy.signatures import select, shipped_signatures
 from sipfw.policy.types import Hostname, Network
-from sipfw.ruleset.match import PortRange, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sipfw.policy.yaml_tree import Path
+    from sipfw.ruleset.match import Rate
 
 # "This network" and the reserved class with the broadcast address (RFC 6890, 2.2.2).
 _NEVER_A_SOURCE = frozenset({0, *range(240, 256)})
@@ -39,8 +38,7 @@ def findings(policy: Policy) -> list[Finding]:
         _peer_networks,
         peer_coverage,
         _peer_overlaps,
-        _port_conflicts,
-        _media_ports,
+        port_faults,
         media_sources,
         _behind,
         _buckets,
@@ -169,50 +167,13 @@ def told_apart(one: Peer, other: Peer, *, same: bool) -> bool:
     """Two customers behind one address are fine when port or transport tells them apart."""
     if same:
         return False
-    ports = bool(one.source_ports and other.source_ports) and not (
-        set(one.source_ports) & set(other.source_ports)
+    ports = bool(one.source_ports and other.source_ports) and not any(
+        mine.overlaps(theirs) for mine in one.source_ports for theirs in other.source_ports
     )
     transports = bool(one.transports and other.transports) and not (
         set(one.transports) & set(other.transports)
     )
     return ports or transports
-
-
-def _port_conflicts(policy: Policy) -> Iterator[Finding]:
-    signalling = policy.signalling
-    uses: list[tuple[int, Path, str]] = [
-        (port, ("signalling", transport.value, index), f"signalling.{transport}")
-        for transport in Transport
-        if transport is not Transport.UDP
-        for index, port in enumerate(getattr(signalling, transport.value))
-    ]
-    first: dict[int, str] = {policy.admin.ssh_port: "admin.ssh_port"}
-    for port, path, name in uses:
-        if port in first:
-            yield Finding(path, f"TCP port {port} is also {first[port]}; a port has one use")
-        first.setdefault(port, name)
-    for port, count in Counter(signalling.udp).items():
-        if count > 1:
-            yield Finding(("signalling", "udp"), f"port {port} is given twice; keep one")
-
-
-def _media_ports(policy: Policy) -> Iterator[Finding]:
-    for one, other in combinations(range(len(policy.media.ports)), 2):
-        if policy.media.ports[one].overlaps(policy.media.ports[other]):
-            message = (
-                f"'{policy.media.ports[other]}' overlaps '{policy.media.ports[one]}'; join them"
-            )
-            yield Finding(("media", "ports", other), message)
-    for index, port in enumerate(policy.signalling.udp):
-        for place, media in enumerate(policy.media.ports):
-            if media.overlaps(PortRange(port, port)):
-                message = (
-                    f"port {port} lies inside the RTP range {media}; "
-                    "move it or set media.ports to what the switch uses"
-                )
-                yield Finding(
-                    ("signalling", "udp", index), message, related=("media", "ports", place)
-                )
 
 
 def _behind(policy: Policy) -> Iterator[Finding]:
@@ -292,6 +253,10 @@ def _feeds(policy: Policy) -> Iterator[Finding]:
             message = f"'{feed.name}' names two lists; give each its own name"
             yield Finding(("feeds", index, "name"), message)
         names.add(feed.name)
+        if feed.url is None and feed.file is None:
+            yield Finding(("feeds", index), "has no source; write url: or file:")
+        if feed.url is not None and feed.file is not None:
+            yield Finding(("feeds", index), "has two sources; keep url: or file:")
         for field, message in _feed_faults(feed):
             yield Finding(("feeds", index, field), message)
     if len(policy.feeds) > MOST_FEEDS:

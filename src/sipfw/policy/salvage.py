@@ -19,24 +19,74 @@ _ROUNDS = 8
 # Re-indexing a list costs its length, and nobody reads more faults than this.
 _MOST_FAULTS = 200
 
+# What an entry cannot do without, and what no check across fields finds fault with: so the other
+# faults of the entry come to light. `.invalid` is nobody's (RFC 2606, 2).
+_STAND_INS: dict[tuple[str, str], object] = {
+    ("trusted_peers", "signalling"): ["unread.invalid"],
+    ("feeds", "url"): "https://unread.invalid/",
+    ("feeds", "file"): "/unread",
+}
+_NAMED = ("trusted_peers", "feeds")
+
 
 def salvage(data: dict[str, Any], origins: Origins, error: ValidationError) -> Policy | None:
     """Return the policy without its faulty values, None where too little is left.
 
     `origins` is adjusted to the shortened lists; use it for what is found in the result only.
+    Entries keep their names, also those that are none.
     """
     rest = copy.deepcopy(data)
+    names: dict[str, str] = {}
     for _ in range(_ROUNDS):
-        paths = sorted({_removable(item["loc"], item["type"]) for item in error.errors()}, key=str)
+        faults = {(item["loc"], item["type"]) for item in error.errors()}
+        replaced = {path for path, kind in faults if _stood_in(rest, path, kind, names)}
+        # What was wrong inside a value that is replaced has gone with it.
+        paths = {_removable(*item) for item in faults if item[0][:3] not in replaced}
         if len(paths) > _MOST_FAULTS or () in paths:
             return None
         for path in sorted(paths, key=_order, reverse=True):
             _remove(rest, path, origins)
         try:
-            return Policy.model_validate(rest)
+            return _named(Policy.model_validate(rest), names)
         except ValidationError as following:
             error = following
     return None
+
+
+def _stood_in(data: Any, path: Path, kind: str, names: dict[str, str]) -> bool:
+    """Put a stand-in in the place of a faulty value, where there is one for it."""
+    match path:
+        case (str(section), int(index), str(field)) if kind != "extra_forbidden":
+            entry = data[section][index]
+        case _:
+            return False
+    if not isinstance(entry, dict):
+        return False
+    if field == "name" and section in _NAMED:
+        name = entry.get("name")
+        stand_in = f"unread-{len(names)}"
+        shown = isinstance(name, str) and name.isprintable()
+        names[stand_in] = str(name) if shown else f"[{index + 1}]"
+        entry["name"] = stand_in
+        return True
+    if (section, field) in _STAND_INS:
+        entry[field] = copy.copy(_STAND_INS[section, field])
+        return True
+    return False
+
+
+def _named(policy: Policy, names: dict[str, str]) -> Policy:
+    """Give entries their own names back, for messages to call them by."""
+    if not names:
+        return policy
+    entries = {
+        section: tuple(
+            entry.model_copy(update={"name": names.get(entry.name, entry.name)})
+            for entry in getattr(policy, section)
+        )
+        for section in _NAMED
+    }
+    return policy.model_copy(update=entries)
 
 
 def _removable(path: Path, kind: str) -> Path:

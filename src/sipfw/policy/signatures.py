@@ -297,9 +297,8 @@ def _left_out(
         elif any(signature.named(request.text) for signature in shipped):
             notes.append(request.note("is not on, so there is nothing to remove", Severity.NOTE))
         else:
-            notes.append(
-                request.note(f"is not a shipped signature{_suggestion(request.text, chosen)}")
-            )
+            near = _suggestion(request.text, chosen)
+            notes.append(request.note(f"is not a shipped signature{near}", Severity.ERROR))
     return [signature for signature in chosen if signature.id not in removed]
 
 
@@ -361,6 +360,11 @@ def _user_signature(text: str, taken: set[str]) -> Signature:
 
 
 def _suggestion(text: str, candidates: Iterable[Signature]) -> str:
+    """Name the nearest signature and those that are nearly as near."""
     names = {name.casefold(): name for signature in candidates for name in signature.all_names}
-    nearest = get_close_matches(text.casefold(), names, n=1)
-    return f"; did you mean '{names[nearest[0]]}'?" if nearest else "; see the shipped list"
+    wanted = text.casefold()
+    near = get_close_matches(wanted, names, cutoff=0.85) or get_close_matches(wanted, names, n=1)
+    # `sipsak` and `sipsak ` are two, and either leads to both.
+    nearest = {re.sub(r"[^a-z0-9]", "", name): f"'{names[name]}'" for name in reversed(near)}
+    listed = " or ".join(reversed(nearest.values()))
+    return f"; did you mean {listed}?" if near else "; see the shipped list"

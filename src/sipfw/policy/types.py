@@ -43,6 +43,7 @@ _HOSTNAME = re.compile(rf"^(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+\.?\Z")
 _HOST_AND_PORT = re.compile(r"^([A-Za-z0-9_.-]{1,254}):([0-9]{1,7})\Z")
 _LOOKS_NUMERIC = re.compile(r":|^[0-9.]+(?:/|$)")
 _IDENTIFIER = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
+_PEER_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,30}\Z")
 # IFNAMSIZ is 16 with the final NUL (linux/if.h).
 _LONGEST_INTERFACE = 15
 _INTERFACE = re.compile(rf"^[A-Za-z0-9][A-Za-z0-9_.@-]{{0,{_LONGEST_INTERFACE - 1}}}\Z")
@@ -83,6 +84,18 @@ def parse_identifier(value: object, *, longest: int = 31) -> str:
     raise ValueError(
         f"{shown(value)} is not a name; write lower-case letters, digits and '-', "
         f"a letter first, at most {longest} characters"
+    )
+
+
+def parse_peer_name(value: object) -> str:
+    """Accept a lower-case name; no set and no chain is called after a peer."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(f'{shown(value)} is a number; write it in quotes: "{value}"')
+    if isinstance(value, str) and _PEER_NAME.match(value):
+        return value
+    raise ValueError(
+        f"{shown(value)} is not a name; write lower-case letters, digits and '-', "
+        "a letter or digit first, at most 31 characters"
     )
 
 
@@ -201,13 +214,21 @@ def parse_port_range(value: object) -> PortRange:
     if isinstance(value, str):
         found = _PORT_RANGE.match(value.strip())
         if found is None:
-            raise ValueError(f"{shown(value)} is not a port range; write it like 10000-20000")
+            raise ValueError(
+                f"{shown(value)} is not a port; write a number from 1 to 65535, or a range like "
+                "10000-20000"
+            )
         low, high = parse_port(int(found[1])), parse_port(int(found[2]))
         if low > high:
             raise ValueError(f"{shown(value)} is reversed; write {high}-{low}")
         return PortRange(low, high)
     port = parse_port(value)
     return PortRange(port, port)
+
+
+def _port_as_written(value: PortRange) -> Any:
+    """Give a single port as the number that stands in a file."""
+    return value.first if value.first == value.last else str(value)
 
 
 def parse_text(value: object) -> str:
@@ -233,6 +254,7 @@ def _mixed_schema(description: str, *examples: Any) -> WithJsonSchema:
 _AS_TEXT = PlainSerializer(str, return_type=str)
 
 Identifier = Annotated[str, BeforeValidator(parse_identifier)]
+PeerName = Annotated[str, BeforeValidator(parse_peer_name)]
 InterfaceName = Annotated[str, BeforeValidator(parse_interface)]
 InterfacePattern = Annotated[str, BeforeValidator(parse_interface_pattern)]
 NetworkField = Annotated[
@@ -266,7 +288,7 @@ Port = Annotated[
 PortRangeField = Annotated[
     PortRange,
     BeforeValidator(parse_port_range),
-    _AS_TEXT,
+    PlainSerializer(_port_as_written),
     _mixed_schema("port or first-last", 5060, "10000-20000"),
 ]
 RateField = Annotated[
@@ -323,6 +345,7 @@ __all__ = [
     "Network",
     "NetworkField",
     "PeerAddress",
+    "PeerName",
     "Port",
     "PortRangeField",
     "RateField",

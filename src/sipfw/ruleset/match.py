@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from ipaddress import IPv4Network, IPv6Network
 
 
@@ -64,6 +65,15 @@ class PortRange:
     def overlaps(self, other: PortRange) -> bool:
         """Tell whether the two share a port."""
         return self.first <= other.last and other.first <= self.last
+
+    def shared(self, other: PortRange) -> PortRange:
+        """Return the ports that are in both; only for ranges that overlap."""
+        return PortRange(max(self.first, other.first), min(self.last, other.last))
+
+
+def ports_in(ranges: Iterable[PortRange]) -> list[int]:
+    """Return every port of some ranges, each once, in order."""
+    return sorted({port for item in ranges for port in range(item.first, item.last + 1)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,12 +163,13 @@ def _icmp(context: Context) -> list[Rule]:
 
 def _admin(context: Context) -> list[Rule]:
     admin = context.policy.admin
-    places = [("ssh", (admin.ssh_port,)), ("web", admin.web_ports)]
+    ssh = PortRange(admin.ssh_port, admin.ssh_port)
+    places = [("ssh", (ssh,)), ("web", admin.web_ports)]
     return [
         Rule(
             f"host.{name}",
             (
-                Ports(L4Proto.TCP, join_ports(PortRange(port, port) for port in ports)),
+                Ports(L4Proto.TCP, join_ports(ports)),
                 InSet(names.SET_ADMIN),
             ),
             Done(),

@@ -15,7 +15,7 @@ from sipfw.compiler.layers.lost import lost_sets
 from sipfw.compiler.layers.media import media_guarded, media_sets
 from sipfw.policy.model import Peer, Transport
 from sipfw.policy.types import Hostname
-from sipfw.ruleset.match import L4Proto
+from sipfw.ruleset.match import L4Proto, ports_in
 from sipfw.ruleset.model import AddressSet, Endpoint, SetKind
 
 if TYPE_CHECKING:
@@ -122,13 +122,13 @@ def _endpoints(peer: Peer, addresses: list[Network]) -> dict[str, list[Endpoint]
     plain = [
         Endpoint(network, proto, port)
         for network in addresses
-        for port in peer.source_ports
+        for port in ports_in(peer.source_ports)
         for proto in protos
     ]
     encrypted = [
         Endpoint(network, L4Proto.TCP, port)
         for network in addresses
-        for port in peer.source_ports
+        for port in ports_in(peer.source_ports)
         if transports & _ENCRYPTED
     ]
     return {names.SET_TRUSTED_PORTS: plain, names.SET_TRUSTED_TLS_PORTS: encrypted}

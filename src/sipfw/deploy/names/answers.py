@@ -16,7 +16,7 @@ from sipfw.policy.merge import Origins
 from sipfw.policy.names import Names
 from sipfw.policy.rules import told_apart
 from sipfw.policy.types import Hostname
-from sipfw.ruleset.match import ONE_ADDRESS, PrefixLengths
+from sipfw.ruleset.match import ONE_ADDRESS, PrefixLengths, ports_in
 from sipfw.ruleset.source import key_address
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class _Narrow:
         if told_apart(one, other, same=False):
             return False
         return bool(
-            (one.source_ports and set(one.source_ports) != set(other.source_ports))
+            (one.source_ports and ports_in(one.source_ports) != ports_in(other.source_ports))
             or (one.transports and set(one.transports) != set(other.transports))
             or (self._by_tier and one.tier is not None and one.tier != other.tier)
         )
