@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sipfw.compare.bypass import ways_past
-from sipfw.compare.live import LiveChain, LiveJump, LiveRule
+from sipfw.compare.foreign import ForeignChain, ForeignRule
+from sipfw.compare.live import LiveJump, LiveRule
+from sipfw.kernel.xtables.foreign import foreign_rule
 from sipfw.lower.xtables import Family
 
 HOOKS = {"raw": "PREROUTING", "filter": "INPUT"}
@@ -19,12 +21,14 @@ def found(
     of_open: bool = False,
 ) -> list[str]:
     """Return what is named; a line inside says its chain, as `-A CHAIN ...`."""
-    chains: dict[str, list[LiveRule]] = {}
+    names = {line.split()[1] for line in inside}
+    chains: dict[str, list[ForeignRule]] = {}
     for line in inside:
-        chains.setdefault(line.split()[1], []).append(LiveRule(None, None, 0, 0, line))
-    led = tuple(LiveChain(Family.IP, table, name, tuple(rules)) for name, rules in chains.items())
+        chains.setdefault(line.split()[1], []).append(foreign_rule(line, names))
+    led = tuple(ForeignChain(name, tuple(rules)) for name, rules in chains.items())
     ours = LiveRule("hook", "00000000", 0, 0, "ours")
-    jump = LiveJump(Family.IP, table, HOOKS[table], ours, (f"-A {HOOKS[table]} {before}",), led)
+    first = foreign_rule(f"-A {HOOKS[table]} {before}", names)
+    jump = LiveJump(Family.IP, table, HOOKS[table], ours, (first,), led)
     return list(ways_past(jump, lead, of_open=of_open))
 
 

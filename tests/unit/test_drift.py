@@ -16,7 +16,10 @@ from sipfw.compare.expected import (
     ExpectedRule,
     ExpectedSet,
 )
+from sipfw.compare.foreign import ForeignRule
 from sipfw.compare.live import Live, LiveChain, LiveJump, LiveRule, LiveSetState
+from sipfw.kernel.nft import foreign as nft
+from sipfw.kernel.xtables import foreign as iptables
 from sipfw.lower.xtables import Family
 
 _IDS = ("a", "b", "c", "d", "e")
@@ -69,7 +72,11 @@ def _with_jumps(*jumps: LiveJump) -> Live:
 
 
 def _before(*lines: str) -> Live:
-    return _with_jumps(replace(_LIVE.jumps[0], before=lines))
+    return _with_jumps(replace(_LIVE.jumps[0], before=tuple(map(_read, lines))))
+
+
+def _read(line: str) -> ForeignRule:
+    return nft.foreign_rule(line) if line.startswith("[") else iptables.foreign_rule(line, ())
 
 
 def test_what_was_applied_is_no_drift() -> None:
@@ -188,7 +195,7 @@ def test_a_jump_that_was_edited() -> None:
 
 
 def test_a_jump_that_stands_twice() -> None:
-    again = replace(_LIVE.jumps[0], before=(_LIVE.jumps[0].rule.line,))
+    again = replace(_LIVE.jumps[0], before=(ForeignRule(_LIVE.jumps[0].rule.line),))
     assert _found(_with_jumps(_LIVE.jumps[0], again)) == [("extra", "jump", "IPv4 raw PREROUTING")]
 
 

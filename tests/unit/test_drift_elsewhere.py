@@ -29,6 +29,7 @@ from sipfw.compare.live import (
     LiveRule,
     LiveSetState,
 )
+from sipfw.kernel.xtables.foreign import foreign_rule
 from sipfw.lower.naming import search_words
 from sipfw.lower.xtables import Family
 
@@ -52,9 +53,10 @@ def wanted(action: str = "pass", table: str = "filter", policy: str = "DROP") ->
 
 
 def live(table: str = "filter", policy: str = "DROP", before: tuple[str, ...] = ()) -> Live:
+    read = tuple(foreign_rule(line, ()) for line in before)
     return Live(
         (LIVE_CHAIN,),
-        (LiveJump(Family.IP, table, "INPUT", LIVE_HOOK, before),),
+        (LiveJump(Family.IP, table, "INPUT", LIVE_HOOK, read),),
         (),
         policies=(LivePolicy(Family.IP, table, "INPUT", policy),),
     )

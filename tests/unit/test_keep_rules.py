@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sipfw.compare.drift import Drift, DriftKind
+from sipfw.compare.foreign import ForeignRule
 from sipfw.compare.live import Live, LiveJump, LiveRule
 from sipfw.host.files import Layout
 from sipfw.ruleset.rule import Family
@@ -30,9 +31,11 @@ PASSED = Drift(
 
 def _live(before: str, after: str) -> Live:
     rule = LiveRule("hook", "0" * 8, 0, 0, "-A INPUT -j SIPFW_INPUT")
-    jump = LiveJump(
-        Family.IP, "filter", "INPUT", rule, tuple(before.split()), (), tuple(after.split())
-    )
+
+    def rules(lines: str) -> tuple[ForeignRule, ...]:
+        return tuple(map(ForeignRule, lines.split()))
+
+    jump = LiveJump(Family.IP, "filter", "INPUT", rule, rules(before), (), rules(after))
     return Live((), (jump,), ())
 
 

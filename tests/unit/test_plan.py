@@ -19,6 +19,7 @@ from sipfw.compare.expected import (
     ExpectedSet,
     ExpectedSysctl,
 )
+from sipfw.compare.foreign import ForeignRule
 from sipfw.compare.live import Live, LiveChain, LiveJump, LiveRule, LiveSetState
 from sipfw.compare.order import kept_in_order
 from sipfw.deploy.activate import NOTHING
@@ -52,7 +53,9 @@ _WANTED = Expectation(
 _LIVE_CHAIN = LiveChain(Family.IP, "raw", "CHAIN", tuple(map(_rule, _IDS)))
 _LIVE = Live(
     chains=(_LIVE_CHAIN,),
-    jumps=(LiveJump(Family.IP, "raw", "PREROUTING", _rule("hook"), ("-A PREROUTING x",)),),
+    jumps=(
+        LiveJump(Family.IP, "raw", "PREROUTING", _rule("hook"), (ForeignRule("-A PREROUTING x"),)),
+    ),
     sets=(
         LiveSetState("sipfw-t4", "hash:net", _HEADER, 2, frozenset({"192.0.2.1", "192.0.2.2"})),
         LiveSetState("sipfw-b4", "hash:ip", (*_HEADER, "timeout", "60"), 7, None),

@@ -10,6 +10,7 @@ from sipfw.errors import BackendError
 if TYPE_CHECKING:
     from collections.abc import Sized
 
+    from sipfw.compare.foreign import ForeignChain, ForeignRule
     from sipfw.ruleset.rule import Family
 
 
@@ -53,9 +54,9 @@ class LiveJump:
     table: str
     hook: str
     rule: LiveRule
-    before: tuple[str, ...]
-    led: tuple[LiveChain, ...] = ()
-    after: tuple[str, ...] = ()
+    before: tuple[ForeignRule, ...]
+    led: tuple[ForeignChain, ...] = ()
+    after: tuple[ForeignRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,18 @@ They are what a rule says, so they are also what its digest is made of.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from sipfw.ruleset.match import PortRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sipfw.lower.xtables import XParam, XRule, XTarget
 
+_PORT_OPTIONS = frozenset({"--dport", "--dports", "--ctorigdstport"})
+_PORTS = re.compile(r"\d{1,5}(?::\d{1,5})?(?:,\d{1,5}(?::\d{1,5})?)*")
 _BARE = re.compile(r"^[A-Za-z0-9_./:,=@+%-]+\Z")
 
 
@@ -24,6 +29,20 @@ def rule_arguments(rule: XRule) -> str:
 def unmarked_arguments(rule: XRule) -> str:
     """Return the same without our comment: what the rule does."""
     return _arguments(rule, ())
+
+
+def transport_and_ports(line: str) -> tuple[str | None, tuple[PortRange, ...]]:
+    """Return what a rule of ours is for, from its words or the kernel's listing of it.
+
+    None and no ports are every transport and port. For rules that search for no text: one might
+    look like an option.
+    """
+    pairs = list(pairwise(line.split()))
+    transport = next((value for word, value in pairs if word == "-p"), None)
+    text = next((value for word, value in pairs if word in _PORT_OPTIONS), "")
+    ranges = text.split(",") if _PORTS.fullmatch(text) else []
+    ends = (item.partition(":") for item in ranges)
+    return transport, tuple(PortRange(int(low), int(high or low)) for low, _, high in ends)
 
 
 def option_words(params: Iterable[XParam]) -> list[str]:

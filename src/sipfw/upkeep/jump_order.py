@@ -28,7 +28,9 @@ _FAMILIES = {Family.IP: "IPv4", Family.IP6: "IPv6"}
 def behind(live: Live) -> Behind:
     """Return digests of the rules behind each of our jumps, by its place."""
     return {
-        _place(jump): tuple(map(_digest, jump.after[:_MOST])) for jump in live.jumps if jump.after
+        _place(jump): tuple(_digest(rule.line) for rule in jump.after[:_MOST])
+        for jump in live.jumps
+        if jump.after
     }
 
 
@@ -42,8 +44,8 @@ def moved(
     for jump in live.jumps:
         place = _place(jump)
         known = frozenset(before.get(place, ()))
-        overtaken = [line for line in jump.before if _digest(line) in known]
-        stay = sum(_digest(line) in known for line in jump.after)
+        overtaken = [rule.line for rule in jump.before if _digest(rule.line) in known]
+        stay = sum(_digest(rule.line) in known for rule in jump.after)
         if place in passed and len(overtaken) > stay:
             detail = f"behind a rule that stood behind it: {overtaken[0]}"
             yield jump, Drift(DriftKind.MOVED, "jump", place, detail)

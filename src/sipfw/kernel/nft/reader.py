@@ -10,12 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sipfw.compare.live import Live, LiveChain, LiveJump, LiveSetState
+from sipfw.kernel.nft.foreign import foreign_rule
 from sipfw.kernel.nft.searches import read_searches
 from sipfw.lower.naming import split_nft_chain
 from sipfw.lower.nftables_hooks import base_lines, hook_families
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
+    from sipfw.compare.foreign import ForeignRule
     from sipfw.compare.live import LiveRule
     from sipfw.kernel.nft.tool import ListedChain, NftListing
 
@@ -63,13 +65,13 @@ def _jumps(chain: ListedChain) -> list[LiveJump]:
     name = _place(chain)
     jumps = []
     for family in Family:
-        before: list[str] = []
+        before: list[ForeignRule] = []
         for rule in chain.rules:
             if family not in _families(rule):
                 continue
             jumps.append(LiveJump(family, "sipfw", name, rule, tuple(before)))
             if rule.rule_id is None:
-                before.append(rule.line)
+                before.append(foreign_rule(rule.line))
     return jumps
 
 

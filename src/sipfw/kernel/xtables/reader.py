@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain as chained
 from typing import TYPE_CHECKING, Protocol
 
+from sipfw.compare.foreign import ForeignChain
 from sipfw.compare.live import (
     Live,
     LiveChain,
@@ -14,6 +15,7 @@ from sipfw.compare.live import (
     LiveSetState,
 )
 from sipfw.errors import BackendError
+from sipfw.kernel.xtables.foreign import foreign_rule
 from sipfw.kernel.xtables.ipset import OUR_PREFIX, Ipsets, LiveSet
 from sipfw.kernel.xtables.ipset_text import elements_of
 from sipfw.kernel.xtables.live import LiveRuleset
@@ -21,8 +23,9 @@ from sipfw.kernel.xtables.tools import LegacyTools
 from sipfw.ruleset.rule import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
+    from sipfw.compare.foreign import ForeignRule
     from sipfw.host.runner import Runner
     from sipfw.kernel.xtables.live import LiveJump as OurJump
     from sipfw.kernel.xtables.save_text import SavedChain, SavedRule, SavedTable
@@ -99,12 +102,26 @@ def _chain(family: Family, table: str, chain: SavedChain) -> LiveChain:
 
 
 def _jump(jump: OurJump, table: SavedTable) -> LiveJump:
-    led = tuple(_chain(jump.family, jump.table, chain) for chain in _led(jump.before, table))
-    before = tuple(rule.line for rule in jump.before)
+    chains = frozenset(chain.name for chain in table.chains)
+    led = tuple(
+        ForeignChain(chain.name, _foreign(chain.rules, chains))
+        for chain in _led(jump.before, table)
+    )
     hook = table.chain(jump.hook)
     rules = () if hook is None else hook.rules[jump.position :]
-    after = tuple(rule.line for rule in rules if not rule.is_ours)
-    return LiveJump(jump.family, jump.table, jump.hook, _rule(jump.rule), before, led, after)
+    return LiveJump(
+        jump.family,
+        jump.table,
+        jump.hook,
+        _rule(jump.rule),
+        _foreign(jump.before, chains),
+        led,
+        _foreign((rule for rule in rules if not rule.is_ours), chains),
+    )
+
+
+def _foreign(rules: Iterable[SavedRule], chains: Container[str]) -> tuple[ForeignRule, ...]:
+    return tuple(foreign_rule(rule.line, chains) for rule in rules)
 
 
 def _led(rules: Iterable[SavedRule], table: SavedTable) -> list[SavedChain]:

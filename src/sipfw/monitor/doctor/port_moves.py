@@ -9,7 +9,6 @@ Sets of ports are numbers with one bit for each port.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 PROTOS = frozenset(L4Proto)
 EVERY_PORT = (1 << 65536) - 1
 
-_RANGE = re.compile(r"(\d{1,5})(?:[-:](\d{1,5}))?")
-_NAMES = {"sip": 5060, "sips": 5061, "sip-tls": 5061}
 _SHOWN = 4
 
 
@@ -77,23 +74,6 @@ def bits(first: int, last: int) -> int:
     """Return a range of ports as bits; what is no port is left out."""
     last = min(last, 65535)
     return 0 if first > last else (1 << last + 1) - (1 << first)
-
-
-def bits_of(text: str) -> int | None:
-    """Read `7070`, `7070:7080` or `7070-7080`; None for anything else."""
-    if text in _NAMES:
-        return 1 << _NAMES[text]
-    found = _RANGE.fullmatch(text)
-    return None if found is None else bits(int(found[1]), int(found[2] or found[1]))
-
-
-def bits_of_list(texts: Collection[str]) -> int:
-    """Read several; one that cannot be read may be any port."""
-    found = 0
-    for text in texts:
-        read = bits_of(text)
-        found |= EVERY_PORT if read is None else read
-    return found
 
 
 def ways_past(moves: Collection[PortMove], doors: Collection[Door]) -> Iterator[WayPast]:

@@ -14,9 +14,8 @@ from sipfw.host.proc_net import way_to, ways_out
 from sipfw.monitor.doctor.findings import CannotTellError, Diagnosis, DiagnosisState
 from sipfw.monitor.doctor.host import HostView
 from sipfw.monitor.doctor.listeners import unlisted_listeners
-from sipfw.monitor.doctor.moves_iptables import moves_of_iptables
-from sipfw.monitor.doctor.moves_nft import moves_of_nft
 from sipfw.monitor.doctor.moves_programs import moves_of_ipvs, moves_of_proxies
+from sipfw.monitor.doctor.moves_rules import moves_of_iptables, moves_of_nft
 from sipfw.monitor.doctor.port_moves import WayPast, ways_past
 from sipfw.monitor.doctor.ports import shipped_doors
 from sipfw.ruleset.doors import doors_of

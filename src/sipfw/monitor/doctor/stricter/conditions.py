@@ -1,4 +1,4 @@
-"""What a foreign rule asks, as far as it is understood, and whether a packet of a grant fits.
+"""Whether a packet of a grant fits what a rule of somebody else asks.
 
 Three answers: yes, no, and cannot tell. A condition that nobody here understands is never a yes.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from sipfw.compare.foreign import PortSide
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
+    from sipfw.compare.foreign import Asked, AskedPorts, Conditions
     from sipfw.lower.xtables import Family
     from sipfw.ruleset.match import PortRange
 
@@ -42,70 +45,67 @@ class Grant:
     interfaces: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True)
-class Condition:
-    """The conditions of one rule; None asks nothing.
+def fit(asks: Conditions, grant: Grant) -> Fit:
+    """Answer for the first packet of a connection.
 
-    `in_set` is True for members of a named set, False for all others. `never` is for what no grant
-    is, such as ICMP; `unsure` for what is not understood.
+    Asked for each packet and each rule, so what rules out most stands first, in plain loops.
     """
-
-    family: Family | None = None
-    protocols: frozenset[str] | None = None
-    ports: tuple[PortRange, ...] | None = None
-    sources: tuple[Network, ...] | None = None
-    not_sources: tuple[Network, ...] | None = None
-    in_set: bool | None = None
-    states: frozenset[str] | None = None
-    interfaces: frozenset[str] | None = None
-    not_interfaces: frozenset[str] | None = None
-    never: bool = False
-    unsure: bool = False
-
-    def fit(self, grant: Grant) -> Fit:
-        """Answer for the first packet of a connection."""
-        if self.never or self.family not in (None, grant.family):
+    for item in asks.protocols:
+        if (grant.proto in item.values) is item.negated:
             return Fit.NO
-        if self.protocols is not None and grant.proto not in self.protocols:
-            return Fit.NO
-        if self.states is not None and "new" not in self.states:
-            return Fit.NO
-        found = Fit.MAYBE if self.unsure else Fit.YES
-        for ask in (self._ports, self._source, self._set, self._interface):
-            found = min(found, ask(grant))
-            if found is Fit.NO:
-                return found
-        return found
+    if asks.opens is False:
+        return Fit.NO
+    found = Fit.MAYBE if _is_partly_read(asks) else Fit.YES
+    for each in asks.ports:
+        if each.side is PortSide.DESTINATION:
+            found = min(found, _ports(each, grant))
+    if found is Fit.NO or not _may_be(asks, grant):
+        return Fit.NO
+    for network in asks.sources:
+        found = min(found, _negated(_within(network.values, grant.source), network))
+    for name in asks.sets:
+        found = min(found, _in_set(name, grant))
+    for name in asks.in_interfaces:
+        found = min(found, _negated(_through(name.values, grant.interfaces), name))
+    return found
 
-    def _ports(self, grant: Grant) -> Fit:
-        if self.ports is None:
+
+def _may_be(asks: Conditions, grant: Grant) -> bool:
+    """Tell whether the first packet of any connection of this family may fit."""
+    for item in asks.families:
+        if (grant.family in item.values) is item.negated:
+            return False
+    for state in asks.states:
+        if ("new" in state.values) is state.negated:
+            return False
+    return all(("local" in item.values) is not item.negated for item in asks.destination_types)
+
+
+def _is_partly_read(asks: Conditions) -> bool:
+    """Tell whether something is asked of which a grant says nothing."""
+    if asks.unsure or asks.destinations or asks.out_interfaces:
+        return True
+    return any(item.side is not PortSide.DESTINATION for item in asks.ports)
+
+
+def _ports(asked: AskedPorts, grant: Grant) -> Fit:
+    wanted = grant.ports
+    found = Fit.NO
+    for item in asked.fitting:
+        if item.first <= wanted.first and wanted.last <= item.last:
             return Fit.YES
-        wanted = grant.ports
-        if any(item.first <= wanted.first and wanted.last <= item.last for item in self.ports):
-            return Fit.YES
-        return Fit.MAYBE if any(item.overlaps(wanted) for item in self.ports) else Fit.NO
+        if item.overlaps(wanted):
+            found = Fit.MAYBE
+    return found
 
-    def _source(self, grant: Grant) -> Fit:
-        found = Fit.YES
-        if self.sources is not None:
-            found = _within(self.sources, grant.source)
-        if self.not_sources is not None:
-            found = min(found, Fit(Fit.YES - _within(self.not_sources, grant.source)))
-        return found
 
-    def _set(self, grant: Grant) -> Fit:
-        """A named set may be a blocklist or a country: its members are not looked at."""
-        if self.in_set is None:
-            return Fit.YES
-        return Fit.NO if self.in_set and grant.source is None else Fit.MAYBE
+def _in_set(asked: Asked[str], grant: Grant) -> Fit:
+    """A named set may be a blocklist or a country: its members are not looked at."""
+    return Fit.NO if not asked.negated and grant.source is None else Fit.MAYBE
 
-    def _interface(self, grant: Grant) -> Fit:
-        found = Fit.YES
-        if self.interfaces is not None:
-            found = _through(self.interfaces, grant.interfaces)
-        if self.not_interfaces is not None:
-            found = min(found, Fit(Fit.YES - _through(self.not_interfaces, grant.interfaces)))
-        return found
+
+def _negated(found: Fit, asked: Asked[Any]) -> Fit:
+    return Fit(Fit.YES - found) if asked.negated else found
 
 
 def _within(networks: tuple[Network, ...], source: Network | None) -> Fit:
@@ -117,9 +117,9 @@ def _within(networks: tuple[Network, ...], source: Network | None) -> Fit:
     return Fit.MAYBE if any(item.overlaps(source) for item in same) else Fit.NO
 
 
-def _through(names: frozenset[str], ways: frozenset[str]) -> Fit:
+def _through(names: tuple[str, ...], ways: frozenset[str]) -> Fit:
     """`names` may end in a wildcard; nothing that is granted comes in through loopback."""
-    if names <= {"lo"}:
+    if set(names) <= {"lo"}:
         return Fit.NO
     if not ways:
         return Fit.MAYBE
@@ -127,5 +127,5 @@ def _through(names: frozenset[str], ways: frozenset[str]) -> Fit:
     return Fit.MAYBE if len(found) > 1 else Fit.YES if found.pop() else Fit.NO
 
 
-def _is_named(way: str, names: frozenset[str]) -> bool:
+def _is_named(way: str, names: tuple[str, ...]) -> bool:
     return any(way.startswith(name[:-1]) if name[-1:] in "+*" else way == name for name in names)

@@ -89,7 +89,7 @@ def _interfaces(grant: Grant, outside: frozenset[str], proc: Path) -> frozenset[
 def _may_drop(way: HookChains) -> bool:
     """Pass over the many hooks that drop nothing."""
     return way.drops or any(
-        rule.verdict == "drop" and not rule.ours for chain in way.chains.values() for rule in chain
+        step.rule.denies and not step.rule.ours for chain in way.chains.values() for step in chain
     )
 
 
@@ -98,8 +98,9 @@ def _borders(ways: Sequence[HookChains]) -> frozenset[int]:
         edge
         for way in ways
         for chain in way.chains.values()
-        for rule in chain
-        for item in rule.asks.ports or ()
+        for step in chain
+        for asked in step.rule.asks.ports_of()
+        for item in asked.fitting
         for edge in (item.first, item.last + 1)
     }
     return frozenset(found)

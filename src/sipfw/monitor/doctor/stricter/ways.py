@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sipfw.monitor.doctor.stricter.conditions import Fit
+from sipfw.compare.foreign import Verdict
+from sipfw.monitor.doctor.stricter.conditions import Fit, fit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from sipfw.compare.foreign import ForeignRule
     from sipfw.lower.xtables import Family
-    from sipfw.monitor.doctor.stricter.conditions import Condition, Grant
+    from sipfw.monitor.doctor.stricter.conditions import Grant
 
 # The kernel refuses more jumps in a row than 16 (NFT_JUMP_STACK_SIZE); xtables has room for as many
 # as there are chains, but nobody can follow those.
 _DEEPEST = 64
-
-
-class ForeignVerdict(StrEnum):
-    """What a rule does with what fits."""
-
-    ACCEPT = "accept"
-    DROP = "drop"
-    RETURN = "return"
-    JUMP = "jump"
-    GOTO = "goto"
-    NONE = "none"
+_NO_STEP = frozenset({Verdict.NONE, Verdict.SEND, Verdict.REDIRECT})
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignRule:
-    """One rule as it is listed, with what it asks and does; `ours` has our mark."""
+class Step:
+    """One rule of a way; `place` is that in the base chain, counted from 0, None elsewhere."""
 
-    line: str
-    asks: Condition
-    verdict: ForeignVerdict
-    chain: str = ""
-    ours: bool = False
+    rule: ForeignRule
     place: int | None = None
+
+
+def steps(rules: Iterable[ForeignRule], *, numbered: bool) -> Iterator[Step]:
+    """Yield the rules that end a packet's way or lead it on; others only count, mark or send."""
+    for place, listed in enumerate(rules):
+        for rule in listed.each:
+            if rule.verdict not in _NO_STEP:
+                yield Step(rule, place if numbered else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +49,14 @@ class HookChains:
     families: frozenset[Family]
     base: str
     drops: bool
-    chains: Mapping[str, tuple[ForeignRule, ...]]
+    chains: Mapping[str, tuple[Step, ...]]
     tool: tuple[str, ...]
     xtables: bool
 
     def jump_place(self) -> int | None:
         """Return the place of our jump in the base chain, counted from 0."""
-        rules = self.chains[self.base]
-        return next((item.place for item in rules if item.ours), None)
+        steps = self.chains[self.base]
+        return next((item.place for item in steps if item.rule.ours), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,32 +92,35 @@ class _Walk:
     def _rules(self, name: str, depth: int) -> tuple[list[End], bool]:
         ends: list[End] = []
         may_return = False
-        for rule in self.way.chains.get(name, ()):
-            if rule.verdict is ForeignVerdict.NONE or (rule.ours and not self.ours):
+        for step in self.way.chains.get(name, ()):
+            rule = step.rule
+            if rule.ours and not self.ours:
                 continue
-            fit = rule.asks.fit(self.grant)
-            if fit is Fit.NO or (fit is Fit.MAYBE and not self.guess):
+            fits = fit(rule.asks, self.grant)
+            if fits is Fit.NO or (fits is Fit.MAYBE and not self.guess):
                 continue
-            here, falls = self._follow(rule, depth)
+            here, falls = self._follow(step, depth)
             ends += here
-            if falls and rule.verdict in {ForeignVerdict.RETURN, ForeignVerdict.GOTO}:
-                if fit is Fit.YES:
+            if falls and rule.verdict in {Verdict.RETURN, Verdict.GOTO}:
+                if fits is Fit.YES:
                     return ends, True
                 may_return = True
-            elif not falls and fit is Fit.YES:
+            elif not falls and fits is Fit.YES:
                 return ends, may_return
         return ends, True
 
-    def _follow(self, rule: ForeignRule, depth: int) -> tuple[list[End], bool]:
+    def _follow(self, step: Step, depth: int) -> tuple[list[End], bool]:
         """Return what follows where a rule fits."""
-        if rule.verdict is ForeignVerdict.RETURN:
+        rule = step.rule
+        if rule.verdict is Verdict.RETURN:
             return [], True
-        if rule.verdict in {ForeignVerdict.JUMP, ForeignVerdict.GOTO}:
-            ends, falls = self.chain(rule.chain, depth + 1)
+        if rule.leads_to is not None:
+            ends, falls = self.chain(rule.leads_to, depth + 1)
         else:
-            ends, falls = [End(rule.verdict is ForeignVerdict.ACCEPT, rule, None)], False
-        if rule.place is not None:
-            ends = [End(item.accepted, item.rule, rule.place) for item in ends]
+            # What a program that is asked says, nobody knows; such hosts let pass what it lets.
+            ends, falls = [End(not rule.denies, rule, None)], False
+        if step.place is not None:
+            ends = [End(item.accepted, item.rule, step.place) for item in ends]
         return ends, falls
 
 
