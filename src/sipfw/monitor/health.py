@@ -26,10 +26,14 @@ class HealthState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The worst state, and every reason for it in one sentence each."""
+    """The worst state, and every reason for it in one sentence each.
+
+    `notes` are no reason: what strangers lose, and what nobody can tell.
+    """
 
     state: HealthState
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def line(self) -> str:
@@ -39,18 +43,24 @@ class Health:
         return f"{self.state.name}: {'; '.join(self.problems)}"
 
 
-def judge(report: Report, split: str | None = None, ways_past: tuple[str, ...] = ()) -> Health:
+def judge(
+    report: Report,
+    split: str | None = None,
+    ways_past: tuple[str, ...] = (),
+    cut_off: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Health:
     """Judge a report.
 
     `split` says how the host's rules are split over two packet filters, `ways_past` what leads
-    other ports to the guarded ones.
+    other ports to the guarded ones, `cut_off` what rules of others take from trusted peers.
     """
-    degraded = [*ways_past, *_degraded(report), *([split] if split else [])]
+    degraded = [*cut_off, *ways_past, *_degraded(report), *([split] if split else [])]
     drift = _drift(report)
     state = (
         HealthState.DEGRADED if degraded else HealthState.DRIFT if drift else HealthState.HEALTHY
     )
-    return Health(state, (*drift, *degraded))
+    return Health(state, (*drift, *degraded), notes)
 
 
 def _drift(report: Report) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,11 @@ from sipfw.deploy.choose import split_of
 from sipfw.errors import BackendError
 from sipfw.kernel.backend import backend_of
 from sipfw.kernel.detect import look
+from sipfw.kernel.snapshot import HostSnapshot
 from sipfw.monitor import readings
+from sipfw.monitor.doctor.host import HostView
+from sipfw.monitor.doctor.record import ruleset_of
+from sipfw.monitor.doctor.stricter.findings import cut_off
 from sipfw.monitor.doctor.ways_past import problems
 from sipfw.monitor.health import Health, judge
 from sipfw.monitor.inspect import inspect
@@ -20,23 +25,30 @@ from sipfw.monitor.reading import Growth, Reading, growth, make_reading
 from sipfw.monitor.summary import LayerSummary, summarise
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sipfw.compare.drift import Drift
     from sipfw.compare.expected import Expectation
     from sipfw.host.files import Layout
     from sipfw.kernel.backend import Backend
     from sipfw.monitor.report import Report
+    from sipfw.ruleset.model import Ruleset
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is looked at: an applied firewall, or what a policy would be."""
+    """What is looked at: an applied firewall, or what a policy would be.
+
+    `ruleset` gives its rules as the policy means them; None where nobody has kept them.
+    """
 
     expectation: Expectation
     backend: Backend
     source: str
     generation: int | None = None
+    ruleset: Callable[[], Ruleset | None] = field(default=lambda: None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,12 @@ def applied_subject(layout: Layout) -> Subject | None:
     if applied is None:
         return None
     return Subject(
-        applied.expectation, backend_of(applied.backend), applied.source, applied.generation
+        applied.expectation,
+        backend_of(applied.backend),
+        applied.source,
+        applied.generation,
+        # A screen that is refreshed asks again and again.
+        cache(partial(ruleset_of, layout, applied.generation)),
     )
 
 
@@ -72,10 +89,13 @@ def observe(subject: Subject, earlier: Reading | None, more: tuple[Drift, ...] =
         report = replace(report, drift=_joined(report.drift, more))
     reading = make_reading(report, taken=time.time(), boot=boot_id(), generation=subject.generation)
     grown = None if earlier is None else growth(earlier, reading)
+    host = HostView(runner=HostSnapshot())
+    lost = cut_off(host, subject.ruleset())
+    past = problems(subject.expectation.doors, host)
     return Observation(
         subject,
         report,
-        judge(report, _split(), problems(subject.expectation.doors)),
+        judge(report, _split(), past, lost.certain, lost.doubts),
         reading,
         summarise(report.rules, grown),
         earlier,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_network, summarize_address_range
 from typing import TYPE_CHECKING, Any
 
 from sipfw.compare.foreign import (
@@ -49,6 +49,10 @@ _SIDES = {
     "--dports": PortSide.DESTINATION,
     "--destination-port": PortSide.DESTINATION,
     "--destination-ports": PortSide.DESTINATION,
+    "--sport": PortSide.SOURCE,
+    "--sports": PortSide.SOURCE,
+    "--source-port": PortSide.SOURCE,
+    "--source-ports": PortSide.SOURCE,
     "--ports": PortSide.EITHER,
     "--ctorigdstport": PortSide.ORIGINAL,
 }
@@ -90,6 +94,8 @@ def foreign_rule(line: str, chains: Container[str]) -> ForeignRule:
         tuple(_sent(target, options)),
         ours=found.comment.startswith(OUR_MARK),
         helper=_after(options, "--helper") if target == "CT" else None,
+        untracks=target == "NOTRACK" or (target == "CT" and "--notrack" in options),
+        zone=target == "CT" and any(word.startswith("--zone") for word in options),
     )
 
 
@@ -180,6 +186,10 @@ class _Reader:
                 kind = "sources" if option.name in {"-s", "--source"} else "destinations"
                 if values[0] not in _EVERYBODY or option.negated:
                     self._add(kind, option, (ip_network(values[0], strict=False),))
+            case "--src-range":
+                first, _, last = values[0].partition("-")
+                found = summarize_address_range(ip_address(first), ip_address(last or first))
+                self._add("sources", option, tuple(found))
             case "-i" | "--in-interface":
                 self._add("in_interfaces", option, values[:1])
             case "-o" | "--out-interface":
