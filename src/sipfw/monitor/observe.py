@@ -9,16 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sipfw.deploy.applied import read_applied
-from sipfw.deploy.choose import split_of
-from sipfw.errors import BackendError
 from sipfw.kernel.backend import backend_of
-from sipfw.kernel.detect import look
-from sipfw.kernel.snapshot import HostSnapshot
 from sipfw.monitor import readings
-from sipfw.monitor.doctor.host import HostView
+from sipfw.monitor.beside import look_beside
 from sipfw.monitor.doctor.record import ruleset_of
-from sipfw.monitor.doctor.stricter.findings import cut_off
-from sipfw.monitor.doctor.ways_past import problems
 from sipfw.monitor.health import Health, judge
 from sipfw.monitor.inspect import inspect
 from sipfw.monitor.reading import Growth, Reading, growth, make_reading
@@ -89,13 +83,11 @@ def observe(subject: Subject, earlier: Reading | None, more: tuple[Drift, ...] =
         report = replace(report, drift=_joined(report.drift, more))
     reading = make_reading(report, taken=time.time(), boot=boot_id(), generation=subject.generation)
     grown = None if earlier is None else growth(earlier, reading)
-    host = HostView(runner=HostSnapshot())
-    lost = cut_off(host, subject.ruleset())
-    past = problems(subject.expectation.doors, host)
+    beside = look_beside(subject.ruleset(), subject.expectation.doors)
     return Observation(
         subject,
         report,
-        judge(report, _split(), past, lost.certain, lost.doubts),
+        judge(report, beside.split, beside.ways_past, beside.cut_off, beside.notes),
         reading,
         summarise(report.rules, grown),
         earlier,
@@ -120,10 +112,3 @@ def boot_id() -> str:
 def _joined(first: tuple[Drift, ...], more: tuple[Drift, ...]) -> tuple[Drift, ...]:
     named = {(item.kind, item.what, item.where) for item in first}
     return (*first, *(item for item in more if (item.kind, item.what, item.where) not in named))
-
-
-def _split() -> str | None:
-    try:
-        return split_of(look())
-    except BackendError as error:
-        return f"cannot tell whether rules are split over two packet filters: {error}"

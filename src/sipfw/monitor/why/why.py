@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
+from sipfw.monitor.why.others import NOT_JUDGED, Course
 from sipfw.monitor.why.packets import (
     REGISTER,
     USUAL_METHODS,
@@ -21,13 +22,15 @@ from sipfw.monitor.why.packets import (
     completed,
     messages,
 )
+from sipfw.monitor.why.walks import walked
 from sipfw.ruleset.match import InSet
-from sipfw.simulate.outcomes import Outcome, outcomes
+from sipfw.simulate.outcomes import Outcome
 from sipfw.simulate.state import Limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sipfw.monitor.why.others import Others
     from sipfw.monitor.why.packets import PacketQuestion
     from sipfw.monitor.why.state import LimitReading, SourceState, World
     from sipfw.ruleset.addresses import IpAddress
@@ -103,16 +106,28 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What happens to some messages alike: the first outcome is the assumed one."""
+    """What happens to some messages alike: the first outcome is the assumed one.
+
+    `course` is their way through the rules of others.
+    """
 
     titles: tuple[str, ...]
     outcomes: tuple[Outcome, ...]
     changes: tuple[Remedy, ...]
+    course: Course = NOT_JUDGED
 
     @property
     def effect(self) -> Effect:
-        """Return what happens, over all outcomes."""
-        return _effect(self.outcomes)
+        """Return what happens, over all outcomes and by the rules of others."""
+        ours = _effect(self.outcomes)
+        if self.course.end is not None:
+            return Effect.DROPPED
+        return Effect.DEPENDS if self.course.possible and ours is Effect.PASSES else ours
+
+    @property
+    def ends_elsewhere(self) -> bool:
+        """Whether it is a rule of others that ends what sipfw lets through."""
+        return self.course.end is not None and not self.outcomes[0].trace.dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +138,14 @@ class Explanation:
     cases: tuple[Case, ...]
 
 
-def explain(question: PacketQuestion, source: SourceState) -> Explanation:
-    """Answer. Raises BackendError where the firewall knows no SIP over the transport."""
-    return _Explainer(question, source).answer()
+def explain(
+    question: PacketQuestion, source: SourceState, others: Others | None = None
+) -> Explanation:
+    """Answer. Raises BackendError where the firewall knows no SIP over the transport.
+
+    `others` are the rules of others on this host, None where they are not judged.
+    """
+    return _Explainer(question, source, others).answer()
 
 
 _Alike = tuple[list[str], Message, tuple[Outcome, ...], tuple[Remedy, ...]]
@@ -134,8 +154,11 @@ _Alike = tuple[list[str], Message, tuple[Outcome, ...], tuple[Remedy, ...]]
 class _Explainer:
     """Walks; what several messages ask alike is walked once."""
 
-    def __init__(self, question: PacketQuestion, source: SourceState) -> None:
+    def __init__(
+        self, question: PacketQuestion, source: SourceState, others: Others | None
+    ) -> None:
         self._named = question
+        self._others = others
         self._source = source
         self._ruleset = source.world.ruleset
         self._question = completed(question, self._ruleset)
@@ -144,8 +167,9 @@ class _Explainer:
     def answer(self) -> Explanation:
         cases: dict[object, _Alike] = {}
         for message in messages(self._question, self._ruleset):
-            ends = _ends(message, self._source.world)
-            same = tuple((end.trace.verdict, end.trace.decider, end.when) for end in ends)
+            ends = self._ends(message, self._source.world)
+            course = self._course(message)
+            same = (course, *((end.trace.verdict, end.trace.decider, end.when) for end in ends))
             # What ends the drop of a REGISTER may leave an OPTIONS dropped by another rule.
             changes = tuple(self._changes(message, ends)) if ends[0].trace.dropped else ()
             turns = tuple((item.kind, item.name, item.effect) for item in changes)
@@ -153,13 +177,32 @@ class _Explainer:
                 (message.opens, same, turns), ([], message, ends, changes)
             )
             titles.append(message.title)
-            if message.opens and _effect(ends) is Effect.DROPPED:
+            if message.opens and Case((), ends, (), course).effect is Effect.DROPPED:
                 break
         answers = tuple(
-            Case(tuple(titles), ends, changes or tuple(self._changes(message, ends)))
+            Case(
+                tuple(titles),
+                ends,
+                changes or tuple(self._changes(message, ends)),
+                self._course(message),
+            )
             for titles, message, ends, changes in cases.values()
         )
         return Explanation(self._question, answers)
+
+    def _course(self, message: Message) -> Course:
+        return NOT_JUDGED if self._others is None else self._others.course(message.packet)
+
+    def _ends(self, message: Message, world: World) -> tuple[Outcome, ...]:
+        return walked(message.packet, world, self._course(message))
+
+    def _arrive(self, asked: PacketQuestion, world: World) -> Effect:
+        """Return what becomes of several messages that need each other."""
+        ends = [self._ends(item, world) for item in messages(asked, world.ruleset)]
+        if any(item[0].trace.dropped for item in ends):
+            return Effect.DROPPED
+        depends = any(_effect(item) is Effect.DEPENDS for item in ends)
+        return Effect.DEPENDS if depends else Effect.PASSES
 
     def _changes(self, message: Message, ends: tuple[Outcome, ...]) -> Iterator[Remedy]:
         """Return what would turn the assumed end round, by walking again."""
@@ -168,7 +211,7 @@ class _Explainer:
             # The rules' own ban lets a trickle past the block lists; nobody would ask for it.
             if dropped and change.kind is RemedyKind.BANNED:
                 continue
-            others = _ends(message, world)
+            others = self._ends(message, world)
             if others[0].trace.dropped != dropped:
                 yield replace(change, effect=_effect(others))
         for change in self._other_messages(message):
@@ -247,7 +290,7 @@ class _Explainer:
         found = []
         for transport in (spoken,) if spoken in plain else plain:
             asked = asking(self._question, transport, REGISTER, self._ruleset)
-            if asked is not None and _arrive(asked, patient) is not Effect.DROPPED:
+            if asked is not None and self._arrive(asked, patient) is not Effect.DROPPED:
                 found.append(transport)
         return tuple(found)
 
@@ -303,7 +346,7 @@ class _Explainer:
         """Return what becomes of a method over a transport; None where there is no such SIP."""
         if (transport, method) not in self._arrivals:
             asked = asking(self._question, transport, method, self._ruleset)
-            effect = None if asked is None else _arrive(asked, self._source.world)
+            effect = None if asked is None else self._arrive(asked, self._source.world)
             self._arrivals[transport, method] = effect
         return self._arrivals[transport, method]
 
@@ -314,21 +357,8 @@ def _without(world: World, held: list[str], address: IpAddress) -> World:
     return world
 
 
-def _ends(message: Message, world: World) -> tuple[Outcome, ...]:
-    return outcomes(world.ruleset, message.packet, world.live, misses=world.misses)
-
-
 def _effect(ends: tuple[Outcome, ...]) -> Effect:
     dropped = {end.trace.dropped for end in ends}
     if len(dropped) > 1:
         return Effect.DEPENDS
     return Effect.DROPPED if dropped.pop() else Effect.PASSES
-
-
-def _arrive(asked: PacketQuestion, world: World) -> Effect:
-    """Return what becomes of several messages that need each other."""
-    ends = [_ends(item, world) for item in messages(asked, world.ruleset)]
-    if any(item[0].trace.dropped for item in ends):
-        return Effect.DROPPED
-    depends = any(_effect(item) is Effect.DEPENDS for item in ends)
-    return Effect.DEPENDS if depends else Effect.PASSES

@@ -65,13 +65,11 @@ def stricter(host: HostView) -> Diagnosis:
     return Diagnosis(name, state, sentence, " && ".join(in_order(found)) or None)
 
 
-def cut_off(host: HostView, ruleset: Ruleset | None) -> CutOff:
+def cut_off(host: HostView, ruleset: Ruleset) -> CutOff:
     """Return what rules of others take from trusted peers and admins, for who looks at it all."""
-    if ruleset is None:
-        return CutOff()
     try:
         found = judged(host.rules, ruleset, host.proc, host.runner)
-    except CannotTellError as error:
+    except (CannotTellError, BackendError) as error:
         text = f"cannot tell whether other rules drop what the policy admits: {error}"
         return CutOff(doubts=(text,))
     rest = [item for item in found.sure if item not in found.cutting]
