@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from sipfw.ruleset.match import PortRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sipfw.ruleset.addresses import IpAddress, IpNetwork
     from sipfw.ruleset.rule import Family
@@ -179,11 +179,15 @@ class ForeignRule:
 
 @dataclass(frozen=True, slots=True)
 class ForeignChain:
-    """A chain; `denies` where it is a built-in one whose policy lets nothing through."""
+    """A chain; `denies` where it is a built-in one whose policy lets nothing through.
+
+    `ours` tells that each of its rules has our mark.
+    """
 
     name: str
-    rules: tuple[ForeignRule, ...]
+    rules: Sequence[ForeignRule]
     denies: bool = False
+    ours: bool = False
 
 
 def port_range(first: str, last: str) -> PortRange:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import ip_address, ip_network, summarize_address_range
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from sipfw.compare.foreign import (
     LAST_PORT,
@@ -24,7 +26,7 @@ from sipfw.kernel.xtables.save_text import OUR_MARK, split_words
 from sipfw.ruleset.match import PortRange
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterator
 
     from sipfw.kernel.xtables.save_text import SavedTable
     from sipfw.ruleset.addresses import IpAddress
@@ -65,6 +67,8 @@ _ONE_WORD = _TEXTS | _TARGETS
 _EVERYBODY = frozenset({"0.0.0.0/0", "::/0"})
 _PROTOCOLS = {"17": "udp", "6": "tcp"}
 _PORTS_OPTION = {"REDIRECT": "--to-ports", "DNAT": "--to-destination", "TPROXY": "--on-port"}
+# It is the first comment of a rule of ours, without quotes in most.
+_OUR_COMMENT = re.compile(r'^-A \S+ [^"]*?--comment "?sipfw:')
 # `192.0.2.1:5060-5070/7000`, `[2001:db8::1]:5060`, `:5060`, and ranges of addresses.
 _TARGET = re.compile(
     r"(?:\[(?P<first6>[0-9a-fA-F:.]+)(?:\]?-\[?(?P<last6>[0-9a-fA-F:.]+))?\]"
@@ -102,14 +106,37 @@ def foreign_rule(line: str, chains: Container[str]) -> ForeignRule:
 def foreign_chains(table: SavedTable) -> tuple[ForeignChain, ...]:
     """Read all chains of a table, ours and the built-in ones included."""
     names = frozenset(chain.name for chain in table.chains)
-    return tuple(
-        ForeignChain(
-            chain.name,
-            tuple(foreign_rule(rule.line, names) for rule in chain.rules),
-            denies=chain.policy == "DROP",
-        )
-        for chain in table.chains
-    )
+    found = []
+    for chain in table.chains:
+        lines = [rule.line for rule in chain.rules]
+        ours = chain.policy is None and bool(lines) and all(_OUR_COMMENT.search(x) for x in lines)
+        rules = _Unread(lines, names) if ours else tuple(foreign_rule(x, names) for x in lines)
+        found.append(ForeignChain(chain.name, rules, denies=chain.policy == "DROP", ours=ours))
+    return tuple(found)
+
+
+class _Unread(Sequence[ForeignRule]):
+    """Rules that are read when somebody asks for them: of ours there are thousands."""
+
+    def __init__(self, lines: list[str], names: frozenset[str]) -> None:
+        self._lines = lines
+        self._names = names
+
+    @cached_property
+    def _read(self) -> tuple[ForeignRule, ...]:
+        return tuple(foreign_rule(line, self._names) for line in self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, place: int) -> ForeignRule: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[ForeignRule]: ...
+
+    def __getitem__(self, place: int | slice) -> ForeignRule | Sequence[ForeignRule]:
+        return self._read[place]
 
 
 def deletion(line: str) -> tuple[str, ...]:

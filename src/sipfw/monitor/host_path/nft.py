@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sipfw.kernel.nft.foreign_text import foreign_rule
 from sipfw.lower.nftables_plan import TABLE
 from sipfw.lower.xtables import Family
-from sipfw.monitor.host_path.ways import HookChains, steps
+from sipfw.monitor.host_path.ways import NO_CHAINS, ChainSteps, HookChains
 from sipfw.ruleset.model import Base, Hook, Priority
 
 if TYPE_CHECKING:
@@ -52,18 +52,7 @@ def ways(
             continue
         look = None if members is None else partial(members, family, table)
         ours = (family, table) == ("inet", TABLE)
-        known = (
-            {}
-            if ours
-            else {
-                block.name: tuple(
-                    steps(
-                        map(foreign_rule, block.lines), block.name, numbered=block.hook is not None
-                    )
-                )
-                for block in found
-            }
-        )
+        known = NO_CHAINS if ours else _chains(found)
         for block in found:
             if block.hook not in _HOOKS or family not in _FAMILIES:
                 continue
@@ -84,6 +73,15 @@ def ways(
                 ours=_base(block) if ours else None,
                 members=look,
             )
+
+
+def _chains(blocks: Sequence[NftBlock]) -> ChainSteps:
+    """Each line is read once, when its chain is asked for."""
+    return ChainSteps(
+        {block.name: tuple(map(foreign_rule, block.lines)) for block in blocks},
+        [block.name for block in blocks if block.hook is not None],
+        (block.name for block in blocks),
+    )
 
 
 def _base(block: NftBlock) -> Base | None:

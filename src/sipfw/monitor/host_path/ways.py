@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sipfw.compare.foreign import Verdict
 from sipfw.monitor.host_path.fit import Fit, doubt, fit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator
 
     from sipfw.compare.foreign import ForeignRule
     from sipfw.lower.xtables import Family
@@ -41,7 +43,37 @@ class Step:
         return rule.verdict is not Verdict.NONE or rule.untracks or rule.zone
 
 
-def steps(rules: Iterable[ForeignRule], chain: str, *, numbered: bool) -> Iterator[Step]:
+class ChainSteps(Mapping[str, "tuple[Step, ...]"]):
+    """The chains of a table by name, each read when it is asked for.
+
+    `numbered` are the base chains, `theirs` the chains that are not wholly ours.
+    """
+
+    def __init__(
+        self,
+        chains: Mapping[str, Iterable[ForeignRule]],
+        numbered: Container[str],
+        theirs: Iterable[str],
+    ) -> None:
+        self._chains = chains
+        self._numbered = numbered
+        self._read: dict[str, tuple[Step, ...]] = {}
+        self.theirs = tuple(theirs)
+
+    def __getitem__(self, name: str) -> tuple[Step, ...]:
+        if name not in self._read:
+            rules = self._chains[name]
+            self._read[name] = tuple(_steps(rules, name, numbered=name in self._numbered))
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._chains)
+
+    def __len__(self) -> int:
+        return len(self._chains)
+
+
+def _steps(rules: Iterable[ForeignRule], chain: str, *, numbered: bool) -> Iterator[Step]:
     """Yield the rules of a chain that matter for a packet."""
     for number, listed in enumerate(rules):
         for rule in listed.each:
@@ -50,7 +82,10 @@ def steps(rules: Iterable[ForeignRule], chain: str, *, numbered: bool) -> Iterat
                 yield step
 
 
-@dataclass(frozen=True, slots=True)
+NO_CHAINS = ChainSteps({}, (), ())
+
+
+@dataclass(frozen=True)
 class HookChains:
     """What one hook of one table asks: a base chain and the chains that it leads to.
 
@@ -64,7 +99,7 @@ class HookChains:
     families: frozenset[Family]
     base: str
     drops: bool
-    chains: Mapping[str, tuple[Step, ...]]
+    chains: ChainSteps
     tool: tuple[str, ...]
     xtables: bool
     hook: str = "input"
@@ -74,30 +109,29 @@ class HookChains:
     ours: Base | None = None
     members: Members | None = field(default=None, compare=False)
 
+    @cached_property
+    def foreign(self) -> tuple[Step, ...]:
+        """The rules of others, of the base chain and of all that it may lead to."""
+        chains = (self.chains[name] for name in self.chains.theirs)
+        return tuple(step for chain in chains for step in chain if not step.rule.ours)
+
     def jump_place(self) -> int | None:
         """Return the place of our jump in the base chain, counted from 0."""
         steps = self.chains.get(self.base, ())
         return next((item.place for item in steps if item.rule.ours), None)
 
-    @property
+    @cached_property
     def may_drop(self) -> bool:
         """Whether anything of somebody else drops here."""
-        return self.drops or any(step.rule.denies for step in self._foreign())
+        return self.drops or any(step.rule.denies for step in self.foreign)
 
-    @property
+    @cached_property
     def changes(self) -> bool:
         """Whether anything of somebody else changes where a packet goes, or its state."""
         return any(
             step.rule.untracks or step.rule.zone or step.rule.verdict in _SENDS
-            for step in self._foreign()
+            for step in self.foreign
         )
-
-    def foreign_count(self) -> int:
-        """Return how many rules of others there are."""
-        return sum(1 for _ in self._foreign())
-
-    def _foreign(self) -> Iterator[Step]:
-        return (step for chain in self.chains.values() for step in chain if not step.rule.ours)
 
 
 @dataclass(frozen=True, slots=True)

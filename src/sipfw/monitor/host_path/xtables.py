@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sipfw.monitor.host_path.ways import HookChains, steps
+from sipfw.monitor.host_path.ways import ChainSteps, HookChains
 from sipfw.ruleset.model import Base, Hook, Priority
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ _HOOKS = {
 def ways(listing: XtablesListing, members: Members | None = None) -> Iterator[HookChains]:
     """Return the hooks of a table that packets to this host pass, and those that it sends."""
     hooks = _HOOKS.get(listing.table, {})
+    built_in = [chain.name for chain in listing.chains if chain.name in hooks]
+    chains = ChainSteps(
+        {chain.name: chain.rules for chain in listing.chains},
+        built_in,
+        (chain.name for chain in listing.chains if not chain.ours),
+    )
     for head in listing.chains:
         if head.name not in hooks:
             continue
@@ -34,10 +40,7 @@ def ways(listing: XtablesListing, members: Members | None = None) -> Iterator[Ho
             frozenset({listing.family}),
             head.name,
             head.denies,
-            {
-                chain.name: tuple(steps(chain.rules, chain.name, numbered=chain is head))
-                for chain in listing.chains
-            },
+            chains,
             (listing.program, *(() if listing.table == "filter" else ("-t", listing.table))),
             xtables=True,
             hook=head.name.lower(),

@@ -83,7 +83,7 @@ def _wanted(
     heard: Collection[Listener],
     proc: Path,
 ) -> list[Grant]:
-    listed = sum(way.foreign_count() for way in ways)
+    listed = sum(len(way.foreign) for way in ways)
     listening = {item.port for item in heard if item.proto == "tcp"}
     most = max(1, min(64, _MOST_STEPS // (8 * listed + 1)))
     wanted = grants(ruleset, listening=listening, most_sources=most)
@@ -115,8 +115,7 @@ def _interfaces(grant: Grant, outside: frozenset[str], proc: Path) -> frozenset[
 def _cuts_open_connections(way: HookChains) -> bool:
     return any(
         step.rule.denies and any(ESTABLISHED in asked.values for asked in step.rule.asks.states)
-        for chain in way.chains.values()
-        for step in chain
+        for step in way.foreign
     )
 
 
@@ -124,8 +123,7 @@ def _networks(ways: Iterable[HookChains]) -> frozenset[object]:
     return frozenset(
         network
         for way in ways
-        for chain in way.chains.values()
-        for step in chain
+        for step in way.foreign
         for asked in step.rule.asks.sources
         for network in asked.values
     )
@@ -135,9 +133,7 @@ def _borders(ways: Sequence[HookChains]) -> frozenset[int]:
     found = {
         edge
         for way in ways
-        for chain in way.chains.values()
-        for step in chain
-        if not step.rule.ours
+        for step in way.foreign
         for ranges in (
             *(asked.fitting for asked in step.rule.asks.ports),
             [item.of for item in step.rule.sent if item.of is not None],
