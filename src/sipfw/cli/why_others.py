@@ -43,6 +43,10 @@ def course_texts(course: Course, *, dropped: bool) -> list[str]:
         found.append(f"otherwise {ending_text(course.end)}")
     if course.answers is not None:
         found.append(f"its answers are {ending_text(course.answers)}")
+    found += [
+        printable(f"{' and '.join(end.when)} holds: then its answers are {ending_text(end)}")
+        for end in course.answers_possible
+    ]
     return found
 
 
@@ -52,6 +56,7 @@ def course_data(course: Course) -> dict[str, Any]:
         "end": None if course.end is None else _end(course.end),
         "possible": [_end(item) for item in course.possible],
         "answers": None if course.answers is None else _end(course.answers),
+        "answers_possible": [_end(item) for item in course.answers_possible],
         "notes": list(course.notes),
     }
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address, ip_network, summarize_address_range
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from sipfw.compare.foreign import (
     LAST_PORT,
@@ -63,12 +62,15 @@ _SILENT = frozenset({"unclean", "socket", "eui64", "rpfilter", "cgroup"})
 # The kernel lists these headers of IPv6 without an option where any will do.
 _SILENT |= {"frag", "hbh", "dst", "rt"}
 _TARGETS = frozenset({"-j", "-g"})
+_QUOTES = frozenset("\"'\\")
 _ONE_WORD = _TEXTS | _TARGETS
 _EVERYBODY = frozenset({"0.0.0.0/0", "::/0"})
 _PROTOCOLS = {"17": "udp", "6": "tcp"}
 _PORTS_OPTION = {"REDIRECT": "--to-ports", "DNAT": "--to-destination", "TPROXY": "--on-port"}
-# It is the first comment of a rule of ours, without quotes in most.
-_OUR_COMMENT = re.compile(r'^-A \S+ [^"]*?--comment "?sipfw:')
+# Word by word, because a text that a rule searches may hold such a comment.
+_OUR_COMMENT = re.compile(
+    r'-A \S+(?: (?:"(?:[^"\\]|\\.)*"|[^\s"]+))*? --comment "?' + re.escape(OUR_MARK)
+)
 # `192.0.2.1:5060-5070/7000`, `[2001:db8::1]:5060`, `:5060`, and ranges of addresses.
 _TARGET = re.compile(
     r"(?:\[(?P<first6>[0-9a-fA-F:.]+)(?:\]?-\[?(?P<last6>[0-9a-fA-F:.]+))?\]"
@@ -82,7 +84,9 @@ def foreign_rule(line: str, chains: Container[str]) -> ForeignRule:
     found = _Reader()
     target, goes = "", False
     options: tuple[str, ...] = ()
-    for option in _options(split_words(line)[2:]):
+    # Without quotes, and so for most, there is nothing but words.
+    words = split_words(line) if _QUOTES.intersection(line) else tuple(line.split(" "))
+    for option in _options(words[2:]):
         if option.name in _TARGETS:
             target, goes, options = option.values[0], option.name == "-g", option.behind
             break
@@ -109,7 +113,7 @@ def foreign_chains(table: SavedTable) -> tuple[ForeignChain, ...]:
     found = []
     for chain in table.chains:
         lines = [rule.line for rule in chain.rules]
-        ours = chain.policy is None and bool(lines) and all(_OUR_COMMENT.search(x) for x in lines)
+        ours = chain.policy is None and bool(lines) and all(map(_OUR_COMMENT.match, lines))
         rules = _Unread(lines, names) if ours else tuple(foreign_rule(x, names) for x in lines)
         found.append(ForeignChain(chain.name, rules, denies=chain.policy == "DROP", ours=ours))
     return tuple(found)
@@ -144,8 +148,7 @@ def deletion(line: str) -> tuple[str, ...]:
     return ("-D", *split_words(line)[1:])
 
 
-@dataclass(frozen=True, slots=True)
-class _Option:
+class _Option(NamedTuple):
     """One option with its values; of the target, `behind` are the words of its own options."""
 
     name: str

@@ -45,7 +45,8 @@ class Grant:
 
     `ports` are those of this host, `source` is who speaks to it, None for a stranger: somebody in
     none of the networks that any rule names. `interfaces` are those that lie between, none where
-    that is not known; `own` the addresses of this host that are meant. `state` is what connection
+    that is not known; `own` the addresses of this host that are meant, most likely those of `near`.
+    `state` is what connection
     tracking calls a packet. `answer` turns all round: what this host sends back. `asked` are the
     ports before any translation, None where there was none.
     """
@@ -57,6 +58,7 @@ class Grant:
     source: Network | None = None
     interfaces: frozenset[str] = frozenset()
     own: frozenset[IpAddress] = frozenset()
+    near: frozenset[IpAddress] = frozenset()
     state: str = NEW
     opens: bool = True
     answer: bool = False
@@ -163,8 +165,10 @@ def _end(asked: Asked[Network], kind: str, grant: Grant) -> Fit:
 def _among_own(networks: tuple[Network, ...], grant: Grant) -> Fit:
     if not grant.own:
         return Fit.MAYBE
-    inside = {any(address in network for network in networks) for address in grant.own}
-    return Fit.MAYBE if len(inside) > 1 else Fit.YES if inside.pop() else Fit.NO
+    inside = {address for address in grant.own if any(address in network for network in networks)}
+    if not inside:
+        return Fit.NO
+    return Fit.YES if inside >= (grant.near or grant.own) else Fit.MAYBE
 
 
 def _in_set(asked: Asked[str], grant: Grant, members: Members | None) -> Fit:

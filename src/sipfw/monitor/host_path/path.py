@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.compare.foreign import Verdict
 from sipfw.host.own_addresses import own_addresses
+from sipfw.host.proc_net import way_to
 from sipfw.monitor.host_path import nft, xtables
 from sipfw.monitor.host_path.fit import ESTABLISHED, INVALID, NEW, UNTRACKED, Grant
 from sipfw.monitor.host_path.members import ForeignSets
@@ -83,6 +84,17 @@ class HostPath:
     def acting(self) -> list[HookChains]:
         """The hooks in which rules of others can change what happens to a packet."""
         return [way for way in self.ways if way.may_drop or way.changes]
+
+    def placed(self, grant: Grant, interfaces: frozenset[str]) -> Grant:
+        """Return it with the interfaces between, and the addresses of this host."""
+        own = frozenset(item for item in self.own if (item.version == 6) == (grant.family == "ip6"))
+        near = frozenset(item for item in own if self._interface_of[item] in interfaces)
+        return replace(grant, interfaces=interfaces, own=own, near=near)
+
+    @cached_property
+    def _interface_of(self) -> dict[IpAddress, str | None]:
+        # The route to the network of an address leads through the interface that has it.
+        return {item: way_to(item, self._proc) for item in self.own}
 
     def travel(self, grant: Grant, ways: Sequence[HookChains] | None = None) -> Iterator[Visit]:
         """Yield each hook that the packets meet, and go on behind what drops them.

@@ -159,6 +159,7 @@ class _Walk:
     grant: Grant
     ours: bool
     guess: bool
+    gone: Container[Step] = ()
     known: dict[str, tuple[list[End], bool]] = field(default_factory=dict)
     changed: list[Step] = field(default_factory=list)
 
@@ -177,7 +178,7 @@ class _Walk:
         may_return = False
         for step in self.way.chains.get(name, ()):
             rule = step.rule
-            if rule.ours and not self.ours:
+            if (rule.ours and not self.ours) or (self.gone and step in self.gone):
                 continue
             fits = fit(rule.asks, self.grant, self.way.members)
             if fits is Fit.NO or (fits is Fit.MAYBE and not self.guess):
@@ -224,9 +225,14 @@ def ends(way: HookChains, grant: Grant, *, ours: bool = False, guess: bool = Fal
     return found if guess else found[:1]
 
 
-def default_end(way: HookChains, grant: Grant) -> tuple[End, list[Step]]:
-    """Return the one end without a guess, and the rules on the way that changed the state."""
-    walk = _Walk(way, grant, ours=False, guess=False)
+def default_end(
+    way: HookChains, grant: Grant, gone: Container[Step] = ()
+) -> tuple[End, list[Step]]:
+    """Return the one end without a guess, and the rules on the way that changed the state.
+
+    It is that which would be if the rules of `gone` were not there.
+    """
+    walk = _Walk(way, grant, ours=False, guess=False, gone=gone)
     found, falls = walk.chain(way.base)
     if falls:
         found = [*found, End(not way.drops, None, None)]

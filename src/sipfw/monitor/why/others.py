@@ -55,7 +55,8 @@ class Course:
 
     `first` are sipfw's hooks that it meets as it came, `later` those that it meets as `moved`, with
     the port that another rule gave it. `end` is where it ends for certain, `possible` where it may,
-    `answers` where what is sent back ends. `notes` say what others change on the way.
+    `answers` where what is sent back ends, and `answers_possible` where that may. `notes` say what
+    others change on the way.
     """
 
     first: tuple[Base, ...] = INCOMING
@@ -65,6 +66,7 @@ class Course:
     end: ForeignEnd | None = None
     possible: tuple[ForeignEnd, ...] = ()
     answers: ForeignEnd | None = None
+    answers_possible: tuple[ForeignEnd, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -94,20 +96,17 @@ class Others:
             if not found.take(visit):
                 break
         found.mind_listeners(grant.proto, grant.ports.first, self._heard)
-        answers = None
-        if found.end is None:
-            answers = self._answers(found.grant or grant)
-        return found.course(answers)
-
-    def _answers(self, grant: Grant) -> ForeignEnd | None:
-        for visit in self._path.travel(grant.answered()):
-            if not visit.end.accepted:
-                return _ending(visit, visit.end, self._runner)
-        return None
+        course = found.course()
+        if found.end is not None:
+            return course
+        back = _Found(self._runner)
+        for visit in self._path.travel((found.grant or grant).answered()):
+            if not back.take(visit):
+                break
+        return replace(course, answers=back.end, answers_possible=back.possible)
 
     def _grant(self, packet: Packet) -> Grant:
         family = Family.IP if packet.source.version == 4 else Family.IP6
-        own = frozenset(a for a in self._path.own if a.version == packet.source.version)
         interfaces = {packet.in_interface} if packet.in_interface else set()
         established = packet.state is CtState.ESTABLISHED
         grant = Grant(
@@ -116,12 +115,11 @@ class Others:
             packet.protocol.value,
             PortRange(packet.destination_port, packet.destination_port),
             ip_network(packet.source),
-            frozenset({"lo"} if packet.local else interfaces),
-            own,
-            ESTABLISHED if established else NEW,
+            state=ESTABLISHED if established else NEW,
             opens=not established,
             local=bool(packet.local),
         )
+        grant = self._path.placed(grant, frozenset({"lo"} if packet.local else interfaces))
         if packet.source_port is None:
             return grant
         return replace(grant, far_ports=PortRange(packet.source_port, packet.source_port))
@@ -136,7 +134,7 @@ class _Found:
         self._met: list[Base] = []
         self._later: list[Base] = []
         self._moved: int | None = None
-        self._possible: list[ForeignEnd] = []
+        self.possible: tuple[ForeignEnd, ...] = ()
         self._notes: list[str] = []
         self._untracked = False
         self._known: set[Base] = set()
@@ -157,7 +155,7 @@ class _Found:
         if way.ours is not None:
             self._known.add(way.ours)
         if way.may_drop:
-            self._possible += self._may_end(visit)
+            self.possible = (*self.possible, *self._may_end(visit))
         if not end.accepted:
             self.end = _ending(visit, end, self._runner)
             return False
@@ -191,7 +189,7 @@ class _Found:
         self._untracked = self._untracked or step.rule.untracks
         self._notes.append(f"{_place(way, step)} (not ours) {does}: {step.rule.line}")
 
-    def course(self, answers: ForeignEnd | None) -> Course:
+    def course(self) -> Course:
         """Return it all. Hooks of ours that nobody listed are judged as if they stood."""
         later = frozenset(self._later)
         met = [
@@ -205,9 +203,8 @@ class _Found:
             self._moved,
             self._untracked,
             self.end,
-            tuple(self._possible),
-            answers,
-            tuple(dict.fromkeys(self._notes)),
+            self.possible,
+            notes=tuple(dict.fromkeys(self._notes)),
         )
 
 

@@ -14,7 +14,7 @@ from sipfw.monitor.doctor.stricter.grants import grants, split, split_sources
 from sipfw.monitor.doctor.stricter.loss import Loss, merged
 from sipfw.monitor.host_path.fit import ESTABLISHED
 from sipfw.monitor.host_path.path import HostPath
-from sipfw.monitor.host_path.ways import ends
+from sipfw.monitor.host_path.ways import default_end, ends
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -89,11 +89,7 @@ def _wanted(
     wanted = grants(ruleset, listening=listening, most_sources=most)
     outside = ways_out(proc)
     placed = [
-        replace(
-            item,
-            interfaces=_interfaces(item, outside, proc),
-            own=frozenset(a for a in path.own if (a.version == 6) == (item.family == "ip6")),
-        )
+        path.placed(item, _interfaces(item, outside, proc))
         for item in split_sources(wanted, _networks(ways))
     ]
     found = list(split(placed, _borders(ways)))
@@ -154,24 +150,17 @@ class _Judge:
     def of(self, way: HookChains, visits: Sequence[Visit]) -> Iterator[Loss]:
         """Yield what is lost, by the rule that takes it."""
         jump = way.jump_place()
-        found: dict[tuple[int | None, object, bool, bool, bool], list[Visit]] = {}
+        found: dict[tuple[End, bool, bool, bool], list[Visit]] = {}
         for visit in visits:
             end, grant = visit.end, visit.grant
             if end.accepted and not self._is_led_astray(visit):
                 continue
-            sure = not end.accepted and not any(
-                each.accepted for each in ends(way, grant, guess=True)
-            )
-            key = (
-                end.place,
-                end.step,
-                sure or end.accepted,
-                _accepted_by_us(way, visit),
-                grant.answer,
-            )
-            found.setdefault(key, []).append(visit)
-        for (_, _, sure, ours, _), lost in found.items():
-            yield _loss(way, lost[0].end, lost, jump, sure=sure, ours=ours)
+            sure = end.accepted or not any(each.accepted for each in ends(way, grant, guess=True))
+            for each in _one_after_another(visit, jump):
+                key = each, sure, _accepted_by_us(way, visit), grant.answer
+                found.setdefault(key, []).append(visit)
+        for (end, sure, ours, _), lost in found.items():
+            yield _loss(way, end, lost, jump, sure=sure, ours=ours)
 
     def doubts(self, way: HookChains, visits: Sequence[Visit]) -> Iterator[Loss]:
         """Yield what trusted peers may lose, where nobody can tell whether a rule fits."""
@@ -203,6 +192,25 @@ class _Judge:
         return any((grant.proto, port) in self._heard for port in ports)
 
 
+def _one_after_another(visit: Visit, jump: int | None) -> Iterator[End]:
+    """Yield where it ends, and where it would if that rule were gone.
+
+    A rule before our jump has to go, and only then the next one is asked; behind it, what is
+    accepted in front of the first is never asked again.
+    """
+    end, gone = visit.end, []
+    yield end
+    while not end.accepted and end.step is not None and not _is_behind(end, jump):
+        gone.append(end.step)
+        end, _ = default_end(visit.way, visit.grant, gone)
+        if not end.accepted:
+            yield end
+
+
+def _is_behind(end: End, jump: int | None) -> bool:
+    return jump is None or end.place is None or end.place > jump
+
+
 def _loss(
     way: HookChains,
     end: End,
@@ -213,7 +221,7 @@ def _loss(
     ours: bool,
     when: tuple[str, ...] = (),
 ) -> Loss:
-    behind = jump is None or end.place is None or end.place > jump
+    behind = _is_behind(end, jump)
     taken = [visit.grant for visit in lost]
     peers = any(item.source is not None for item in taken)
     return Loss(way, end.step, end.place, tuple(merged(taken)), sure, behind, ours, peers, when)
