@@ -158,7 +158,7 @@ def hooked(
     """Return the command that loads a table with one base chain."""
     policy = "" if "policy" in hook else " policy accept;"
     lines = "; ".join(rules)
-    chain = f"chain c {{ type {kind} hook {hook};{policy} {lines}; }}"
+    chain = f"chain c {{ type {kind} hook {hook};{policy} {lines}; }};"
     return f"nft 'table {family} theirs {{ {more} {chain} }}'"
 
 
@@ -181,7 +181,7 @@ NFT = [
         hooked(
             INPUT,
             "ip saddr @bad drop",
-            more="set bad { type ipv4_addr; flags interval; elements = { 203.0.113.0/28 }; }",
+            more="set bad { type ipv4_addr; flags interval; elements = { 203.0.113.0/28 }; };",
         ),
     ),
     takes("nft map", SIP, hooked(INPUT, "udp dport vmap { 53 : accept, 5060 : drop }")),
@@ -211,4 +211,45 @@ NFT = [
     unsure("nft quota", hooked(INPUT, "udp dport 5060 quota 9000 bytes drop"), SIP),
     unsure("nft mark", hooked(INPUT, "udp dport 5060 meta mark 0x7 drop")),
     unsure("nft length", hooked(INPUT, "udp dport 5060 meta length > 9000 drop")),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Gift:
+    """Rules that give strangers what the policy takes: an OPTIONS comes to `port`.
+
+    `check` is the one of `doctor` that says it. Where it is not `everywhere`, what another table
+    accepts does not keep a packet from a table of our own.
+    """
+
+    name: str
+    port: int
+    check: str
+    commands: str
+    everywhere: bool = False
+    nft: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+GIFTS = [
+    Gift("raw accepted", 5060, "live", "T -t raw -I PREROUTING -p udp -j ACCEPT"),
+    Gift("returned", 5060, "live", "T -t raw -I PREROUTING -s 198.51.100.0/24 -j RETURN"),
+    Gift("closed port", 7777, "live", "T -I INPUT -p udp --dport 7777 -j ACCEPT"),
+    Gift(
+        "redirect",
+        7070,
+        "port-moves",
+        "T -t nat -A PREROUTING -p udp --dport 7070 -j REDIRECT --to-ports 5060",
+        everywhere=True,
+    ),
+    Gift(
+        "nft redirect",
+        7070,
+        "port-moves",
+        hooked("prerouting priority -100", "udp dport 7070 redirect to :5060", kind="nat"),
+        everywhere=True,
+        nft=True,
+    ),
 ]

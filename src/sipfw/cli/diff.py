@@ -51,4 +51,5 @@ def command(*, choice: Choice, as_json: bool, full: bool, backend: str, no_ipset
     else:
         for line in as_lines(plan, full=full, beside=beside):
             say(line)
-    return Exit.CLEAN if plan.same and not beside.degrading else Exit.DIFFERENT
+    as_meant = plan.same and not plan.passed and not beside.degrading
+    return Exit.CLEAN if as_meant else Exit.DIFFERENT

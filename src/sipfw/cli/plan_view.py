@@ -70,10 +70,11 @@ def as_lines(
         yield from _section("sets", [_set(item) for item in plan.sets])
     yield from _section("kernel", [_sysctl(item) for item in plan.sysctls])
     yield from (_cannot(item) for item in plan.fixed)
+    amiss = () if beside is None else (*plan.passed, *beside.degrading)
+    yield from (f"not as the policy says: {_plain(text)}" for text in amiss)
     if beside is not None:
-        yield from (f"not as the policy says: {_plain(text)}" for text in beside.degrading)
         yield from (f"note: {_plain(text)}" for text in beside.notes)
-    if plan.same and beside is not None and beside.degrading:
+    if plan.same and amiss:
         yield "an apply changes nothing, and does not mend what other rules do"
     else:
         yield summary(plan)
@@ -244,6 +245,6 @@ def as_data(plan: Plan, source: str, backend: str, beside: Beside | None = None)
         "sets": [asdict(item) for item in plan.sets],
         "sysctls": [asdict(item) for item in plan.sysctls],
         "fixed": [asdict(item) for item in plan.fixed],
-        "others": [] if beside is None else list(beside.degrading),
+        "others": [] if beside is None else [*plan.passed, *beside.degrading],
         "notes": [] if beside is None else list(beside.notes),
     }

@@ -25,17 +25,25 @@ def removal(way: HookChains, step: Step, runner: Runner | None = None) -> str | 
         command = shlex.join([*way.tool, "-D", step.chain, str(step.number + 1)])
         return command if command.isprintable() else None
     _, family, table, _ = way.tool
-    names = (family, table, step.chain)
-    if runner is None or not all(map(_NAME.fullmatch, names)):
+    return None if runner is None else removal_of((family, table, step.chain, step.number), runner)
+
+
+def removal_of(rule: tuple[str, str, str, int], runner: Runner) -> str | None:
+    """Return it for a rule by family or program, table, chain, and number counted from 0."""
+    tool, table, chain, number = rule
+    if "tables" in tool:
+        command = shlex.join([tool, "-t", table, "-D", chain, str(number + 1)])
+        return command if command.isprintable() else None
+    if not all(map(_NAME.fullmatch, rule[:3])):
         return None
     try:
-        done = runner.run(["nft", "-a", "-t", "list", "chain", *names])
+        done = runner.run(["nft", "-a", "-t", "list", "chain", *rule[:3]])
     except BackendError:
         return None
     handles = _handles(done.stdout) if done.returncode == 0 else []
-    if step.number >= len(handles):
+    if number >= len(handles):
         return None
-    return shlex.join(["nft", "delete", "rule", *names, "handle", handles[step.number]])
+    return shlex.join(["nft", "delete", "rule", *rule[:3], "handle", handles[number]])
 
 
 def _handles(text: str) -> list[str]:

@@ -201,10 +201,16 @@ class _Walk:
         rule = step.rule
         if rule.untracks or rule.zone:
             self.changed.append(step)
+        # A return from a base chain, and from one that it goes to, leaves what stands behind.
+        leaves = End(not self.way.drops, None, step.place)
+        if rule.verdict is Verdict.RETURN and step.place is not None:
+            return [leaves], False
         if rule.verdict in {Verdict.RETURN, Verdict.NONE}:
             return [], True
         if rule.leads_to is not None:
             ends, falls = self.chain(rule.leads_to, depth + 1)
+            if falls and rule.verdict is Verdict.GOTO and step.place is not None:
+                ends, falls = [*ends, leaves], False
         else:
             # What a program that is asked says, nobody knows; such hosts let pass what it lets.
             ends, falls = [End(not rule.denies, step, None)], False

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from sipfw.compare.foreign import Verdict
 from sipfw.lower.xtables import Family
 from sipfw.monitor.doctor.stricter.loss import short
+from sipfw.monitor.host_path.removal import removal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sipfw.monitor.doctor.stricter.loss import Loss
-    from sipfw.monitor.host_path.ways import HookChains, Step
     from sipfw.ruleset.match import PortRange
 
 # xt_multiport takes 15 ports, and a range is two.
@@ -38,7 +38,8 @@ def commands(loss: Loss) -> tuple[str, ...]:
     Where the rule stands before our jump it has to go: what is accepted there passes us by as well.
     """
     if not loss.behind:
-        return () if loss.step is None else (removal(loss.way, loss.step),)
+        gone = None if loss.step is None else removal(loss.way, loss.step)
+        return () if gone is None else (gone,)
     found = _of_tool(loss)
     if found is None:
         found = tuple(_xtables(loss) if loss.way.xtables else _nft(loss))
@@ -58,11 +59,6 @@ def _place(loss: Loss) -> tuple[str, int]:
     if not loss.behind and loss.step is not None:
         return f"{loss.way.where} {loss.step.chain}", loss.step.number
     return f"{loss.way.where} {loss.way.base}", 0 if loss.place is None else loss.place
-
-
-def removal(way: HookChains, step: Step) -> str:
-    """Return the command that takes a rule of iptables out, by its number."""
-    return shlex.join([*way.tool, "-D", step.chain, str(step.number + 1)])
 
 
 def _forgetting(loss: Loss) -> tuple[str, ...]:
