@@ -18,6 +18,7 @@ from sipfw.monitor.doctor.moves_programs import moves_of_ipvs, moves_of_proxies
 from sipfw.monitor.doctor.moves_rules import moves_of_iptables, moves_of_nft
 from sipfw.monitor.doctor.port_moves import WayPast, single_ports, ways_past
 from sipfw.monitor.doctor.ports import shipped_doors
+from sipfw.monitor.doctor.stricter.openings import forgetting
 from sipfw.monitor.host_path.removal import removal_of
 from sipfw.ruleset.doors import doors_of
 
@@ -75,10 +76,7 @@ def _mending(host: HostView, ways: Collection[WayPast]) -> str | None:
     last_first = sorted(rules, key=lambda rule: rule[3], reverse=True)
     words = [removal_of(rule, host.runner) for rule in last_first]
     for way in ways:
-        words += [
-            f"(conntrack -D -p {way.proto} --orig-port-dst {port} || true)"
-            for port in single_ports(way.ports)
-        ]
+        words += [forgetting(way.proto, port) for port in single_ports(way.ports)]
     return " && ".join(dict.fromkeys(word for word in words if word)) or None
 
 

@@ -70,9 +70,12 @@ def _forgetting(loss: Loss) -> tuple[str, ...]:
         for item in loss.lost
         for port in range(item.ports.first, min(item.ports.last, item.ports.first + 9) + 1)
     }
-    return tuple(
-        f"(conntrack -D -p {proto} --orig-port-dst {port} || true)" for proto, port in sorted(ports)
-    )
+    return tuple(forgetting(proto, port) for proto, port in sorted(ports))
+
+
+def forgetting(proto: str, port: int) -> str:
+    """Return what ends the connections to a port as it was asked for, if any stand."""
+    return f"(conntrack -D -p {proto} --orig-port-dst {port} || true)"
 
 
 def _openings(loss: Loss) -> list[_Opening]:
