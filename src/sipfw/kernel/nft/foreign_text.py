@@ -152,9 +152,9 @@ class _Reader:
             behind = self._at
             try:
                 key = self._expression(token)
-            except ValueError as error:
+            except ValueError:
                 # Word by word, so that no verdict is taken for a value.
-                self._asks.unsure.append(str(error))
+                self._asks.unsure.append(token)
                 self._at, key = behind, ""
             if self._peek() == "vmap":
                 entries = tuple(self._map(key))
