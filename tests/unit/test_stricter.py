@@ -140,7 +140,7 @@ IPTABLES = [
     Case(
         "before the jump",
         ("-A INPUT -p udp -j DROP", JUMP, OURS.format("RETURN")),
-        (("-A INPUT -p udp -j DROP", ()),),
+        (("-A INPUT -p udp -j DROP", ("-D INPUT 1",)),),
         chains="SIPFW_INPUT",
     ),
     Case(

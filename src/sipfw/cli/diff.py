@@ -19,9 +19,9 @@ from sipfw.errors import Exit, PolicyError
 def command(*, choice: Choice, as_json: bool, full: bool, backend: str, no_ipset: bool) -> int:
     """Show what an apply would change: rules, sets and their members, kernel settings.
 
-    Counters, and addresses that the firewall has learned or banned, are no difference; rules of
-    others are not looked at. Exit code 0 means that nothing differs, 1 that something does. Nothing
-    is written to the kernel.
+    Counters, and addresses that the firewall has learned or banned, are no difference. What rules
+    of others take from the policy, or lead past it, is one: an apply does not mend it. Exit code 0
+    means that nothing differs, 1 that something does. Nothing is written to the kernel.
     """
     from sipfw.cli.plan_view import as_data, as_lines
     from sipfw.deploy.choose import choose
@@ -29,6 +29,8 @@ def command(*, choice: Choice, as_json: bool, full: bool, backend: str, no_ipset
     from sipfw.host.files import Layout
     from sipfw.kernel.snapshot import HostSnapshot
     from sipfw.lower.without_ipset import warnings
+    from sipfw.monitor.beside import look_beside
+    from sipfw.ruleset.doors import doors_of
 
     layout = Layout(choice.root)
     loaded = load_policy(choice)
@@ -39,11 +41,13 @@ def command(*, choice: Choice, as_json: bool, full: bool, backend: str, no_ipset
     if no_ipset:
         loaded.require_setless()
         remark(warnings(wanted.ruleset))
-    choice_of_backend = choose(backend, layout, host=HostSnapshot(), ipset=not no_ipset)
+    host = HostSnapshot()
+    choice_of_backend = choose(backend, layout, host=host, ipset=not no_ipset)
     remark(choice_of_backend.remarks)
     plan = plan_apply(wanted.ruleset, choice_of_backend.backend, layout)
+    beside = look_beside(wanted.ruleset, doors_of(wanted.ruleset), host)
     if as_json:
-        say_json(as_data(plan, ", ".join(loaded.sources), choice_of_backend.backend.name))
+        say_json(as_data(plan, ", ".join(loaded.sources), choice_of_backend.backend.name, beside))
     else:
-        say_lines(as_lines(plan, full=full))
-    return Exit.CLEAN if plan.same else Exit.DIFFERENT
+        say_lines(as_lines(plan, full=full, beside=beside))
+    return Exit.CLEAN if plan.same and not beside.degrading else Exit.DIFFERENT

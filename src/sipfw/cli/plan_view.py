@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sipfw.compare.changes import JumpChange, Plan, RuleChange, SetChange, SysctlChange
+    from sipfw.monitor.beside import Beside
 
 FORMAT = 1
 
@@ -41,8 +42,10 @@ class _Row:
     details: tuple[str, ...] = ()
 
 
-def as_lines(plan: Plan, *, full: bool = False, brief: bool = False) -> Iterator[str]:
-    """Return the plan for people.
+def as_lines(
+    plan: Plan, *, full: bool = False, brief: bool = False, beside: Beside | None = None
+) -> Iterator[str]:
+    """Return the plan for people; `beside` says what rules of others make of the policy.
 
     Rules are counted by layer, not listed, where nothing is live yet, and where `brief` says so
     and they are many; `full` lists them all the same.
@@ -67,7 +70,14 @@ def as_lines(plan: Plan, *, full: bool = False, brief: bool = False) -> Iterator
         yield from _section("sets", [_set(item) for item in plan.sets])
     yield from _section("kernel", [_sysctl(item) for item in plan.sysctls])
     yield from (_cannot(item) for item in plan.fixed)
-    yield summary(plan)
+    amiss = () if beside is None else (*plan.passed, *beside.degrading)
+    yield from (f"not as the policy says: {_plain(text)}" for text in amiss)
+    if beside is not None:
+        yield from (f"note: {_plain(text)}" for text in beside.notes)
+    if plan.same and amiss:
+        yield "an apply changes nothing, and does not mend what other rules do"
+    else:
+        yield summary(plan)
 
 
 def summary(plan: Plan) -> str:
@@ -216,8 +226,12 @@ def _cannot(item: SysctlChange) -> str:
     )
 
 
-def as_data(plan: Plan, source: str, backend: str) -> dict[str, Any]:
-    """Return the plan for machines; `format` counts up when a field changes its meaning."""
+def as_data(plan: Plan, source: str, backend: str, beside: Beside | None = None) -> dict[str, Any]:
+    """Return the plan for machines; `format` counts up when a field changes its meaning.
+
+    `others` are sentences on what rules of others make of the policy, `notes` those on what
+    degrades nothing; `same` is about what an apply would change.
+    """
     return {
         "format": FORMAT,
         "source": source,
@@ -231,4 +245,6 @@ def as_data(plan: Plan, source: str, backend: str) -> dict[str, Any]:
         "sets": [asdict(item) for item in plan.sets],
         "sysctls": [asdict(item) for item in plan.sysctls],
         "fixed": [asdict(item) for item in plan.fixed],
+        "others": [] if beside is None else [*plan.passed, *beside.degrading],
+        "notes": [] if beside is None else list(beside.notes),
     }

@@ -28,4 +28,5 @@ def find_subject(choice: Choice, backend: str, *, ipset: bool) -> Subject:
     chosen = choose(backend, layout, ipset=ipset)
     remark(chosen.remarks)
     expectation = chosen.backend.expectation(wanted.ruleset)
-    return Subject(expectation, chosen.backend, ", ".join(loaded.sources))
+    source = ", ".join(loaded.sources)
+    return Subject(expectation, chosen.backend, source, ruleset=lambda: wanted.ruleset)

@@ -86,8 +86,9 @@ def command(
     Exit code 0: healthy. 1: drift, a rule, chain, set or jump is missing, extra, moved or changed.
     2: degraded, with drift or without: connection tracking or a set is more than 80 % full, a
     kernel setting is not what the policy says, rules are split over two packet filters, one of them
-    leads another port to SIP, or packets of a trusted peer that no rule admits were dropped within
-    15 minutes. 4: it could not look, or --since found no earlier reading.
+    leads another port to SIP, one takes from a trusted peer or an admin what the policy gives, or
+    packets of a trusted peer that no rule admits were dropped within 15 minutes. 4: it could not
+    look, or --since found no earlier reading.
     """
     from sipfw.host.files import Layout
     from sipfw.monitor.selection import Selection

@@ -32,6 +32,7 @@ def as_data(
         "clean": not report.drift,
         "state": seen.health.state.name.lower(),
         "problems": list(seen.health.problems),
+        "notes": list(seen.health.notes),
         "since": None if earlier is None else round(earlier.taken, 3),
         "counters_reset": 0 if growth is None else growth.reset,
         "families": [family.value for family in report.families],

@@ -220,3 +220,5 @@ def _verdict(report: Report, health: Health) -> Iterator[str]:
         yield "the live firewall is the applied one"
     for problem in health.problems[1 if report.drift else 0 :]:
         yield f"degraded: {problem}"
+    for note in health.notes:
+        yield f"note: {note}"

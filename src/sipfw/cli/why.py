@@ -15,6 +15,7 @@ from sipfw.cli.output import complain, say_json, say_lines
 
 if TYPE_CHECKING:
     from sipfw.monitor.why.live import ExplainedFirewall
+    from sipfw.monitor.why.others import Others
     from sipfw.monitor.why.packets import PacketQuestion
     from sipfw.monitor.why.state import SourceState
     from sipfw.ruleset.addresses import IpAddress
@@ -68,8 +69,8 @@ def command(
     With the NAME of a trusted peer: what of its packets was let through and what was dropped.
 
     The answer comes from the applied rules and the kernel's sets and limits at this moment; what
-    the kernel does not show is said to be unknown. Nothing is changed. Rules of other programs
-    are not judged.
+    the kernel does not show is said to be unknown. Rules of other programs are walked too, on the
+    way there and for the answers; --offline leaves them out. Nothing is changed.
     """
     from sipfw.host.files import Layout
     from sipfw.monitor.names_behind import names_behind
@@ -97,7 +98,7 @@ def command(
     )
     firewall = _of_policy(choice) if offline else _applied(choice, question.source)
     question, source = _look(question, firewall)
-    answer = explain(question, source)
+    answer = explain(question, source, None if offline else _others())
     names = [] if offline else names_behind(Layout(choice.root), question.source)
     if as_json:
         from sipfw.cli.why_data import as_data
@@ -108,6 +109,21 @@ def command(
 
     say_lines(as_lines(answer, firewall, source, _commands(), names))
     return 0
+
+
+def _others() -> Others | None:
+    """Return the rules of others; None, with a warning, where they cannot be read."""
+    from sipfw.kernel.snapshot import HostSnapshot
+    from sipfw.monitor.doctor.findings import CannotTellError
+    from sipfw.monitor.doctor.host import HostView
+    from sipfw.monitor.why.others import Others
+
+    host = HostView(runner=HostSnapshot())
+    try:
+        return Others(host.rules, host.proc, host.runner)
+    except CannotTellError as error:
+        complain(f"warning: whether rules of others drop it cannot be told: {error}")
+        return None
 
 
 def _look(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sipfw.cli.why_others import course_data
 from sipfw.cli.why_view import asked, memberships
 from sipfw.cli.why_words import (
     change_text,
@@ -36,7 +37,9 @@ def as_data(
     """Return the answer for machines.
 
     `answers` holds messages that fare alike. `outcomes[0]` is what happens; each other outcome
-    happens instead where what its `when` names is so, which nobody can know.
+    happens instead where what its `when` names is so, which nobody can know. `others` says what
+    rules of others do: `end` where one ends what sipfw lets through, `possible` where one may,
+    `answers` where one ends what is sent back.
     """
     question = answer.question
     return {
@@ -63,6 +66,7 @@ def _case(case: Case, source: SourceState) -> dict[str, Any]:
         "transport": case.question.transport,
         "verdict": _verdict(case),
         "outcomes": [_outcome(end, source) for end in case.outcomes],
+        "others": course_data(case.course),
         "changes": [
             {
                 "kind": change.kind.value,
@@ -80,6 +84,8 @@ def _case(case: Case, source: SourceState) -> dict[str, Any]:
 def _verdict(case: Case) -> str:
     """Return `passes`, `dropped`, `depends`, or `reset` where each drop is a TCP reset."""
     ends = {end.trace.verdict for end in case.outcomes if end.trace.dropped}
+    if case.ends_elsewhere:
+        return "dropped"
     if case.effect is Effect.DROPPED and ends == {Verdict.RESET}:
         return "reset"
     return case.effect.name.lower()

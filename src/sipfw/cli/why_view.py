@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from sipfw.cli.output import table
+from sipfw.cli.why_others import course_texts, ending_text, fate, possible_texts
 from sipfw.cli.why_words import (
     change_text,
     command_text,
@@ -85,16 +86,23 @@ def _case(case: Case, source: SourceState, commands: frozenset[str]) -> Iterator
     asked_for = case.question
     what = f"{', '.join(case.titles)} over {asked_for.transport} to port {asked_for.to_port}"
     unless = ", unless" if case.effect is Effect.DEPENDS else ""
-    yield f"{what}: {_WORDS[main.trace.verdict]}{unless}"
+    elsewhere = case.course.end if case.ends_elsewhere else None
+    word = _WORDS[main.trace.verdict] if elsewhere is None else fate(elsewhere)
+    yield f"{what}: {word}{unless}"
     rows: list[tuple[str, str, str]] = []
+    if elsewhere is not None:
+        rows += _block("by", [ending_text(elsewhere)])
     if unless:
-        rows += _block("unless", _exceptions(main, others, source))
-    rows += _block("by", [_by(rule, source.world.ruleset) for rule in main.trace.deciders])
+        rows += _block("unless", [*_exceptions(main, others, source), *possible_texts(case.course)])
+    title = "by" if elsewhere is None else "sipfw"
+    rows += _block(title, [_by(rule, source.world.ruleset) for rule in main.trace.deciders])
     rows += _block("because", _reasons(main.trace))
-    rows += _block(
-        "passes if" if main.trace.dropped else "dropped if",
-        [_change_line(item, source, commands) for item in case.changes],
-    )
+    rows += _block("others", course_texts(case.course, dropped=main.trace.dropped))
+    if elsewhere is None:
+        rows += _block(
+            "passes if" if main.trace.dropped else "dropped if",
+            [_change_line(item, source, commands) for item in case.changes],
+        )
     yield from table(rows, head=False)
 
 
@@ -233,5 +241,5 @@ def _notes(answer: Explanation, firewall: ExplainedFirewall) -> Iterator[str]:
     )
     if searches and question.payload is None and question.user_agent is None:
         yield "what it calls itself was not asked; --user-agent TEXT looks for scanners in it"
-    if any(case.effect is not Effect.DROPPED for case in answer.cases):
+    if firewall.backend is None and any(c.effect is not Effect.DROPPED for c in answer.cases):
         yield "whether other rules of this host drop it is not judged here"

@@ -102,7 +102,8 @@ class Plan:
     """Everything that an apply would change.
 
     `fresh` tells that nothing of ours is live, `asleep` that our table is switched off (dormant),
-    `fixed` lists settings that an apply cannot make here: no difference that it could end.
+    `fixed` lists settings that an apply cannot make here: no difference that it could end, nor are
+    those in `passed`, rules of others that let packets past ours (docs/decisions/0006).
     """
 
     rules: tuple[RuleChange, ...]
@@ -113,6 +114,7 @@ class Plan:
     fixed: tuple[SysctlChange, ...] = ()
     fresh: bool = False
     asleep: bool = False
+    passed: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:

@@ -19,6 +19,7 @@ from sipfw.compare.changes import (
     SysctlChange,
 )
 from sipfw.compare.compare import compare, edited, hook_of, place_of
+from sipfw.compare.drift import DriftKind, drift_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -72,6 +73,11 @@ def make_plan(
         ),
         fresh=not (live.chains or live.jumps or live.sets),
         asleep=found.asleep,
+        passed=tuple(
+            str(item)
+            for item in drift_in(found)
+            if (item.kind, item.what) == (DriftKind.MOVED, "jump")
+        ),
     )
 
 

@@ -52,6 +52,7 @@ _NAMES = {Family.IP: "IPv4", Family.IP6: "IPv6"}
 # How `detail` begins where a rule stands twice, and where it is somebody else's.
 TWICE = "stands twice"
 NOT_OURS = "not made by sipfw"
+PASSED = "a rule before it lets packets pass: "
 
 # The rule that leads to where connections are counted, and those to where streams are judged.
 _COUNTED = "connect.tcp"
@@ -171,7 +172,7 @@ def _jump(
     if differs(wanted.rule, found.rule):
         yield Drift(DriftKind.CHANGED, "jump", place, found.rule.line)
     for line in dict.fromkeys(_ways(wanted, found, expectation)):
-        yield Drift(DriftKind.MOVED, "jump", place, f"a rule before it lets packets pass: {line}")
+        yield Drift(DriftKind.MOVED, "jump", place, f"{PASSED}{line}")
 
 
 def _ways(wanted: ExpectedJump, found: LiveJump, expectation: Expectation) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from sipfw.ruleset.match import PortRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sipfw.ruleset.addresses import IpAddress, IpNetwork
     from sipfw.ruleset.rule import Family
@@ -59,6 +59,7 @@ class PortSide(StrEnum):
     """Which port of a packet is asked for."""
 
     DESTINATION = "destination"
+    SOURCE = "source"
     EITHER = "either"
     # The destination before any translation, which connection tracking keeps.
     ORIGINAL = "original"
@@ -140,7 +141,8 @@ class ForeignRule:
 
     `target` is the chain of a jump, otherwise the name that the listing has. `ours` has our mark,
     and is no foreign rule at all: it stands among them. `helper` is the helper of connection
-    tracking that it attaches.
+    tracking that it attaches, `untracks` tells whether it keeps what fits out of that, and `zone`
+    whether it puts it into a zone of its own.
     """
 
     line: str
@@ -151,6 +153,8 @@ class ForeignRule:
     entries: tuple[ForeignRule, ...] = ()
     ours: bool = False
     helper: str | None = None
+    untracks: bool = False
+    zone: bool = False
 
     @property
     def each(self) -> tuple[ForeignRule, ...]:
@@ -175,11 +179,15 @@ class ForeignRule:
 
 @dataclass(frozen=True, slots=True)
 class ForeignChain:
-    """A chain; `denies` where it is a built-in one whose policy lets nothing through."""
+    """A chain; `denies` where it is a built-in one whose policy lets nothing through.
+
+    `ours` tells that each of its rules has our mark.
+    """
 
     name: str
-    rules: tuple[ForeignRule, ...]
+    rules: Sequence[ForeignRule]
     denies: bool = False
+    ours: bool = False
 
 
 def port_range(first: str, last: str) -> PortRange:

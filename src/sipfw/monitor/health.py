@@ -26,10 +26,14 @@ class HealthState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The worst state, and every reason for it in one sentence each."""
+    """The worst state, and every reason for it in one sentence each.
+
+    `notes` are no reason: what strangers lose, and what nobody can tell.
+    """
 
     state: HealthState
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def line(self) -> str:
@@ -43,19 +47,23 @@ def judge(
     report: Report,
     split: str | None = None,
     ways_past: tuple[str, ...] = (),
+    *,
     losses: tuple[str, ...] = (),
+    cut_off: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
 ) -> Health:
     """Judge a report.
 
     `split` says how the host's rules are split over two packet filters, `ways_past` what leads
-    other ports to the guarded ones, `losses` what of trusted peers was dropped lately.
+    other ports to the guarded ones, `losses` what of trusted peers was dropped lately, `cut_off`
+    what rules of others take from them.
     """
-    degraded = [*losses, *ways_past, *_degraded(report), *([split] if split else [])]
+    degraded = [*cut_off, *losses, *ways_past, *_degraded(report), *([split] if split else [])]
     drift = _drift(report)
     state = (
         HealthState.DEGRADED if degraded else HealthState.DRIFT if drift else HealthState.HEALTHY
     )
-    return Health(state, (*drift, *degraded))
+    return Health(state, (*drift, *degraded), notes)
 
 
 def _drift(report: Report) -> tuple[str, ...]:

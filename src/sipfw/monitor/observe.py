@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sipfw.deploy.applied import read_applied
-from sipfw.deploy.choose import split_of
-from sipfw.errors import BackendError
 from sipfw.kernel.backend import backend_of
-from sipfw.kernel.detect import look
 from sipfw.monitor import readings
-from sipfw.monitor.doctor.ways_past import problems
+from sipfw.monitor.beside import look_beside
+from sipfw.monitor.doctor.record import ruleset_of
 from sipfw.monitor.health import Health, judge
 from sipfw.monitor.inspect import look as look_at
 from sipfw.monitor.peer_traffic import lost_lately, lost_unnamed, traffic
@@ -21,25 +20,32 @@ from sipfw.monitor.reading import Growth, Reading, growth, make_reading
 from sipfw.monitor.summary import LayerSummary, summarise
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sipfw.compare.drift import Drift
     from sipfw.compare.expected import Expectation
     from sipfw.host.files import Layout
     from sipfw.kernel.backend import Backend
     from sipfw.monitor.peer_traffic import PeerTraffic
     from sipfw.monitor.report import Report
+    from sipfw.ruleset.model import Ruleset
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is looked at: an applied firewall, or what a policy would be."""
+    """What is looked at: an applied firewall, or what a policy would be.
+
+    `ruleset` gives its rules as the policy means them; None where nobody has kept them.
+    """
 
     expectation: Expectation
     backend: Backend
     source: str
     generation: int | None = None
     layout: Layout | None = None
+    ruleset: Callable[[], Ruleset | None] = field(default=lambda: None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,8 @@ def applied_subject(layout: Layout) -> Subject | None:
         applied.source,
         applied.generation,
         layout,
+        # A screen that is refreshed asks again and again.
+        cache(partial(ruleset_of, layout, applied.generation)),
     )
 
 
@@ -91,10 +99,18 @@ def observe(
     grown = None if earlier is None else growth(earlier, reading)
     peers = traffic(subject, live, report.rules, all_peers=all_peers)
     losses = (*lost_lately(peers, reading.taken), *lost_unnamed(subject.expectation, report, grown))
+    beside = look_beside(subject.ruleset(), subject.expectation.doors)
     return Observation(
         subject,
         report,
-        judge(report, _split(), problems(subject.expectation.doors), losses),
+        judge(
+            report,
+            beside.split,
+            beside.ways_past,
+            losses=losses,
+            cut_off=beside.cut_off,
+            notes=beside.notes,
+        ),
         reading,
         summarise(report.rules, grown),
         earlier,
@@ -120,10 +136,3 @@ def boot_id() -> str:
 def _joined(first: tuple[Drift, ...], more: tuple[Drift, ...]) -> tuple[Drift, ...]:
     named = {(item.kind, item.what, item.where) for item in first}
     return (*first, *(item for item in more if (item.kind, item.what, item.where) not in named))
-
-
-def _split() -> str | None:
-    try:
-        return split_of(look())
-    except BackendError as error:
-        return f"cannot tell whether rules are split over two packet filters: {error}"

@@ -43,9 +43,21 @@ _LEADS = {"jump": Verdict.JUMP, "goto": Verdict.GOTO}
 _SENDS = {"dnat": Verdict.SEND, "redirect": Verdict.REDIRECT, "tproxy": Verdict.REDIRECT}
 _PROTOCOLS = frozenset({"tcp", "udp", "sctp", "dccp", "udplite"})
 _IMPLIED = re.compile(r"\b(tcp|udp) dport\b")
+_WRITTEN = "written"
+# `limit rate over 10/second burst 5 packets`, `quota over 25 mbytes used 3 bytes`.
+_MEASURES = frozenset({"limit", "quota"})
+_MEASURED = re.compile(
+    r"rate|over|until|used|burst|packets|[kmg]?bytes|\d+(?:[kmg]?bytes)?(?:/\w+)?"
+)
+# How the comment of a rule of ours begins.
+_OURS = 'comment "sipfw:'
 # Statements that change nothing for the packet, with how many words follow them.
 _STATEMENTS = {"counter": 0, "packets": 1, "bytes": 1, "comment": 1, "log": 0, "prefix": 1}
 _STATEMENTS |= {"name": 1, "level": 1, "group": 1, "snaplen": 1, "queue-threshold": 1}
+_UNTRACKS = "notrack"
+_STATEMENTS |= {_UNTRACKS: 0}
+# Behind this one a verdict may follow.
+_ASKS_MORE = "tproxy"
 _FAMILIES = {
     "ip": Family.IP,
     "ip6": Family.IP6,
@@ -53,6 +65,17 @@ _FAMILIES = {
     "icmpv6": Family.IP6,
 }
 _NUMBERS = {"6": "tcp", "17": "udp"}
+_INTERFACES = {
+    "iif": "interface",
+    "iifname": "interface",
+    "oif": "out interface",
+    "oifname": "out interface",
+}
+_SIDES = {
+    "port": PortSide.DESTINATION,
+    "source port": PortSide.SOURCE,
+    "original port": PortSide.ORIGINAL,
+}
 # Keys of several words, of which the first two do not tell what is asked.
 _LONG = frozenset({"fib", "ct original"})
 _KEYS = {
@@ -65,6 +88,11 @@ _KEYS = {
     "tcp dport": "port",
     "udp dport": "port",
     "th dport": "port",
+    "tcp sport": "source port",
+    "udp sport": "source port",
+    "th sport": "source port",
+    "ip daddr": "destination",
+    "ip6 daddr": "destination",
     "ct original proto-dst": "original port",
     "ct state": "state",
     "fib daddr type": "type",
@@ -114,6 +142,7 @@ class _Reader:
         self._asks = _Conditions({}, [])
         self._does = Verdict.NONE
         self._sent: list[Sent] = []
+        self._untracks = self._zone = False
 
     def read(self) -> ForeignRule:
         """Return what the line asks and does."""
@@ -123,22 +152,31 @@ class _Reader:
             behind = self._at
             try:
                 key = self._expression(token)
-            except ValueError as error:
+            except ValueError:
                 # Word by word, so that no verdict is taken for a value.
-                self._asks.unsure.append(str(error))
+                self._asks.unsure.append(token)
                 self._at, key = behind, ""
             if self._peek() == "vmap":
                 entries = tuple(self._map(key))
                 return ForeignRule(self._line, self._asks.done(), Verdict.MAP, entries=entries)
-        return ForeignRule(self._line, self._asks.done(), self._does, sent=tuple(self._sent))
+        return self._rule(self._asks, [])
 
     def _rule(self, asks: _Conditions, words: Sequence[str]) -> ForeignRule:
         chain = ""
-        verdict = _VERDICTS.get(words[0], Verdict.NONE)
-        if words[0] in _LEADS:
+        verdict = _VERDICTS.get(words[0], Verdict.NONE) if words else self._does
+        if words and words[0] in _LEADS:
             verdict = _LEADS[words[0]]
             chain = words[1].strip('"') if len(words) > 1 else ""
-        return ForeignRule(self._line, asks.done(), verdict, chain, tuple(self._sent))
+        return ForeignRule(
+            self._line,
+            asks.done(),
+            verdict,
+            chain,
+            tuple(self._sent),
+            ours=_OURS in self._line,
+            untracks=self._untracks,
+            zone=self._zone,
+        )
 
     def _map(self, key: str) -> Iterator[ForeignRule]:
         """Read `vmap { established : accept, new : jump more }`."""
@@ -169,15 +207,23 @@ class _Reader:
         Returns the key of an expression: what `vmap` behind it asks.
         """
         if token in _STATEMENTS:
+            self._untracks = self._untracks or token == _UNTRACKS
             self._at += _STATEMENTS[token]
+            return ""
+        if token in _MEASURES:
+            self._asks.unsure.append(" ".join([token, *self._measure()]))
             return ""
         if token in _SENDS:
             self._does = _SENDS[token]
             self._send(statement(self._rest()))
-            raise ValueError(token)
+            if self._does is Verdict.REDIRECT and _ASKS_MORE in self._line:
+                raise ValueError(token)
+            # It ends the rule; what follows are its own options.
+            self._at = len(self._tokens)
+            return ""
         joined = self._tokens[: self._at - 1][-1:] == ["."]
         key = self._key(token)
-        if self._peek() == "vmap":
+        if key == _WRITTEN or self._peek() == "vmap":
             return key
         if self._peek() == ".":
             raise ValueError(f"{token} and more at once")
@@ -195,6 +241,10 @@ class _Reader:
             raise ValueError(f"{token} under a mask")
         self._ask(self._asks, key, self._values(key, value), negated=negated)
         return key
+
+    def _measure(self) -> Iterator[str]:
+        while _MEASURED.fullmatch(self._peek() or ""):
+            yield self._next() or ""
 
     def _rest(self) -> str:
         return " ".join(item for item in self._tokens[self._at :] if not item.startswith('"'))
@@ -217,8 +267,8 @@ class _Reader:
 
     def _key(self, word: str) -> str:
         """Name what is asked, and note what the name alone says."""
-        if word in {"iif", "iifname"}:
-            return "interface"
+        if word in _INTERFACES:
+            return _INTERFACES[word]
         name = f"{word} {self._next() or ''}"
         if word in _FAMILIES:
             self._asks.add("families", Asked((_FAMILIES[word],)))
@@ -227,6 +277,11 @@ class _Reader:
         if word in _LONG or name in _LONG:
             name = f"{name} {self._next()}"
         key = _KEYS.get(name)
+        # What is written into the packet or its connection asks nothing of it.
+        if key is None and self._peek() == "set":
+            self._zone = self._zone or name == "ct zone"
+            self._at += 2
+            return _WRITTEN
         if key is None:
             raise ValueError(name)
         return key
@@ -236,14 +291,16 @@ class _Reader:
             case "interface":
                 names = tuple(item.strip('"') for item in values)
                 asks.add("in_interfaces", Asked(names, negated))
+            case "out interface":
+                names = tuple(item.strip('"') for item in values)
+                asks.add("out_interfaces", Asked(names, negated))
             case "source" if values[0].startswith("@"):
                 asks.add("sets", Asked((values[0],), negated))
-            case "source":
-                asks.add("sources", Asked(tuple(_networks(values)), negated))
-            case "port" | "original port":
-                side = PortSide.DESTINATION if key == "port" else PortSide.ORIGINAL
+            case "source" | "destination":
+                asks.add(f"{key}s", Asked(tuple(_networks(values)), negated))
+            case key if key in _SIDES:
                 ports = tuple(_port_range(item) for item in values)
-                asks.add("ports", AskedPorts(ports, negated, side))
+                asks.add("ports", AskedPorts(ports, negated, _SIDES[key]))
             case "protocol":
                 protocols = tuple(_NUMBERS.get(item, item) for item in values)
                 asks.add("protocols", Asked(protocols, negated))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from ipaddress import ip_address, ip_network, summarize_address_range
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from sipfw.compare.foreign import (
     LAST_PORT,
@@ -24,7 +25,7 @@ from sipfw.kernel.xtables.save_text import OUR_MARK, split_words
 from sipfw.ruleset.match import PortRange
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterator
 
     from sipfw.kernel.xtables.save_text import SavedTable
     from sipfw.ruleset.addresses import IpAddress
@@ -49,6 +50,10 @@ _SIDES = {
     "--dports": PortSide.DESTINATION,
     "--destination-port": PortSide.DESTINATION,
     "--destination-ports": PortSide.DESTINATION,
+    "--sport": PortSide.SOURCE,
+    "--sports": PortSide.SOURCE,
+    "--source-port": PortSide.SOURCE,
+    "--source-ports": PortSide.SOURCE,
     "--ports": PortSide.EITHER,
     "--ctorigdstport": PortSide.ORIGINAL,
 }
@@ -57,10 +62,15 @@ _SILENT = frozenset({"unclean", "socket", "eui64", "rpfilter", "cgroup"})
 # The kernel lists these headers of IPv6 without an option where any will do.
 _SILENT |= {"frag", "hbh", "dst", "rt"}
 _TARGETS = frozenset({"-j", "-g"})
+_QUOTES = frozenset("\"'\\")
 _ONE_WORD = _TEXTS | _TARGETS
 _EVERYBODY = frozenset({"0.0.0.0/0", "::/0"})
 _PROTOCOLS = {"17": "udp", "6": "tcp"}
 _PORTS_OPTION = {"REDIRECT": "--to-ports", "DNAT": "--to-destination", "TPROXY": "--on-port"}
+# Word by word, because a text that a rule searches may hold such a comment.
+_OUR_COMMENT = re.compile(
+    r'-A \S+(?: (?:"(?:[^"\\]|\\.)*"|[^\s"]+))*? --comment "?' + re.escape(OUR_MARK)
+)
 # `192.0.2.1:5060-5070/7000`, `[2001:db8::1]:5060`, `:5060`, and ranges of addresses.
 _TARGET = re.compile(
     r"(?:\[(?P<first6>[0-9a-fA-F:.]+)(?:\]?-\[?(?P<last6>[0-9a-fA-F:.]+))?\]"
@@ -74,7 +84,9 @@ def foreign_rule(line: str, chains: Container[str]) -> ForeignRule:
     found = _Reader()
     target, goes = "", False
     options: tuple[str, ...] = ()
-    for option in _options(split_words(line)[2:]):
+    # Without quotes, and so for most, there is nothing but words.
+    words = split_words(line) if _QUOTES.intersection(line) else tuple(line.split(" "))
+    for option in _options(words[2:]):
         if option.name in _TARGETS:
             target, goes, options = option.values[0], option.name == "-g", option.behind
             break
@@ -90,20 +102,45 @@ def foreign_rule(line: str, chains: Container[str]) -> ForeignRule:
         tuple(_sent(target, options)),
         ours=found.comment.startswith(OUR_MARK),
         helper=_after(options, "--helper") if target == "CT" else None,
+        untracks=target == "NOTRACK" or (target == "CT" and "--notrack" in options),
+        zone=target == "CT" and any(word.startswith("--zone") for word in options),
     )
 
 
 def foreign_chains(table: SavedTable) -> tuple[ForeignChain, ...]:
     """Read all chains of a table, ours and the built-in ones included."""
     names = frozenset(chain.name for chain in table.chains)
-    return tuple(
-        ForeignChain(
-            chain.name,
-            tuple(foreign_rule(rule.line, names) for rule in chain.rules),
-            denies=chain.policy == "DROP",
-        )
-        for chain in table.chains
-    )
+    found = []
+    for chain in table.chains:
+        lines = [rule.line for rule in chain.rules]
+        ours = chain.policy is None and bool(lines) and all(map(_OUR_COMMENT.match, lines))
+        rules = _Unread(lines, names) if ours else tuple(foreign_rule(x, names) for x in lines)
+        found.append(ForeignChain(chain.name, rules, denies=chain.policy == "DROP", ours=ours))
+    return tuple(found)
+
+
+class _Unread(Sequence[ForeignRule]):
+    """Rules that are read when somebody asks for them: of ours there are thousands."""
+
+    def __init__(self, lines: list[str], names: frozenset[str]) -> None:
+        self._lines = lines
+        self._names = names
+
+    @cached_property
+    def _read(self) -> tuple[ForeignRule, ...]:
+        return tuple(foreign_rule(line, self._names) for line in self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, place: int) -> ForeignRule: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[ForeignRule]: ...
+
+    def __getitem__(self, place: int | slice) -> ForeignRule | Sequence[ForeignRule]:
+        return self._read[place]
 
 
 def deletion(line: str) -> tuple[str, ...]:
@@ -111,8 +148,7 @@ def deletion(line: str) -> tuple[str, ...]:
     return ("-D", *split_words(line)[1:])
 
 
-@dataclass(frozen=True, slots=True)
-class _Option:
+class _Option(NamedTuple):
     """One option with its values; of the target, `behind` are the words of its own options."""
 
     name: str
@@ -180,6 +216,10 @@ class _Reader:
                 kind = "sources" if option.name in {"-s", "--source"} else "destinations"
                 if values[0] not in _EVERYBODY or option.negated:
                     self._add(kind, option, (ip_network(values[0], strict=False),))
+            case "--src-range":
+                first, _, last = values[0].partition("-")
+                found = summarize_address_range(ip_address(first), ip_address(last or first))
+                self._add("sources", option, tuple(found))
             case "-i" | "--in-interface":
                 self._add("in_interfaces", option, values[:1])
             case "-o" | "--out-interface":

@@ -12,6 +12,7 @@ from sipfw.deploy.repair import Unfinished, waiting_text, what, why
 from sipfw.kernel.backend import Side, backend_of, backends
 from sipfw.monitor.doctor.findings import CannotTellError, DamagedError, Diagnosis, DiagnosisState
 from sipfw.monitor.doctor.host import cannot_read
+from sipfw.monitor.doctor.overtaken import is_overtaken, removals
 from sipfw.words import format_duration, pluralize
 
 if TYPE_CHECKING:
@@ -107,7 +108,10 @@ def live(host: HostView) -> Diagnosis:
     if different:
         places = pluralize(len(different), "place")
         sentence = f"the live firewall differs in {places}, first: {different[0]}"
-        return Diagnosis(name, DiagnosisState.PROBLEM, sentence, again)
+        words = removals(host, different)
+        if not words or not all(map(is_overtaken, different)):
+            words.append(again)
+        return Diagnosis(name, DiagnosisState.PROBLEM, sentence, " && ".join(words))
     return Diagnosis(name, DiagnosisState.OK, "the live firewall is the applied one")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -50,8 +50,8 @@ def moves_of_iptables(listing: XtablesListing) -> Iterator[PortMove]:
     """Yield what one table does with packets from outside, chain by chain as they reach it."""
     if listing.table in _TABLES:
         chains = {chain.name: chain.rules for chain in listing.chains}
-        where = f"{listing.program} {listing.table}"
-        yield from _moves(where, [_START], lambda name: chains.get(name, ()))
+        table = listing.program, listing.table
+        yield from _moves("", table, [_START], lambda name: chains.get(name, ()))
 
 
 def moves_of_nft(
@@ -65,7 +65,7 @@ def moves_of_nft(
     for (family, table), chains in tables.items():
         rules = cache(partial(_rules_of_nft, chains, partial(members, family, table)))
         starts = [name for name, chain in chains.items() if chain.hook in _HOOKS]
-        yield from _moves(f"nft {family} {table}", starts, rules)
+        yield from _moves("nft ", (family, table), starts, rules)
 
 
 def _rules_of_nft(
@@ -75,12 +75,15 @@ def _rules_of_nft(
     return tuple(foreign_rule(line, members) for line in lines)
 
 
-def _moves(table: str, starts: Iterable[str], rules: Rules) -> Iterator[PortMove]:
+def _moves(
+    tool: str, table: tuple[str, str], starts: Iterable[str], rules: Rules
+) -> Iterator[PortMove]:
     waiting = [(name, _Packets()) for name in starts]
     reached = set(waiting)
     while waiting:
         name, packets = waiting.pop()
-        for rule in (each for listed in rules(name) for each in listed.each):
+        listed = ((n, each) for n, found in enumerate(rules(name)) for each in found.each)
+        for number, rule in listed:
             here = packets.under(rule.asks)
             if not here.protos or not here.ports:
                 continue
@@ -90,13 +93,14 @@ def _moves(table: str, starts: Iterable[str], rules: Rules) -> Iterator[PortMove
                 waiting.append(step)
             for sent in rule.sent:
                 if sent.ports is not None:
-                    yield _move(here, sent, sent.ports, f"{table} {name}", rule.line)
+                    found = _move(here, sent, sent.ports, f"{tool}{' '.join(table)} {name}")
+                    yield replace(found, line=rule.line, rule=(*table, name, number))
 
 
-def _move(here: _Packets, sent: Sent, to: PortRange, where: str, line: str) -> PortMove:
+def _move(here: _Packets, sent: Sent, to: PortRange, where: str) -> PortMove:
     ports = here.ports if sent.of is None else here.ports & _bits([sent.of])
     address = sent.addresses[0] if sent.addresses else None
-    return PortMove(here.protos, ports, bits(to.first, to.last), address, where, line)
+    return PortMove(here.protos, ports, bits(to.first, to.last), address, where, "")
 
 
 def _bits(ranges: Iterable[PortRange]) -> int:

@@ -32,7 +32,8 @@ class PortMove:
 
     `ports` are those that packets come for, `to` the bits of those that they leave for. `address`
     is None where the host itself gets them, or where nothing tells. `line` is the rule as its own
-    program lists it, `where` the place of it.
+    program lists it, `where` the place of it, `rule` the place for who takes it out: family or
+    program, table, chain and the number in it, counted from 0.
     """
 
     protos: frozenset[L4Proto]
@@ -41,6 +42,7 @@ class PortMove:
     address: IpAddress | None
     where: str
     line: str
+    rule: tuple[str, str, str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,14 @@ def port_text(ports: int) -> str:
     more = len(texts) - _SHOWN
     word = "port" if texts == [str(spans[0][0])] else "ports"
     return f"{word} {', '.join(texts[:_SHOWN])}" + (f" and {more} more" if more > 0 else "")
+
+
+def single_ports(ports: int) -> list[int]:
+    """Return them one by one; none where they are more than a handful."""
+    spans = list(_spans(ports))
+    if sum(last - first + 1 for first, last in spans) > _SHOWN:
+        return []
+    return [port for first, last in spans for port in range(first, last + 1)]
 
 
 def _spans(ports: int) -> Iterator[tuple[int, int]]:

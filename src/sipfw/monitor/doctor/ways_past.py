@@ -16,8 +16,10 @@ from sipfw.monitor.doctor.host import HostView
 from sipfw.monitor.doctor.listeners import unlisted_listeners
 from sipfw.monitor.doctor.moves_programs import moves_of_ipvs, moves_of_proxies
 from sipfw.monitor.doctor.moves_rules import moves_of_iptables, moves_of_nft
-from sipfw.monitor.doctor.port_moves import WayPast, ways_past
+from sipfw.monitor.doctor.port_moves import WayPast, single_ports, ways_past
 from sipfw.monitor.doctor.ports import shipped_doors
+from sipfw.monitor.doctor.stricter.openings import forgetting
+from sipfw.monitor.host_path.removal import removal_of
 from sipfw.ruleset.doors import doors_of
 
 if TYPE_CHECKING:
@@ -59,13 +61,23 @@ def port_moves(host: HostView) -> Diagnosis:
     if ways:
         first, *others = ways
         sentence = f"{first.sentence}{_more(len(others))}; {first.advice}"
-        return Diagnosis(NAME, DiagnosisState.PROBLEM, sentence)
+        return Diagnosis(NAME, DiagnosisState.PROBLEM, sentence, _mending(host, ways))
     heard = unlisted_listeners(host.proc, doors)
     if heard:
         return Diagnosis(
             NAME, DiagnosisState.WARNING, "; ".join(item.sentence for item in heard[:_SHOWN])
         )
     return Diagnosis(NAME, DiagnosisState.OK, "no other port leads to a SIP port of the policy")
+
+
+def _mending(host: HostView, ways: Collection[WayPast]) -> str | None:
+    """Return what takes the rules out, the last of a chain first, and ends what they have led."""
+    rules = {way.move.rule for way in ways if way.move.rule is not None}
+    last_first = sorted(rules, key=lambda rule: rule[3], reverse=True)
+    words = [removal_of(rule, host.runner) for rule in last_first]
+    for way in ways:
+        words += [forgetting(way.proto, port) for port in single_ports(way.ports)]
+    return " && ".join(dict.fromkeys(word for word in words if word)) or None
 
 
 def _doors(host: HostView) -> Collection[Door]:

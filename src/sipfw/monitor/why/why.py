@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
+from sipfw.monitor.why.others import NOT_JUDGED, Course
 from sipfw.monitor.why.packets import (
     REGISTER,
     USUAL_METHODS,
@@ -22,13 +23,15 @@ from sipfw.monitor.why.packets import (
     messages,
     ways_to,
 )
+from sipfw.monitor.why.walks import walked
 from sipfw.ruleset.match import InSet
-from sipfw.simulate.outcomes import Outcome, outcomes
+from sipfw.simulate.outcomes import Outcome
 from sipfw.simulate.state import Limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sipfw.monitor.why.others import Others
     from sipfw.monitor.why.packets import PacketQuestion
     from sipfw.monitor.why.state import LimitReading, SourceState, World
     from sipfw.ruleset.addresses import IpAddress
@@ -107,17 +110,27 @@ class Case:
     """What happens to some messages alike: the first outcome is the assumed one.
 
     `question` is completed: it says over which transport and to which port.
+    `course` is their way through the rules of others.
     """
 
     titles: tuple[str, ...]
     outcomes: tuple[Outcome, ...]
     changes: tuple[Remedy, ...]
     question: PacketQuestion
+    course: Course = NOT_JUDGED
 
     @property
     def effect(self) -> Effect:
-        """Return what happens, over all outcomes."""
-        return _effect(self.outcomes)
+        """Return what happens, over all outcomes and by the rules of others."""
+        ours = _effect(self.outcomes)
+        if self.course.end is not None:
+            return Effect.DROPPED
+        return Effect.DEPENDS if self.course.possible and ours is Effect.PASSES else ours
+
+    @property
+    def ends_elsewhere(self) -> bool:
+        """Whether it is a rule of others that ends what sipfw lets through."""
+        return self.course.end is not None and not self.outcomes[0].trace.dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +141,17 @@ class Explanation:
     cases: tuple[Case, ...]
 
 
-def explain(question: PacketQuestion, source: SourceState) -> Explanation:
-    """Answer. Raises BackendError where the firewall knows no SIP over the transport."""
+def explain(
+    question: PacketQuestion, source: SourceState, others: Others | None = None
+) -> Explanation:
+    """Answer. Raises BackendError where the firewall knows no SIP over the transport.
+
+    `others` are the rules of others on this host, None where they are not judged.
+    """
     ways = ways_to(question, source.world.ruleset)
-    answers = [_Explainer(replace(question, transport=way), source).answer() for way in ways]
+    answers = [
+        _Explainer(replace(question, transport=way), source, others).answer() for way in ways
+    ]
     cases = tuple(case for answer in answers for case in answer.cases)
     return Explanation(answers[0].question, cases)
 
@@ -142,8 +162,11 @@ _Alike = tuple[list[str], Message, tuple[Outcome, ...], tuple[Remedy, ...]]
 class _Explainer:
     """Walks; what several messages ask alike is walked once."""
 
-    def __init__(self, question: PacketQuestion, source: SourceState) -> None:
+    def __init__(
+        self, question: PacketQuestion, source: SourceState, others: Others | None
+    ) -> None:
         self._named = question
+        self._others = others
         self._source = source
         self._ruleset = source.world.ruleset
         self._question = completed(question, self._ruleset)
@@ -152,8 +175,9 @@ class _Explainer:
     def answer(self) -> Explanation:
         cases: dict[object, _Alike] = {}
         for message in messages(self._question, self._ruleset):
-            ends = _ends(message, self._source.world)
-            same = tuple((end.trace.verdict, end.trace.decider, end.when) for end in ends)
+            ends = self._ends(message, self._source.world)
+            course = self._course(message)
+            same = (course, *((end.trace.verdict, end.trace.decider, end.when) for end in ends))
             # What ends the drop of a REGISTER may leave an OPTIONS dropped by another rule.
             changes = tuple(self._changes(message, ends)) if ends[0].trace.dropped else ()
             turns = tuple((item.kind, item.name, item.effect) for item in changes)
@@ -161,7 +185,10 @@ class _Explainer:
                 (message.opens, same, turns), ([], message, ends, changes)
             )
             titles.append(message.title)
-            if message.opens and _effect(ends) is Effect.DROPPED:
+            if (
+                message.opens
+                and Case((), ends, (), self._question, course).effect is Effect.DROPPED
+            ):
                 break
         answers = tuple(
             Case(
@@ -169,10 +196,25 @@ class _Explainer:
                 ends,
                 changes or tuple(self._changes(message, ends)),
                 self._question,
+                self._course(message),
             )
             for titles, message, ends, changes in cases.values()
         )
         return Explanation(self._question, answers)
+
+    def _course(self, message: Message) -> Course:
+        return NOT_JUDGED if self._others is None else self._others.course(message.packet)
+
+    def _ends(self, message: Message, world: World) -> tuple[Outcome, ...]:
+        return walked(message.packet, world, self._course(message))
+
+    def _arrive(self, asked: PacketQuestion, world: World) -> Effect:
+        """Return what becomes of several messages that need each other."""
+        ends = [self._ends(item, world) for item in messages(asked, world.ruleset)]
+        if any(item[0].trace.dropped for item in ends):
+            return Effect.DROPPED
+        depends = any(_effect(item) is Effect.DEPENDS for item in ends)
+        return Effect.DEPENDS if depends else Effect.PASSES
 
     def _changes(self, message: Message, ends: tuple[Outcome, ...]) -> Iterator[Remedy]:
         """Return what would turn the assumed end round, by walking again."""
@@ -181,7 +223,7 @@ class _Explainer:
             # The rules' own ban lets a trickle past the block lists; nobody would ask for it.
             if dropped and change.kind is RemedyKind.BANNED:
                 continue
-            others = _ends(message, world)
+            others = self._ends(message, world)
             if others[0].trace.dropped != dropped:
                 yield replace(change, effect=_effect(others))
         for change in self._other_messages(message):
@@ -260,7 +302,7 @@ class _Explainer:
         found = []
         for transport in (spoken,) if spoken in plain else plain:
             asked = asking(self._question, transport, REGISTER, self._ruleset)
-            if asked is not None and _arrive(asked, patient) is not Effect.DROPPED:
+            if asked is not None and self._arrive(asked, patient) is not Effect.DROPPED:
                 found.append(transport)
         return tuple(found)
 
@@ -316,7 +358,7 @@ class _Explainer:
         """Return what becomes of a method over a transport; None where there is no such SIP."""
         if (transport, method) not in self._arrivals:
             asked = asking(self._question, transport, method, self._ruleset)
-            effect = None if asked is None else _arrive(asked, self._source.world)
+            effect = None if asked is None else self._arrive(asked, self._source.world)
             self._arrivals[transport, method] = effect
         return self._arrivals[transport, method]
 
@@ -327,21 +369,8 @@ def _without(world: World, held: list[str], address: IpAddress) -> World:
     return world
 
 
-def _ends(message: Message, world: World) -> tuple[Outcome, ...]:
-    return outcomes(world.ruleset, message.packet, world.live, misses=world.misses)
-
-
 def _effect(ends: tuple[Outcome, ...]) -> Effect:
     dropped = {end.trace.dropped for end in ends}
     if len(dropped) > 1:
         return Effect.DEPENDS
     return Effect.DROPPED if dropped.pop() else Effect.PASSES
-
-
-def _arrive(asked: PacketQuestion, world: World) -> Effect:
-    """Return what becomes of several messages that need each other."""
-    ends = [_ends(item, world) for item in messages(asked, world.ruleset)]
-    if any(item[0].trace.dropped for item in ends):
-        return Effect.DROPPED
-    depends = any(_effect(item) is Effect.DEPENDS for item in ends)
-    return Effect.DEPENDS if depends else Effect.PASSES

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.errors import BackendError
 from sipfw.monitor.doctor.findings import CannotTellError, Diagnosis, DiagnosisState
 from sipfw.monitor.doctor.record import applied_ruleset
-from sipfw.monitor.doctor.stricter.losses import losses
-from sipfw.monitor.doctor.stricter.openings import commands
+from sipfw.monitor.doctor.stricter.losses import judged, losses
+from sipfw.monitor.doctor.stricter.openings import commands, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sipfw.monitor.doctor.host import HostView
-    from sipfw.monitor.doctor.stricter.losses import Loss
+    from sipfw.monitor.doctor.stricter.loss import Loss
     from sipfw.ruleset.model import Ruleset
 
 _FIELD = "other rules"
@@ -29,7 +30,7 @@ def require_no_loss(host: HostView, ruleset: Ruleset, *, force: bool = False) ->
     and a rule would now be asked, BackendError; with `force` that is a warning.
     """
     try:
-        found = losses(host.rules, ruleset, host.proc)
+        found = losses(host.rules, ruleset, host.proc, host.runner)
     except CannotTellError as error:
         message = f"whether other rules drop what the policy admits cannot be known: {error}"
         return [Diagnostic(message, _FIELD, severity=Severity.WARNING)]
@@ -55,15 +56,40 @@ def stricter(host: HostView) -> Diagnosis:
         return Diagnosis(
             name, DiagnosisState.OK, "no policy is applied that others could be stricter than"
         )
-    found = losses(host.rules, ruleset, host.proc)
+    judgement = judged(host.rules, ruleset, host.proc, host.runner)
+    found = [*judgement.sure, *judgement.doubtful]
     if not found:
         return Diagnosis(name, DiagnosisState.OK, "no other rule drops what the policy admits")
-    cut = any(item.peers and item.sure for item in found)
+    state = DiagnosisState.PROBLEM if judgement.cutting else DiagnosisState.WARNING
     sentence = "; ".join(item.text for item in found[:_MOST_SHOWN])
-    fix = " && ".join(dict.fromkeys(word for item in found for word in commands(item)))
-    return Diagnosis(
-        name, DiagnosisState.PROBLEM if cut else DiagnosisState.WARNING, sentence, fix or None
+    return Diagnosis(name, state, sentence, " && ".join(in_order(found)) or None)
+
+
+def cut_off(host: HostView, ruleset: Ruleset) -> CutOff:
+    """Return what rules of others take from trusted peers and admins, for who looks at it all."""
+    try:
+        found = judged(host.rules, ruleset, host.proc, host.runner)
+    except (CannotTellError, BackendError) as error:
+        text = f"cannot tell whether other rules drop what the policy admits: {error}"
+        return CutOff(doubts=(text,))
+    rest = [item for item in found.sure if item not in found.cutting]
+    return CutOff(
+        tuple(f"{item.text}; {_mending(item)}" for item in found.cutting),
+        tuple(item.text for item in (*rest, *found.doubtful)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """Sentences: `certain` of what trusted peers and admins lose, `doubts` of all else."""
+
+    certain: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+def _mending(loss: Loss) -> str:
+    words = _said(commands(loss))
+    return f"to open it: {words}" if words else "see sipfw doctor"
 
 
 def _warning(loss: Loss) -> Diagnostic:
@@ -81,9 +107,9 @@ def _refusal(loss: Loss) -> str:
 
 def _opening(loss: Loss) -> str:
     words = _said(commands(loss))
-    if words:
-        return f"; to open it: {words}"
-    return "; it stands before sipfw's jump, so it has to be changed itself"
+    if not loss.behind:
+        return f"; it stands before sipfw's jump, so it has to be changed itself: {words}"
+    return f"; to open it: {words}"
 
 
 def _said(words: Sequence[str]) -> str:

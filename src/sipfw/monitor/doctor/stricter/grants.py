@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sipfw.compiler import names
 from sipfw.deploy.lockout.openings import names_of_containers
 from sipfw.lower.xtables import Family
-from sipfw.monitor.doctor.stricter.conditions import Grant
+from sipfw.monitor.host_path.fit import Grant
 from sipfw.ruleset.match import InSet, L4Proto, PortRange, Ports
 from sipfw.ruleset.model import Layer, Priority, SetKind
 from sipfw.ruleset.rule import Accept, Done, Drop
@@ -17,7 +17,7 @@ from sipfw.ruleset.rule import Accept, Done, Drop
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from sipfw.monitor.doctor.stricter.conditions import Network
+    from sipfw.monitor.host_path.fit import Network
     from sipfw.ruleset.model import AddressSet, Ruleset
     from sipfw.ruleset.rule import Rule
 
@@ -79,10 +79,11 @@ def _sources(
     """Yield who may use a rule's ports: everybody, or the members of a set, and the peers."""
     asked = [item.set for item in rule.matches if isinstance(item, InSet)]
     is_sip = rule.id.startswith("host.sip-")
+    of_peers = is_sip or rule.id.startswith("host.media")
     if not asked and not (is_sip and _denied(ruleset)):
         yield [(family, None) for family in Family]
     for item in ruleset.sets:
-        if item.name in asked or (is_sip and _is_of_peers(item, tcp=tcp)):
+        if item.name in asked or (of_peers and _is_of_peers(item, tcp=tcp)):
             yield [
                 (Family.IP if network.version == 4 else Family.IP6, network)
                 for network in _networks(item)[:most]
@@ -105,6 +106,21 @@ def _networks(item: AddressSet) -> list[Network]:
     if item.kind is SetKind.PEER_ENDPOINT:
         return list(dict.fromkeys(endpoint.network for endpoint in item.endpoints))
     return list(item.networks)
+
+
+def split_sources(found: Iterable[Grant], asked: Collection[object]) -> Iterator[Grant]:
+    """Yield each grant, and before it one for each network inside its own that a rule names."""
+    for grant in found:
+        source = grant.source
+        if source is not None and source.prefixlen < source.max_prefixlen:
+            inside = [
+                network
+                for network in asked
+                if isinstance(network, type(source)) and network != source
+                if network.subnet_of(source)  # type: ignore[arg-type]  # of the same version
+            ]
+            yield from (replace(grant, source=item) for item in inside[:_MOST_PIECES])
+        yield grant
 
 
 def split(found: Iterable[Grant], borders: Collection[int]) -> Iterator[Grant]:
