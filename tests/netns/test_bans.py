@@ -591,13 +591,13 @@ def test_a_set_that_somebody_took_away_leaves_the_book_as_it_was(guarded: Guarde
 
 def test_a_waiting_change_is_not_confirmed_by_a_ban(legacy: Guarded) -> None:
     sink = legacy.lab.switch.udp_sink(5060)
-    legacy.apply("--confirm", "60")
+    legacy.apply("--confirm", "60", "--set", "bans.size=4096")
     said = legacy.must("ban", ATTACKER, code=4).stderr
     assert "waits to be confirmed" in said
     assert not legacy.book.exists()
     legacy.must("confirm")
     legacy.must("ban", ATTACKER)
-    legacy.apply("--confirm", "60")
+    legacy.apply("--confirm", "60", "--set", "bans.size=8192")
     legacy.must("ban", "198.51.100.67")
     legacy.must("rollback")
     assert not arrives(legacy.lab, sink)

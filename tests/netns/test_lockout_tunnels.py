@@ -125,5 +125,5 @@ def test_confirm_asks_who_has_come_since(scene: TunnelScene, host: SharedHost) -
     assert "confirmed: generation 1 stays" in forced.stderr
     assert answered(session)
     # Who was forced out by the apply itself was named there.
-    host.apply(NARROW, "--force", "--confirm", "300")
+    host.apply(NARROW, "--set", "bans.duration=9m", "--force", "--confirm", "300")
     assert host.sipfw("confirm").returncode == 0

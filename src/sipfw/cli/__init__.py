@@ -20,6 +20,7 @@ _SECTIONS = {
     "Policy": {
         "init": "write a commented starter policy",
         "check": "check a policy and explain its values",
+        "peer": "add, remove, list and test the trusted peers of the policy file",
         "profiles": "list and show the shipped profiles and switches",
         "schema": "print the JSON Schema of the policy file",
         "render": "print the firewall as a script or as rule files",

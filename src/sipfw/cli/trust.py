@@ -36,6 +36,12 @@ _HEAD = ("address", "left", "until", "why", "by", "in force")
 @click.option(
     "--reason", default="", metavar="TEXT", help="Record this reason, at most 80 characters."
 )
+@click.option(
+    "--permanent",
+    "peer",
+    metavar="PEER",
+    help="Put them into the policy file as this peer's, for good, in place of --for.",
+)
 @click.option("--end", is_flag=True, help="Stop trusting these addresses now.")
 @click.option("--list", "listed", is_flag=True, help="List who is trusted temporarily.")
 @click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
@@ -45,6 +51,7 @@ def command(
     addresses: tuple[str, ...],
     length: str | None,
     reason: str,
+    peer: str | None,
     end: bool,
     listed: bool,
     as_json: bool,
@@ -59,6 +66,10 @@ def command(
     port. A network is trusted address by address. A host name is followed as a peer's is, by
     every refresh while its time lasts; whom you have banned by hand it does not let in.
     """
+    if peer is not None:
+        if length is not None or reason or end or listed or as_json or not addresses:
+            raise click.UsageError("--permanent goes with addresses only")
+        return _permanent(root, peer, addresses)
     _require_one_job(addresses, length, reason, end=end, listed=listed, as_json=as_json)
     if listed:
         return _list(root, as_json=as_json)
@@ -72,6 +83,13 @@ def command(
     if end:
         return _end(root, found, keys)
     return _trust(root, found, keys, seconds, reason)
+
+
+def _permanent(root: Path, name: str, addresses: tuple[str, ...]) -> int:
+    from sipfw.cli.peer import policy_file, write
+    from sipfw.manual.policy_peers import adding
+
+    return write(adding(policy_file(None, root), name, addresses), dry_run=False, yes=False)
 
 
 def _require_one_job(
