@@ -107,9 +107,10 @@ def _refusal(loss: Loss) -> str:
 
 def _opening(loss: Loss) -> str:
     words = _said(commands(loss))
-    if not loss.behind:
-        return f"; it stands before sipfw's jump, so it has to be changed itself: {words}"
-    return f"; to open it: {words}"
+    if loss.behind:
+        return f"; to open it: {words}"
+    itself = "; it stands before sipfw's jump, so it has to be changed itself"
+    return f"{itself}: {words}" if words else itself
 
 
 def _said(words: Sequence[str]) -> str:
