@@ -111,7 +111,7 @@ def _text_of_others(runner: Runner) -> str | None:
         if done.returncode != 0:
             return None
         texts.append(done.stdout)
-    return "".join(texts)
+    return "\n".join(texts)
 
 
 def _own_hooks() -> str:

@@ -89,7 +89,8 @@ class CutOff:
 
 def _mending(loss: Loss) -> str:
     words = _said(commands(loss))
-    return f"to open it: {words}" if words else "see sipfw doctor"
+    verb = "open it" if loss.behind else "remove it"
+    return f"{verb}: {words}" if words else "see sipfw doctor"
 
 
 def _warning(loss: Loss) -> Diagnostic:
