@@ -288,3 +288,29 @@ def test_a_name_that_could_mean_something_else_is_not_asked_for(fake: Fake, name
     assert sets.ipset(name, ip_network(PEER)) is None
     assert sets.nft("inet", name, "@bad", ip_network(PEER)) is None
     assert fake.programs.asked == []
+
+
+OURS = (
+    "table inet sipfw {\n\tchain raw_prerouting {\n\t\ttype filter hook prerouting priority raw;\n"
+)
+OURS += '\t\tcounter jump SIPFW comment "sipfw:a#1"\n\t}\n}\n'
+
+
+def test_of_our_own_table_the_hooks_are_enough(fake: Fake) -> None:
+    fake.nft(OURS + NFT.replace(" # handle 1", ""))
+    host = fake.host(own_table=False)
+    path = HostPath(host.rules, host.proc)
+    assert "nft -t list ruleset" not in fake.programs.asked
+    ours = {way.ours for way in path.ways if way.ours is not None}
+    assert {RAW_BASE, INPUT_BASE} <= ours
+    whole = HostPath(fake.host().rules, host.proc)
+    met = [[v.way.base for v in each.travel(grant()) if not v.way.ours] for each in (path, whole)]
+    assert met[0] == met[1]
+
+
+def test_a_table_with_an_odd_name_is_listed_with_all(fake: Fake) -> None:
+    fake.nft(NFT.replace(" # handle 1", ""))
+    fake.programs.answers["nft list tables"] = "table inet a;b\n"
+    host = fake.host(own_table=False)
+    assert len(host.rules.nft) == 4
+    assert fake.programs.asked[-1] == "nft -t list ruleset"

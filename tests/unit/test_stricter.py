@@ -77,6 +77,8 @@ class Case:
         return self.name
 
 
+SPOKEN: Mapping[str, Any] = {**PEERS, "media": {"sources": "expected"}}
+
 IPTABLES = [
     Case("nothing of others", ()),
     Case("rhel", (*RHEL, REJECT), ((REJECT, (f"-I INPUT 5 {FIVE}",)),)),
@@ -167,6 +169,22 @@ IPTABLES = [
         ),
         drops=True,
         chains=UFW_CHAINS,
+    ),
+    Case(
+        "media of a peer",
+        ("-A INPUT -p udp -m udp --dport 12000:12001 -j DROP",),
+        (
+            (
+                "-A INPUT -p udp -m udp --dport 12000:12001 -j DROP",
+                (
+                    (
+                        "-I INPUT 1 -s 203.0.113.10,203.0.113.64/26 -p udp"
+                        " --dport 12000:12001 -j ACCEPT"
+                    ),
+                ),
+            ),
+        ),
+        policy=SPOKEN,
     ),
     Case(
         "half of the media",

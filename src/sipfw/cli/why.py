@@ -118,7 +118,7 @@ def _others() -> Others | None:
     from sipfw.monitor.doctor.host import HostView
     from sipfw.monitor.why.others import Others
 
-    host = HostView(runner=HostSnapshot())
+    host = HostView(runner=HostSnapshot(), own_table=False)
     try:
         return Others(host.rules, host.proc, host.runner)
     except CannotTellError as error:

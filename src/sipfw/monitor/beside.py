@@ -45,7 +45,7 @@ def look_beside(
     ruleset: Ruleset | None, doors: Collection[Door], host: HostSnapshot | None = None
 ) -> Beside:
     """Look. A part that cannot be seen is a sentence too; nothing is raised."""
-    view = HostView(runner=host or HostSnapshot())
+    view = HostView(runner=host or HostSnapshot(), own_table=False)
     lost = CutOff() if ruleset is None else cut_off(view, ruleset)
     return Beside(lost.certain, problems(doors, view), _split(view), lost.doubts)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _QUOTED = re.compile(r'"[^"\n]*"')
 _LEAD = re.compile(r"\b(?:jump|goto) ([^\s,}]+)")
+_SENDS = re.compile(r"\b(?:dnat|redirect|tproxy|set|jump|goto|v?map)\b")
 _DENIES = re.compile(r"\b(?:drop|reject)\b")
 _ONE_SOURCE = re.compile(r"\bip6? saddr (?!!=)")
 _ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+|\[[0-9a-f:.]+\]")
@@ -39,6 +40,11 @@ def denies_many(line: str) -> bool:
     """Tell whether the rule drops or rejects, and not what single sources send."""
     text = _bare(line)
     return _DENIES.search(text) is not None and _ONE_SOURCE.search(text) is None
+
+
+def sends_or_leads(line: str) -> bool:
+    """Tell whether the rule may send packets elsewhere, write into them, or lead to a chain."""
+    return _SENDS.search(line) is not None
 
 
 def leads(line: str) -> list[str]:

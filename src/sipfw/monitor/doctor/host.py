@@ -59,7 +59,8 @@ def _live(applied: Applied) -> Live:
 class HostView:
     """One host; everything that a test wants to invent is a field.
 
-    `log_reader` is whom the policy file wants log lines for, `log` or `nflog`.
+    `log_reader` is whom the policy file wants log lines for, `log` or `nflog`. `own_table` tells
+    whether `rules` holds those of our own table of nftables too.
     """
 
     root: Path = Path("/")
@@ -71,6 +72,7 @@ class HostView:
     now: float = field(default_factory=time.time)
     owner: int = 0
     log_reader: str | None = None
+    own_table: bool = True
     installed: Callable[[str], bool] = _installed
     read_live: Callable[[Applied], Live] = _live
 
@@ -147,7 +149,9 @@ class HostView:
     @cached_property
     def _rules(self) -> HostRules | CannotTellError:
         try:
-            return read_rules(self.runner, self._legacy_families, self.installed)
+            return read_rules(
+                self.runner, self._legacy_families, self.installed, own_table=self.own_table
+            )
         except BackendError as error:
             return CannotTellError(f"the rules cannot be listed: {error}")
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from sipfw.compare.foreign import PortSide
+from sipfw.compare.foreign import ForeignRule, PortSide
+from sipfw.kernel.nft import glance
 from sipfw.kernel.nft.foreign_text import foreign_rule
 from sipfw.monitor.doctor.port_moves import EVERY_PORT, PROTOS, PortMove, bits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from sipfw.compare.foreign import Conditions, ForeignRule, Sent
+    from sipfw.compare.foreign import Conditions, Sent
     from sipfw.kernel.nft.text_listing import NftBlock
     from sipfw.monitor.doctor.rules import XtablesListing
     from sipfw.ruleset.match import L4Proto, PortRange
@@ -72,7 +73,11 @@ def _rules_of_nft(
     chains: dict[str, NftBlock], members: Callable[[str], str | None], name: str
 ) -> tuple[ForeignRule, ...]:
     lines = chains[name].lines if name in chains else ()
-    return tuple(foreign_rule(line, members) for line in lines)
+    # What neither sends nor leads is not worth reading here, and blocklists have thousands of such.
+    return tuple(
+        foreign_rule(line, members) if glance.sends_or_leads(line) else ForeignRule(line)
+        for line in lines
+    )
 
 
 def _moves(

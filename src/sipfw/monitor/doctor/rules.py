@@ -6,6 +6,7 @@ without its options, and iptables-nft-save does not show what nft made.
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from sipfw.kernel.nft.text_listing import families_of_tables, parse_nft
 from sipfw.kernel.xtables.foreign import deletion, foreign_chains
 from sipfw.kernel.xtables.nft_tools import NftFlavourTools
 from sipfw.kernel.xtables.tools import LegacyTools
+from sipfw.lower.nftables_hooks import base_lines
+from sipfw.lower.nftables_plan import TABLE
 from sipfw.lower.xtables import Family
 from sipfw.monitor.doctor.ports import sip_ports
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 _NFT_FAMILY = {Family.IP: "ip", Family.IP6: "ip6"}
 _HOOKS = frozenset({"input", "prerouting"})
+# Of another form, nft would not take it for the name of a table.
+_NAME = re.compile(r"[A-Za-z_][\w/.-]*")
 _FILTERING = frozenset({"raw", "mangle", "filter"})
 _DENYING = frozenset({Verdict.DROP, Verdict.REJECT})
 # Chains of blocklists: they deny a few sources and guard nothing.
@@ -56,9 +61,16 @@ class HostRules:
 
 
 def read_rules(
-    runner: Runner, legacy: Iterable[Family], installed: Callable[[str], bool]
+    runner: Runner,
+    legacy: Iterable[Family],
+    installed: Callable[[str], bool],
+    *,
+    own_table: bool = True,
 ) -> HostRules:
-    """List all rules; `legacy` are the families that have legacy tables. Creates no table."""
+    """List all rules; `legacy` are the families that have legacy tables. Creates no table.
+
+    Without `own_table`, of `table inet sipfw` only the hooks are there: its rules are thousands.
+    """
     found: list[XtablesListing] = []
     for family in legacy:
         tables = LegacyTools(runner).existing(family)
@@ -66,18 +78,47 @@ def read_rules(
     blocks: tuple[NftBlock, ...] = ()
     families = frozenset(Family)
     if installed("nft"):
-        # Without -t a blocklist of 100,000 addresses comes along.
-        done = runner.run(["nft", "-t", "list", "ruleset"])
-        if done.returncode != 0:
-            raise BackendError(f"nft: {' '.join(done.stderr.split())[:200]}")
-        blocks = tuple(parse_nft(done.stdout))
+        text = (None if own_table else _text_of_others(runner)) or _text_of_all(runner)
+        blocks = tuple(parse_nft(text))
         # Tables of iptables-nft are among those that nft lists.
-        families &= families_of_tables(done.stdout)
+        families &= families_of_tables(text)
     if installed("iptables-nft-save"):
         for family in sorted(families):
             shown, _ = NftFlavourTools(runner).listing(family)
             found += _listings("nft", family, shown.values())
     return HostRules(tuple(found), blocks)
+
+
+def _text_of_all(runner: Runner) -> str:
+    # Without -t a blocklist of 100,000 addresses comes along.
+    done = runner.run(["nft", "-t", "list", "ruleset"])
+    if done.returncode != 0:
+        raise BackendError(f"nft: {' '.join(done.stderr.split())[:200]}")
+    return done.stdout
+
+
+def _text_of_others(runner: Runner) -> str | None:
+    """List table by table, ours as it was made; None where one cannot be listed so."""
+    texts = []
+    for line in runner.run(["nft", "list", "tables"]).stdout.splitlines():
+        words = line.split()
+        if words[1:] == ["inet", TABLE]:
+            texts.append(_own_hooks())
+            continue
+        if len(words) != 3 or not all(map(_NAME.fullmatch, words)):
+            return None
+        done = runner.run(["nft", "-t", "list", "table", *words[1:]])
+        if done.returncode != 0:
+            return None
+        texts.append(done.stdout)
+    return "\n".join(texts)
+
+
+def _own_hooks() -> str:
+    chains = "".join(
+        f"\tchain {name} {{\n\t\t{line}\n\t}}\n" for name, line in base_lines().items()
+    )
+    return f"table inet {TABLE} {{\n{chains}}}\n"
 
 
 def _listings(

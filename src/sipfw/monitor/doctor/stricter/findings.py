@@ -89,7 +89,8 @@ class CutOff:
 
 def _mending(loss: Loss) -> str:
     words = _said(commands(loss))
-    return f"to open it: {words}" if words else "see sipfw doctor"
+    verb = "open it" if loss.behind else "remove it"
+    return f"{verb}: {words}" if words else "see sipfw doctor"
 
 
 def _warning(loss: Loss) -> Diagnostic:
@@ -107,9 +108,10 @@ def _refusal(loss: Loss) -> str:
 
 def _opening(loss: Loss) -> str:
     words = _said(commands(loss))
-    if not loss.behind:
-        return f"; it stands before sipfw's jump, so it has to be changed itself: {words}"
-    return f"; to open it: {words}"
+    if loss.behind:
+        return f"; to open it: {words}"
+    itself = "; it stands before sipfw's jump, so it has to be changed itself"
+    return f"{itself}: {words}" if words else itself
 
 
 def _said(words: Sequence[str]) -> str:

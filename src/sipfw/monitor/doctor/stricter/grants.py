@@ -25,12 +25,14 @@ _TITLES = {
     "host.sip-udp": "SIP over UDP",
     "host.sip-tcp": "SIP over TCP",
     "host.media": "RTP",
+    "media.guard": "RTP",
     "host.ssh": "ssh",
     "host.web": "the web interface",
 }
 _OF_UDP = frozenset({names.SET_TRUSTED_UDP})
 _OF_TCP = frozenset({names.SET_TRUSTED_TCP, names.SET_TRUSTED_TLS, names.SET_TRUSTED_TLS_PORTS})
 _OF_BOTH = frozenset({names.SET_TRUSTED, names.SET_TRUSTED_TIERS, names.SET_TRUSTED_PORTS})
+_JUDGED = "media.guard"
 _DENIED = "limits.unknown_sources"
 # A range that rules of others cut into more pieces is looked at as a whole.
 _MOST_PIECES = 64
@@ -69,6 +71,8 @@ def _admitting(ruleset: Ruleset) -> Iterator[Rule]:
             continue
         for rule in chain.rules:
             admits = isinstance(rule.action, Done | Accept) and rule.id.startswith("host.")
+            # It leads to a judgement that trusted peers pass.
+            admits = admits or (rule.id == _JUDGED and not forwarded)
             if admits and rule.id != "host.dhcp6" and not (forwarded and "sip-" in rule.id):
                 yield rule
 
@@ -79,8 +83,8 @@ def _sources(
     """Yield who may use a rule's ports: everybody, or the members of a set, and the peers."""
     asked = [item.set for item in rule.matches if isinstance(item, InSet)]
     is_sip = rule.id.startswith("host.sip-")
-    of_peers = is_sip or rule.id.startswith("host.media")
-    if not asked and not (is_sip and _denied(ruleset)):
+    of_peers = is_sip or rule.id.startswith(("host.media", _JUDGED))
+    if not asked and rule.id != _JUDGED and not (is_sip and _denied(ruleset)):
         yield [(family, None) for family in Family]
     for item in ruleset.sets:
         if item.name in asked or (of_peers and _is_of_peers(item, tcp=tcp)):

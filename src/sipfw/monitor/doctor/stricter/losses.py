@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from sipfw.monitor.doctor.rules import HostRules
     from sipfw.monitor.host_path.fit import Grant
     from sipfw.monitor.host_path.path import Visit
-    from sipfw.monitor.host_path.ways import End, HookChains
+    from sipfw.monitor.host_path.ways import End, HookChains, Step
     from sipfw.ruleset.model import Ruleset
 
 # Rules of others times packets: half a second and a bit.
 _MOST_STEPS = 400_000
+# Each of them is a walk of its own, and nobody reads a longer list.
+_MOST_IN_A_ROW = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ def _wanted(
     heard: Collection[Listener],
     proc: Path,
 ) -> list[Grant]:
-    listed = sum(len(way.foreign) for way in ways)
+    # The hooks of one table have their chains in common.
+    listed = sum(len(way.foreign) for way in {id(way.chains): way for way in ways}.values())
     listening = {item.port for item in heard if item.proto == "tcp"}
     most = max(1, min(64, _MOST_STEPS // (8 * listed + 1)))
     wanted = grants(ruleset, listening=listening, most_sources=most)
@@ -198,9 +201,12 @@ def _one_after_another(visit: Visit, jump: int | None) -> Iterator[End]:
     A rule before our jump has to go, and only then the next one is asked; behind it, what is
     accepted in front of the first is never asked again.
     """
-    end, gone = visit.end, []
+    end: End = visit.end
+    gone: list[Step] = []
     yield end
     while not end.accepted and end.step is not None and not _is_behind(end, jump):
+        if len(gone) == _MOST_IN_A_ROW:
+            return
         gone.append(end.step)
         end, _ = default_end(visit.way, visit.grant, gone)
         if not end.accepted:
