@@ -32,6 +32,8 @@ def test_the_record_of_the_apply(layout: Layout) -> None:
     for item in again["sets"]:
         # That version did not write from which set of the ruleset it came.
         assert item.pop("of") == ""
+    # Nor did its rules note what they dropped of trusted peers.
+    assert again.pop("tallies") == []
     assert again == written
 
 
@@ -43,7 +45,12 @@ def test_the_descriptions_of_generations(layout: Layout) -> None:
         meta = layout.generations / str(item.number) / "meta.json"
         written = json.loads(meta.read_text(encoding="utf-8"))
         assert {name: asdict(item)[name] for name in written} == written
-        assert set(asdict(item)) - set(written) == {"confirmed", "undone"}
+        assert set(asdict(item)) - set(written) == {
+            "confirmed",
+            "undone",
+            "address",
+            "pinned",
+        }
 
 
 def test_the_journals_that_confirmed_them(layout: Layout) -> None:

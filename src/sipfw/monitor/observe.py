@@ -98,7 +98,10 @@ def observe(
     reading = make_reading(report, taken=time.time(), boot=boot_id(), generation=subject.generation)
     grown = None if earlier is None else growth(earlier, reading)
     peers = traffic(subject, live, report.rules, all_peers=all_peers)
-    losses = (*lost_lately(peers, reading.taken), *lost_unnamed(subject.expectation, report, grown))
+    # What was dropped before an apply, that apply may have mended.
+    same = earlier is not None and earlier.generation == subject.generation
+    unnamed = lost_unnamed(subject.expectation, report, grown if same else None)
+    losses = (*lost_lately(peers, reading.taken), *unnamed)
     beside = look_beside(subject.ruleset(), subject.expectation.doors)
     return Observation(
         subject,
