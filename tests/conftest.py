@@ -6,6 +6,7 @@ Also what holds for all of them: their order, and that hypothesis has no clock.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -17,6 +18,9 @@ from hypothesis import settings
 
 from distribution import arrange
 from sipfw.cli import main
+
+# pytest-xdist sets it for its workers, and every program that a test starts would obey it.
+os.environ.pop("COLUMNS", None)
 
 # How long an example takes is up to what else the machine does.
 settings.register_profile("sipfw", deadline=None)
@@ -68,6 +72,5 @@ def _no_operator_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "SIPFW_DEBUG",
         "SSH_CLIENT",
         "SSH_CONNECTION",
-        "COLUMNS",
     ):
         monkeypatch.delenv(name, raising=False)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_facts import facts
 
-from sipfw.cli import bans, doctor, feeds, plan_view, top, verify_view
+from sipfw.cli import bans, doctor, feeds, history, plan_view, top, verify_view
 from sipfw.cli.output import say_lines, table
 from sipfw.cli.screen import grid, screen_width, wrapped
 from sipfw.compare.changes import Action, ChainChange, JumpChange, Plan, SetChange, SysctlChange
@@ -28,6 +28,7 @@ from sipfw.monitor.selection import Selection
 from sipfw.monitor.summary import summarise
 from sipfw.monitor.top.source import DroppedSource
 from sipfw.policy.load import Request, load
+from sipfw.upkeep.restores import Restore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -108,6 +109,13 @@ def _doctor() -> Iterable[str]:
     )
 
 
+def _history() -> Iterable[str]:
+    found = facts(now=time.time()).generations
+    events = [Restore(1_780_000_000.0, 3, SENTENCE, "failed: the kernel has no room")]
+    yield from table([history._HEAD, *map(history._row, found)], right={1})
+    yield from history._told(events)
+
+
 def _diff() -> Iterable[str]:
     origin = "/etc/sipfw/policy.yaml:12: limits.per_source.rate"
     v4, v6 = Family.IP, Family.IP6
@@ -132,6 +140,7 @@ SCREENS: dict[str, Callable[[], Iterable[str]]] = {
     "feeds": _feeds,
     "doctor": _doctor,
     "diff": _diff,
+    "history": _history,
 }
 COMMANDS = {
     "check": ("check", "--explain", "--profile", "retail", "--switch", "freepbx"),

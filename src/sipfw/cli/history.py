@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sipfw.cli.options import root_option
-from sipfw.cli.output import complain, say, say_json, table
+from sipfw.cli.output import complain, say_json, say_lines, table
 from sipfw.errors import Exit
 from sipfw.words import format_stored_timestamp, format_timestamp
 
@@ -113,10 +113,8 @@ def _list(layout: Layout, *, as_json: bool) -> None:
     if as_json:
         say_json([_data(item, events) for item in entries])
     elif entries:
-        for line in table([_HEAD, *(_row(item) for item in entries)], right={1}):
-            say(line)
-        for line in _told(events):
-            say(line)
+        say_lines(table([_HEAD, *(_row(item) for item in entries)], right={1}))
+        say_lines(_told(events))
     else:
         complain("nothing was applied yet")
 
