@@ -89,8 +89,7 @@ def _show(layout: Layout, number: int, other: int | None, *, as_json: bool) -> N
         return
     since = "no firewall" if before is None else f"generation {before}"
     complain(f"generation {number} against {since}:")
-    for line in difference_lines(found, _LINES):
-        say(line)
+    say_lines(difference_lines(found, _LINES))
 
 
 def difference_lines(found: Sequence[Difference], most: int) -> Iterator[str]:

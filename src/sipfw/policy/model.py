@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from sipfw.policy.bans import Bans
 from sipfw.policy.feed import Feed
 from sipfw.policy.logging import Logging
 from sipfw.policy.names import Names
@@ -30,7 +31,6 @@ from sipfw.policy.types import (
     Port,
     PortRangeField,
     RateField,
-    SetSize,
     SignatureText,
     TableSize,
 )
@@ -272,25 +272,6 @@ class Limits(Section):
         64,
         description="How many bits of an IPv6 address are one source, as one address is in IPv4: "
         "a customer holds a /64 or more and may use any address in it.",
-    )
-
-
-class Bans(Section):
-    """Temporary bans; they bite signalling ports only."""
-
-    enabled: Flag = True
-    duration: Duration = Field(3600, description="Length of a ban.")
-    size: SetSize = Field(65536, description="Addresses a ban set holds.")
-    growth: Annotated[StrictInt, Field(ge=1, le=16)] = Field(
-        1,
-        description="How many times longer each further ban by hand of the same source lasts than "
-        "the one before it, where no time is given; 1 is always `duration`. Bans by packets do not "
-        "grow.",
-    )
-    probation: Flag = Field(
-        default=True,
-        description="Let a banned source try a trickle of REGISTERs, so that a framed customer "
-        "logs in and is freed.",
     )
 
 

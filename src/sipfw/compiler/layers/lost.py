@@ -163,14 +163,18 @@ def _names(context: Context) -> tuple[str, ...]:
     So what it has mended does not go on as a complaint, and what it leaves alone is still known.
     """
     policy = context.policy
-    said = [
-        *context.signalling(),
-        policy.media.ports,
-        policy.media.sources,
-        policy.host,
-        policy.admin,
-        *((peer.signalling, peer.media) for peer in policy.trusted_peers),
+    host, admin = policy.host, policy.admin
+    said: list[tuple[object, ...]] = [
+        *((match.proto, *match.ranges) for match in context.signalling()),
+        ("media", policy.media.sources, *policy.media.ports),
+        ("tcp", *host.tcp_ports),
+        ("udp", *host.udp_ports),
+        ("interfaces", *host.interfaces),
+        ("admin", host.default_drop, admin.ssh_port, *admin.web_ports, *admin.networks),
+        *(("peer", *peer.signalling, *peer.media) for peer in policy.trusted_peers),
     ]
-    digest = hashlib.sha256(" ".join(map(repr, said)).encode()).hexdigest()[:_DIGITS]
+    # The words of the policy, so that no new field of a class begins all notes anew.
+    text = "\n".join(" ".join(map(str, words)) for words in said)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
     bases = (names.SET_LOST, names.SET_LOST_AT, names.SET_BESIDE_LOST, names.SET_BESIDE_LOST_AT)
     return tuple(f"{base}-{digest}" for base in bases)
