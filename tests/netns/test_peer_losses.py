@@ -170,7 +170,7 @@ def test_without_ipset_the_counter_of_the_rule_is_left(switch: Switch) -> None:
         assert switch.data("why", "carrier-a")["dropped_of_all"] == before + 600
         metrics = switch.lines("metrics")
         assert "sipfw_peer_lost_packets" not in metrics
-        assert 'rule="lost.drop",action="drop"}' in metrics
+        assert 'rule="lost.drop"' in metrics
     finally:
         switch.host.apply(CLOSED)
 
