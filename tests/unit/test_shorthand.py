@@ -230,3 +230,43 @@ def test_explain_names_the_line_of_a_peer_under_its_name(tmp_path: Path) -> None
     origins = {field: origin for field, _, origin in rows if field.startswith("trusted_peers.3cx")}
     assert origins["trusted_peers.3cx.name"].endswith("policy.yaml:3")
     assert origins["trusted_peers.3cx.signalling"].endswith("policy.yaml:3")
+
+
+def test_what_stands_under_a_slipped_name_is_checked_at_once(tmp_path: Path) -> None:
+    text = (
+        "trusted_peer:\n  - name: a\n    signaling: 0.0.0.0/33\n    transport: ip\n"
+        "admn:\n  network: 192.0.2.1/24\nprofil: retial\n"
+    )
+    assert [fault.split("; write")[0] for fault in _faults(tmp_path, text)] == [
+        "1: trusted_peer: unknown field; did you mean `trusted_peers`?",
+        "3: trusted_peers.a.signaling: unknown field; did you mean `signalling`?",
+        "3: trusted_peers.a.signalling: '0.0.0.0/33' is not an address",
+        "4: trusted_peers.a.transport: unknown field; did you mean `transports`?",
+        "4: trusted_peers.a.transports: 'ip' is not known",
+        "5: admn: unknown field; did you mean `admin`?",
+        "6: admin.network: unknown field; did you mean `networks`?",
+        "6: admin.networks: '192.0.2.1/24' has host bits set",
+        "7: profil: unknown field; did you mean `profile`?",
+        "7: profile: 'retial' is not a known profile; did you mean retail?",
+    ]
+
+
+def test_a_slipped_name_beside_the_right_one_is_only_unknown(tmp_path: Path) -> None:
+    text = (
+        "bans: {duration: 1h}\nban: {duration: 0}\nbanss: {duration: 0}\nsignalin: 1\nsignalng: 2\n"
+    )
+    found = [fault.split(":")[0:2] for fault in _faults(tmp_path, text)]
+    assert found[:2] == [["2", " ban"], ["3", " banss"]]
+    assert {number for number, _ in found} == {"2", "3", "4", "5"}
+
+
+def test_an_entry_with_one_slipped_field_is_not_taken_for_a_name(tmp_path: Path) -> None:
+    faults = _faults(tmp_path, "trusted_peers:\n  - signaling: 203.0.113.10\n")
+    assert "did you mean `signalling`?" in faults[0]
+    assert "name: is missing" in faults[1]
+
+
+def test_names_within_names_come_to_an_end(tmp_path: Path) -> None:
+    text = "trusted_peers: {a: {a: {a: {a: 1}}}}\n"
+    assert any("trusted_peers.a" in fault for fault in _faults(tmp_path, text))
+    assert _faults(tmp_path, "trusted_peers: [a: {a: {a: {a: 1}}}]\n")

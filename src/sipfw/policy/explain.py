@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from sipfw.policy.messages import field_name
+from sipfw.policy.fields import field_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from difflib import SequenceMatcher
 from functools import lru_cache
-from typing import TYPE_CHECKING, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
 from sipfw.policy.model import Policy
+from sipfw.policy.quantities import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sipfw.policy.yaml_tree import Path
+
+# One letter too few, too many or wrong in a word of usual length.
+_SLIP = 0.85
 
 
 @lru_cache
@@ -46,6 +51,32 @@ def model_at(path: Path) -> type[BaseModel] | None:
             continue
         model = section_in(annotations_of(model).get(step))
     return model
+
+
+def field_name(path: Path, data: dict[str, Any]) -> str:
+    """Write a path with list items by their name (`trusted_peers.carrier-a`), not their index."""
+    parts: list[str] = []
+    value: Any = data
+    for step in path:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            value = None
+        if isinstance(step, int):
+            name = value.get("name") if isinstance(value, dict) else None
+            # A list of plain values is named by its field: the message quotes the value itself.
+            if isinstance(name, str) and name.isprintable():
+                parts.append(name)
+            elif isinstance(value, dict):
+                parts.append(f"[{step + 1}]")
+        else:
+            parts.append(str(step) if str(step).isprintable() else shown(str(step)))
+    return ".".join(parts)
+
+
+def is_slip(name: str, near: str) -> bool:
+    """Tell whether a key has slipped, so that no other word can be meant."""
+    return SequenceMatcher(None, name.lower(), near).ratio() > _SLIP
 
 
 def is_list_at(path: Path) -> bool:

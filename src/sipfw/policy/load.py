@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sipfw.diagnostics import Diagnostic, Location, Severity
 from sipfw.errors import PolicyError
 from sipfw.policy import messages
-from sipfw.policy.fields import is_list_at
+from sipfw.policy.fields import field_name, is_list_at
 from sipfw.policy.file_safety import why_unsafe
 from sipfw.policy.merge import BUILT_IN, Layer, Origins, merge
 from sipfw.policy.model import Policy
@@ -216,7 +216,7 @@ def _file_layer(path: FilePath) -> tuple[Layer, tuple[Diagnostic, ...]]:
         raise PolicyError([Diagnostic(message, location=Location(str(path)))]) from error
     place = Location(str(path))
     found = () if doubt is None else (Diagnostic(doubt, "", place, Severity.WARNING),)
-    return Layer(str(path), written_out(read_tree(raw, str(path)))), found
+    return Layer(str(path), written_out(read_tree(raw, str(path)), str(path))), found
 
 
 def _option_layer(request: Request) -> Layer | None:
@@ -228,7 +228,7 @@ def _option_layer(request: Request) -> Layer | None:
             data[name] = value
     for setting in request.settings:
         _apply_setting(data, setting)
-    return Layer(COMMAND_LINE, written_out(Tree(data, lines))) if data else None
+    return Layer(COMMAND_LINE, written_out(Tree(data, lines), COMMAND_LINE)) if data else None
 
 
 def _apply_setting(data: dict[str, object], setting: str) -> None:
@@ -274,7 +274,7 @@ def _located(finding: Finding, data: object, origins: Origins) -> Diagnostic:
         location = origins.nearest(finding.related)
     return Diagnostic(
         finding.message,
-        messages.field_name(finding.path, tree),
+        field_name(finding.path, tree),
         None if location == BUILT_IN else location,
         finding.severity,
     )

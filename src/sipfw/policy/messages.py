@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 from sipfw.diagnostics import Diagnostic
-from sipfw.policy.fields import field_names, model_at
+from sipfw.policy.fields import field_name, field_names, is_slip, model_at
 from sipfw.policy.quantities import shown
 from sipfw.policy.synonyms import line_elsewhere, line_instead
 from sipfw.words import nearest
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
     from sipfw.policy.merge import Origins
     from sipfw.policy.yaml_tree import Path
-
-# One letter too few, too many or wrong in a word of usual length.
-_SLIP = 0.85
 
 
 def diagnostics(
@@ -51,27 +47,6 @@ def _is_consequence(item: ErrorDetails, found: list[ErrorDetails]) -> bool:
 def _one(item: ErrorDetails, data: dict[str, Any], origins: Origins) -> Diagnostic:
     path: Path = item["loc"]
     return Diagnostic(_text(item, path), field_name(path, data), origins.nearest(path))
-
-
-def field_name(path: Path, data: dict[str, Any]) -> str:
-    """Write a path with list items by their name (`trusted_peers.carrier-a`), not their index."""
-    parts: list[str] = []
-    value: Any = data
-    for step in path:
-        try:
-            value = value[step]
-        except (KeyError, IndexError, TypeError):
-            value = None
-        if isinstance(step, int):
-            name = value.get("name") if isinstance(value, dict) else None
-            # A list of plain values is named by its field: the message quotes the value itself.
-            if isinstance(name, str) and name.isprintable():
-                parts.append(name)
-            elif isinstance(value, dict):
-                parts.append(f"[{step + 1}]")
-        else:
-            parts.append(str(step) if str(step).isprintable() else shown(str(step)))
-    return ".".join(parts)
 
 
 def _text(item: ErrorDetails, path: Path) -> str:
@@ -132,14 +107,10 @@ def _unknown_field(path: Path, value: object) -> str:
     section = [step for step in path[:-1] if isinstance(step, str)]
     instead = line_instead(section, name, value)
     # A slip of a key is nearer than another tool's word.
-    if instead is not None and not (near and _is_slip(name, near)):
+    if instead is not None and not (near and is_slip(name, near)):
         return f"unknown field; write `{instead}`"
     if near:
         return f"unknown field; did you mean `{near}`?"
     if elsewhere := line_elsewhere(name, value):
         return f"unknown field; write `{elsewhere}`"
     return f"unknown field; known here: {', '.join(known)}" if known else "unknown field"
-
-
-def _is_slip(name: str, near: str) -> bool:
-    return difflib.SequenceMatcher(None, name.lower(), near).ratio() > _SLIP

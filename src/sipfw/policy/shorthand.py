@@ -11,11 +11,13 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sipfw.policy.fields import annotations_of, holds_list, section_in
+from sipfw.diagnostics import Diagnostic, Location
+from sipfw.policy.fields import annotations_of, field_name, holds_list, is_slip, section_in
 from sipfw.policy.model import Peer, Policy
+from sipfw.words import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pydantic import BaseModel
 
@@ -25,19 +27,39 @@ if TYPE_CHECKING:
 _LONGEST_NAME, _KEPT = 31, 22
 
 
-def written_out(tree: Tree) -> Tree:
-    """Return the tree with every short form in its long one; `lines` follow the values."""
+def written_out(tree: Tree, name: str) -> Tree:
+    """Return the tree with every short form in its long one; `lines` follow the values.
+
+    A field whose name has slipped is a fault of the tree `name`, and is read as what it was to be,
+    so that what it holds is checked at once.
+    """
     moves = _Moves()
     data = _section(tree.data, Policy, (), moves)
     unread = frozenset(moves.now(path) for path in tree.unread)
-    return replace(tree, data=data, lines=moves.applied(tree.lines), unread=unread)
+    lines = moves.applied(tree.lines)
+    slips = [
+        Diagnostic(
+            f"unknown field; did you mean `{meant}`?",
+            field_name(path, data),
+            Location(name, lines.get(moves.now(path))),
+        )
+        for path, meant in moves.slips.items()
+    ]
+    return replace(
+        tree,
+        data=data,
+        lines=lines,
+        faults=(*tree.faults, *slips),
+        unread=unread,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Moves:
-    """Where values that got a new place stood before."""
+    """Where values that got a new place stood before, and which of them only by a slip."""
 
     places: dict[Path, Path] = field(default_factory=dict)
+    slips: dict[Path, str] = field(default_factory=dict)
 
     def note(self, before: Path, now: Path) -> None:
         """Remember that what stood at one path, and below it, stands at the other."""
@@ -56,7 +78,15 @@ class _Moves:
         return found
 
     def now(self, path: Path) -> Path:
-        """Return the new place of what stood at a path."""
+        """Return the new place of what stood at a path; its parents may have moved before it."""
+        for _ in range(len(path) + 1):
+            moved = self._once(path)
+            if moved == path:
+                break
+            path = moved
+        return path
+
+    def _once(self, path: Path) -> Path:
         for length in range(len(path), 0, -1):
             if path[:length] in self.places:
                 return (*self.places[path[:length]], *path[length:])
@@ -67,10 +97,22 @@ def _section(
     data: dict[str, Any], model: type[BaseModel], path: Path, moves: _Moves
 ) -> dict[str, Any]:
     fields = annotations_of(model)
-    return {
-        name: _value(value, fields[name], (*path, name), moves) if name in fields else value
-        for name, value in data.items()
-    }
+    found: dict[str, Any] = {}
+    for written, value in data.items():
+        name = written
+        meant = None if written in fields else _slipped(written, fields)
+        if meant is not None and meant not in data and meant not in found:
+            name = meant
+            moves.note((*path, written), (*path, name))
+            moves.slips[*path, written] = name
+        inside = name in fields
+        found[name] = _value(value, fields[name], (*path, name), moves) if inside else value
+    return found
+
+
+def _slipped(name: str, fields: Iterable[str]) -> str | None:
+    near = nearest(name, fields)
+    return near if near is not None and is_slip(name, near) else None
 
 
 def _value(value: Any, annotation: object, path: Path, moves: _Moves) -> Any:
@@ -114,13 +156,17 @@ def _peers(value: Any, path: Path, moves: _Moves) -> Any:
     for index, item in enumerate(value):
         if isinstance(item, str):
             found.append({"name": _name_of(item), "signalling": item})
-        elif (
-            isinstance(item, dict) and len(item) == 1 and not set(item) & set(annotations_of(Peer))
-        ):
+        elif isinstance(item, dict) and _is_named(item):
             found += _named(item, path, (index,), moves)
         else:
             found.append(item)
     return found
+
+
+def _is_named(item: dict[str, Any]) -> bool:
+    """Tell `carrier-a: 203.0.113.10` from an entry with one field, also where that has slipped."""
+    fields = annotations_of(Peer)
+    return len(item) == 1 and not any(name in fields or _slipped(name, fields) for name in item)
 
 
 def _named(

@@ -177,7 +177,7 @@ def _line(target: str, word: str, value: object) -> str:
     steps = target.split(".")
     text = _flow(value)
     readable = 0 < len(text) <= _LONGEST_VALUE and text.isprintable()
-    own = readable and _plain(word) not in _ENDS and _fits(steps, value)
+    own = readable and _plain(word) not in _ENDS and _fits(steps, word, value)
     shown = text if own else _EXAMPLES.get(target, "...")
     if steps[0] in _LISTS or steps[0] == "feeds":
         steps = steps[1:] or steps
@@ -208,7 +208,7 @@ def _below(model: type[BaseModel], path: str) -> Iterator[str]:
             yield from _below(inner, f"{path}{name}.")
 
 
-def _fits(steps: Sequence[str], value: object) -> bool:
+def _fits(steps: Sequence[str], word: str, value: object) -> bool:
     """Try the value in its new place."""
     data: Any = value
     if steps[0] in _LISTS:
@@ -218,7 +218,7 @@ def _fits(steps: Sequence[str], value: object) -> bool:
     for step in reversed(steps):
         data = {step: data}
     try:
-        Policy.model_validate(written_out(Tree(data)).data)
+        Policy.model_validate(written_out(Tree(data), word).data)
     except ValidationError:
         return False
     return True
