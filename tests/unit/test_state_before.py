@@ -45,12 +45,7 @@ def test_the_descriptions_of_generations(layout: Layout) -> None:
         meta = layout.generations / str(item.number) / "meta.json"
         written = json.loads(meta.read_text(encoding="utf-8"))
         assert {name: asdict(item)[name] for name in written} == written
-        assert set(asdict(item)) - set(written) == {
-            "confirmed",
-            "undone",
-            "address",
-            "pinned",
-        }
+        assert set(asdict(item)) - set(written) == {"confirmed", "undone", "address", "pinned"}
 
 
 def test_the_journals_that_confirmed_them(layout: Layout) -> None:

@@ -43,11 +43,20 @@ class Difference:
 def differences(before: StoredContent | None, after: StoredContent | None) -> list[Difference]:
     """Return what `after` has that `before` has not, and the reverse; None is no firewall."""
     return [
-        *_compared("backend", _backend(before), _backend(after)),
-        *_compared(_POLICY, _policy(before, after), _policy(after, before)),
+        *ordered_differences(before, after),
         *_compared("rule", _rules(before), _rules(after)),
         *_compared("set", _sets(before), _sets(after)),
         *_compared("setting", _settings(before), _settings(after)),
+    ]
+
+
+def ordered_differences(
+    before: StoredContent | None, after: StoredContent | None
+) -> list[Difference]:
+    """Return only what an operator has ordered: in the policy, or by the choice of a backend."""
+    return [
+        *_compared("backend", _backend(before), _backend(after)),
+        *_compared(_POLICY, _policy(before, after), _policy(after, before)),
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sipfw.deploy.activate import current
-from sipfw.deploy.differences import differences, summary
+from sipfw.deploy.differences import differences, ordered_differences, summary
 from sipfw.deploy.generations import (
     Damaged,
     Generation,
@@ -74,7 +74,8 @@ def _changed(made: Generation, content: Callable[[int], StoredContent | Damaged]
     before = content(made.before)
     if isinstance(before, Damaged):
         return f"since generation {made.before}: {before.reason}"
-    return summary(differences(before, after))
+    # Rules are compared where the policy does not tell: that takes ten times as long.
+    return summary(ordered_differences(before, after) or differences(before, after))
 
 
 def difference_of(

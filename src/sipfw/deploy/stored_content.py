@@ -1,6 +1,6 @@
 """What a generation holds as plain data, to tell whether two of them mean the same.
 
-Read without the ruleset's types: it costs a tenth of `read_ruleset`, and a history needs twenty.
+Read without the ruleset's types: it costs a sixth of `read_ruleset`, and a history needs twenty.
 """
 
 from __future__ import annotations
