@@ -32,7 +32,7 @@ def test_the_record_of_the_apply(layout: Layout) -> None:
     for item in again["sets"]:
         # That version did not write from which set of the ruleset it came.
         assert item.pop("of") == ""
-    # Nor did its rules note what they dropped of trusted peers.
+    # Nor did it note what trusted peers lose.
     assert again.pop("tallies") == []
     assert again == written
 
