@@ -211,6 +211,11 @@ def test_pasted_script_is_refused_then_adopted(host: Host) -> None:
         "INPUT -j DROP",
     ]
     assert "sipfw:hook.filter.input" in rules[0]
+    # The script's last rule takes what the policy gives, until what apply has named is opened.
+    said = host.must("verify", code=2).stdout
+    assert "`-A INPUT -j DROP` of iptables-legacy filter INPUT drops what the policy admits" in said
+    command = said.rpartition("open it: ")[2].splitlines()[0]
+    host.run(*command.split())
     host.must("verify")
 
 

@@ -15,6 +15,7 @@ def find_subject(choice: Choice, backend: str, *, ipset: bool) -> Subject:
     """Return the applied firewall, unless the options name a policy or nothing was applied."""
     from sipfw.deploy.choose import choose
     from sipfw.host.files import Layout
+    from sipfw.kernel.snapshot import HostSnapshot
     from sipfw.monitor.observe import Subject, applied_subject
 
     layout = Layout(choice.root)
@@ -25,8 +26,9 @@ def find_subject(choice: Choice, backend: str, *, ipset: bool) -> Subject:
         complain("no apply is on record; comparing with the policy itself")
     loaded = load_policy(choice)
     wanted = compile_wanted(loaded, layout)
-    chosen = choose(backend, layout, ipset=ipset)
+    host = HostSnapshot()
+    chosen = choose(backend, layout, ipset=ipset, host=host)
     remark(chosen.remarks)
     expectation = chosen.backend.expectation(wanted.ruleset)
     source = ", ".join(loaded.sources)
-    return Subject(expectation, chosen.backend, source, ruleset=lambda: wanted.ruleset)
+    return Subject(expectation, chosen.backend, source, ruleset=lambda: wanted.ruleset, host=host)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.deploy.applied import read_applied
 from sipfw.kernel.backend import backend_of
+from sipfw.kernel.snapshot import HostSnapshot
 from sipfw.monitor import readings
 from sipfw.monitor.beside import look_beside
 from sipfw.monitor.doctor.record import ruleset_of
@@ -37,7 +38,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class Subject:
     """What is looked at: an applied firewall, or what a policy would be.
 
-    `ruleset` gives its rules as the policy means them; None where nobody has kept them.
+    `ruleset` gives its rules as the policy means them; None where nobody has kept them. `host` is
+    the look at the packet filters that the backend and everybody else share.
     """
 
     expectation: Expectation
@@ -46,6 +48,7 @@ class Subject:
     generation: int | None = None
     layout: Layout | None = None
     ruleset: Callable[[], Ruleset | None] = field(default=lambda: None, compare=False)
+    host: HostSnapshot = field(default_factory=HostSnapshot, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +73,15 @@ def applied_subject(layout: Layout) -> Subject | None:
     applied = read_applied(layout)
     if applied is None:
         return None
+    host = HostSnapshot()
     return Subject(
         applied.expectation,
-        backend_of(applied.backend),
+        backend_of(applied.backend, host=host),
         applied.source,
         applied.generation,
         layout,
-        # A screen that is refreshed asks again and again.
         cache(partial(ruleset_of, layout, applied.generation)),
+        host,
     )
 
 
@@ -92,6 +96,8 @@ def observe(
 
     `more` are differences that were found in another way.
     """
+    # A screen that is refreshed looks again and again.
+    subject.host.forget()
     report, live = look_at(subject.expectation, subject.backend)
     if more:
         report = replace(report, drift=_joined(report.drift, more))
@@ -102,7 +108,7 @@ def observe(
     same = earlier is not None and earlier.generation == subject.generation
     unnamed = lost_unnamed(subject.expectation, report, grown if same else None)
     losses = (*lost_lately(peers, reading.taken), *unnamed)
-    beside = look_beside(subject.ruleset(), subject.expectation.doors)
+    beside = look_beside(subject.ruleset(), subject.expectation.doors, subject.host)
     return Observation(
         subject,
         report,
