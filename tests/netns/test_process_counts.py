@@ -53,9 +53,9 @@ BOUNDS = {
     ("iptables-legacy", "diff"): 11,
     ("iptables-nft", "diff"): 12,
     ("nftables", "diff"): 6,
-    ("iptables-legacy", "verify"): 16,
-    ("iptables-nft", "verify"): 14,
-    ("nftables", "verify"): 7,
+    ("iptables-legacy", "verify"): 10,
+    ("iptables-nft", "verify"): 11,
+    ("nftables", "verify"): 6,
 }
 
 
