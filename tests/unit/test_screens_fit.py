@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -110,7 +111,7 @@ def _doctor() -> Iterable[str]:
 
 
 def _history() -> Iterable[str]:
-    found = facts(now=time.time()).generations
+    found = [replace(item, changed=SENTENCE) for item in facts(now=time.time()).generations]
     events = [Restore(1_780_000_000.0, 3, SENTENCE, "failed: the kernel has no room")]
     yield from table([history._HEAD, *map(history._row, found)], right={1})
     yield from history._told(events)

@@ -31,7 +31,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "confirm": ("sipfw confirm", "sipfw confirm --force"),
     "rollback": ("sipfw rollback", "sipfw rollback 12", "sipfw rollback --force"),
-    "history": ("sipfw history", "sipfw history --json"),
+    "history": ("sipfw history", "sipfw history --diff 12", "sipfw history --keep 12"),
     "refresh": ("sipfw refresh", "sipfw refresh --feeds-now", "sipfw refresh --accept droplist"),
     "install-service": (
         "sipfw install-service",
@@ -45,7 +45,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sipfw saved --clean /etc/iptables/rules.v4",
     ),
     "restore": ("sipfw restore", "sipfw restore && sipfw verify --brief"),
-    "remove": ("sipfw remove", "sipfw remove --yes"),
+    "remove": ("sipfw remove", "sipfw remove --purge"),
     "verify": (
         "sipfw verify --hits",
         "sipfw verify --watch --layer rate-limit",
@@ -70,14 +70,19 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bans": ("sipfw bans", "sipfw bans --export bans.txt", "sipfw bans --json"),
     "ban": (
         "sipfw ban 198.51.100.7",
-        "sipfw ban 198.51.100.7 2001:db8:66::1 --for 2h --reason scan",
+        "sipfw ban 198.51.100.64/28 2001:db8:66::1 --for 2h --reason scan",
         "sipfw ban --import bans.txt",
     ),
     "unban": ("sipfw unban 198.51.100.7", "sipfw unban --all"),
     "trust": (
         "sipfw trust 203.0.113.10 --for 2h --reason test",
-        "sipfw trust --list",
+        "sipfw trust carrier-b --for 2h",
         "sipfw trust --end 203.0.113.10",
+    ),
+    "peer": (
+        "sipfw peer add carrier-b 203.0.113.7 sip.carrier-b.example",
+        "sipfw peer list",
+        "sipfw peer test carrier-b 203.0.113.7",
     ),
     "feeds": ("sipfw feeds", "sipfw feeds --json"),
 }

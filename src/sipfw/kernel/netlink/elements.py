@@ -21,6 +21,7 @@ from sipfw.kernel.netlink.socket import (
     ask,
     attribute,
     attributes,
+    datagram,
     encode_request,
     messages,
     name_attribute,
@@ -105,9 +106,7 @@ def _pages(set_name: str) -> Generator[bytes, None, None]:
             channel.bind((0, 0))
             channel.send(encode_request("inet", request, sequence=1))
             while True:
-                data, (sender, _) = channel.recvfrom(1 << 17)
-                # Any local process may write to this socket; only the kernel has id 0.
-                for kind, payload in messages(data) if sender == 0 else ():
+                for kind, payload in messages(datagram(channel)):
                     if kind in {_DONE, _ERROR}:
                         _require(payload, what)
                         return

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from sipfw.errors import BackendError
-from sipfw.kernel.netlink.socket import attribute, attributes, messages
+from sipfw.kernel.netlink.socket import attribute, attributes, datagram, messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,22 +97,19 @@ def _configure(channel: socket.socket, group: int) -> None:
 def _answer(channel: socket.socket) -> int:
     """Return the error number of the kernel's answer; packets may come before it."""
     while True:
-        for kind, body in messages(channel.recv(_BUFFER)):
+        for kind, body in messages(datagram(channel, _BUFFER)):
             if kind == _ERROR:
                 return -int(struct.unpack_from("=i", body)[0])
 
 
 def _received(channel: socket.socket) -> Iterator[Logged]:
     try:
-        data, (sender, _) = channel.recvfrom(_BUFFER)
+        data = datagram(channel, _BUFFER)
     except OSError as error:
         # The buffer was full and packets were lost: a sample misses some, no more.
         if error.errno == errno.ENOBUFS:
             return
         raise BackendError(f"NFLOG: {error.strerror}") from error
-    # Any local process may write to this socket; only the kernel has id 0.
-    if sender != 0:
-        return
     now = time.time()
     for kind, body in messages(data):
         if kind == _PACKET:

@@ -124,13 +124,26 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += length + (-length % 4)
 
 
-def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield kind and body of the messages in one datagram."""
+def datagram(channel: socket.socket, room: int = 1 << 17) -> bytes:
+    """Wait for one datagram of the kernel's; of what any other process writes nothing is left."""
+    data, (sender, _) = channel.recvfrom(room)
+    # Any local process may write to this socket; only the kernel has id 0.
+    return data if sender == 0 else b""
+
+
+def decode(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Yield kind, flags, sequence and body of the messages in one datagram."""
     at = 0
     while at + _HEADER.size <= len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, at)
-        yield kind, data[at + _HEADER.size : at + length]
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
+        yield kind, flags, sequence, data[at + _HEADER.size : at + length]
         at += max(length + (-length % 4), _HEADER.size)
+
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield kind and body of the messages in one datagram."""
+    for kind, _, _, body in decode(data):
+        yield kind, body
 
 
 def send_batch(family: str, requests: Sequence[NetlinkRequest]) -> None:
@@ -221,7 +234,7 @@ def _messages(channel: socket.socket) -> Iterator[tuple[int, int, int, bytes]]:
     """Yield kind, flags, sequence and payload of what the kernel says."""
     while True:
         try:
-            data, (sender, _) = channel.recvfrom(1 << 17)
+            data = datagram(channel)
         except TimeoutError as error:
             raise BackendError(
                 f"nf_tables: no answer from the kernel within {_TIMEOUT:g} s"
@@ -230,13 +243,7 @@ def _messages(channel: socket.socket) -> Iterator[tuple[int, int, int, bytes]]:
             if error.errno == errno.ENOBUFS:
                 raise _AnswersLostError from error
             raise NetlinkError("receive", error.errno or errno.EIO) from error
-        if sender != 0:
-            continue  # any local process may write to this socket; only the kernel has id 0
-        at = 0
-        while at + _HEADER.size <= len(data):
-            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
-            yield kind, flags, sequence, data[at + _HEADER.size : at + length]
-            at += max(length + (-length % 4), _HEADER.size)
+        yield from decode(data)
 
 
 def _check_answers(channel: socket.socket, requests: Sequence[NetlinkRequest]) -> None:
