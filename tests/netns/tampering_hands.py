@@ -31,7 +31,7 @@ STREAMS = tuple(
     )
 )
 IN_FILTER = frozenset(
-    {"INPUT", "SIPFW_INPUT", "SIP_CONNECTIONS", "SIP_COMPLETED", "SIP_HOST", *STREAMS}
+    {"INPUT", "SIPFW_INPUT", "SIP_CONNECTIONS", "SIP_COMPLETED", "SIP_HOST", "SIP_LOST", *STREAMS}
 )
 HOOKS = {"PREROUTING": "raw_prerouting", "OUTPUT": "raw_output", "INPUT": "filter_input"}
 

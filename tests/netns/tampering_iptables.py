@@ -202,8 +202,8 @@ def an_exception_in_a_set_of_networks(hand: IptablesHand) -> list[Named]:
 def everything_flushed(hand: IptablesHand) -> list[Named]:
     hand.host.tool("iptables-restore", text="*filter\nCOMMIT\n")
     streams = "DATA TEXTS TOOL HEARD BANNED REGISTERED NOTES REGISTER PIPELINED REQUEST LOGIN"
-    chains = ["SIPFW_INPUT", "SIP_CONNECTIONS", "SIP_COMPLETED", "SIP_HOST", "SIP_STREAM"]
-    chains += [f"SIP_STREAM_{name}" for name in streams.split()]
+    chains = ["SIPFW_INPUT", "SIP_CONNECTIONS", "SIP_COMPLETED", "SIP_HOST", "SIP_LOST"]
+    chains += ["SIP_STREAM", *(f"SIP_STREAM_{name}" for name in streams.split())]
     return [
         *(Named("missing", "chain", hand.place(name), ": ") for name in chains),
         Named("missing", "jump", hand.place("INPUT"), detail="no packet reaches sipfw here"),
