@@ -102,7 +102,7 @@ class Story:
         self.note("taken back")
         host.must("rollback")
         self.note("rollback")
-        host.must("remove")
+        host.must("remove", "--purge")
         self.note("removed")
 
     def note(self, step: str) -> None:
