@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stage import Stage
@@ -19,10 +20,18 @@ trusted_peers: [{name: carrier, signalling: [203.0.113.10, "2001:db8:5::10"]}]
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds until the command ends, and of CPU without those of the watchdog."""
+
+    elapsed: float
+    cpu: float
+
+
 def measure_reapply(
     checkouts: Mapping[str, Path], rounds: int, folder: Path, progress: Callable[[str], object]
-) -> dict[str, dict[str, list[float]]]:
-    """Return seconds of CPU of the command and all its programs, by backend and checkout.
+) -> dict[str, dict[str, list[Cost]]]:
+    """Return what the command and all its programs cost, by backend and checkout.
 
     The checkouts take turns, each with a host of its own.
     """
@@ -38,9 +47,9 @@ def _of_backend(
     rounds: int,
     folder: Path,
     progress: Callable[[str], object],
-) -> dict[str, list[float]]:
+) -> dict[str, list[Cost]]:
     stages: dict[str, Stage] = {}
-    found: dict[str, list[float]] = {name: [] for name in checkouts}
+    found: dict[str, list[Cost]] = {name: [] for name in checkouts}
     try:
         for name in checkouts:
             place = folder / name
@@ -50,17 +59,17 @@ def _of_backend(
         for number in range(rounds + 1):
             progress(f"{backend}: round {number} of {rounds}")
             for name, checkout in checkouts.items():
-                seconds = _apply(stages[name], checkout, backend, folder / name)
+                cost = _apply(stages[name], checkout, backend, folder / name)
                 # The first one makes it live.
                 if number:
-                    found[name].append(seconds)
+                    found[name].append(cost)
     finally:
         for stage in stages.values():
             stage.close()
     return found
 
 
-def _apply(stage: Stage, checkout: Path, backend: str, place: Path) -> float:
+def _apply(stage: Stage, checkout: Path, backend: str, place: Path) -> Cost:
     words = ["apply", "--yes", "--backend", backend, "--policy", str(place / "policy.yaml")]
     before = os.times()
     stage.run(
@@ -68,6 +77,8 @@ def _apply(stage: Stage, checkout: Path, backend: str, place: Path) -> float:
         env={"PYTHONPATH": str(checkout / "src")},
     )
     after = os.times()
-    return (after.children_user + after.children_system) - (
-        before.children_user + before.children_system
+    return Cost(
+        after.elapsed - before.elapsed,
+        (after.children_user + after.children_system)
+        - (before.children_user + before.children_system),
     )

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from contextlib import closing
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -140,15 +141,13 @@ def _reapply(effort: Effort, folder: Path, other: Path | None) -> None:
     here = Path(__file__).resolve().parents[1]
     checkouts = {"this": here} if other is None else {"this": here, "other": other.resolve()}
     found = reapply.measure_reapply(checkouts, effort.rounds, folder, _complain)
-    _print(
-        "seconds of CPU to apply an unchanged policy again (the watchdog's not included), "
-        f"median of {effort.rounds}"
-    )
+    _print(f"seconds to apply an unchanged policy again, median of {effort.rounds}")
     rows = []
     for backend, versions in found.items():
-        middles = [median(seconds) for seconds in versions.values()]
-        more = [f"{middles[-1] / middles[0]:.2f}"] if other is not None else []
-        rows.append([backend, *(f"{middle:.2f}" for middle in middles), *more])
+        for what, of in (("elapsed", attrgetter("elapsed")), ("of CPU", attrgetter("cpu"))):
+            middles = [median(map(of, costs)) for costs in versions.values()]
+            more = [f"{middles[-1] / middles[0]:.2f}"] if other is not None else []
+            rows.append([f"{backend}, {what}", *(f"{middle:.2f}" for middle in middles), *more])
     _print(table(["backend", *checkouts, *(["other / this"] if other is not None else [])], rows))
 
 
