@@ -20,6 +20,7 @@ from sipfw.lower.xtables import (
     XTable,
     XTarget,
 )
+from sipfw.plain_data import to_plain
 
 
 class Operation(StrEnum):
@@ -74,7 +75,7 @@ class WorkerReply:
 
 def encode_request(request: WorkerRequest) -> str:
     """Return the JSON text of a request."""
-    return json.dumps(asdict(request), separators=(",", ":"))
+    return json.dumps(to_plain(request), separators=(",", ":"))
 
 
 def encode_reply(reply: WorkerReply) -> str:
