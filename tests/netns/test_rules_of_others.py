@@ -175,7 +175,10 @@ def test_all_say_what_arrives(scene: Scene, case: Case) -> None:
             # What strangers alone lose besides stays, if a peer's own addresses are let in.
             assert scene.doctor()["state"] in ({"ok", "warning"} if takes else {"ok"})
             code, verified = scene.json("verify")
-            assert (code, verified["problems"]) == (0, []), found["fix"]
+            # What the rule made of a trusted peer's packets is told for a while after.
+            lost = [each for each in verified["problems"] if "dropped; media.ports is" in each]
+            assert (code, verified["problems"]) == (2 if lost else 0, lost), found["fix"]
+            assert not lost or case.name.endswith("redirect")
     finally:
         scene.undo()
 

@@ -50,4 +50,5 @@ def command(*, choice: Choice, as_json: bool, full: bool, backend: str, no_ipset
         say_json(as_data(plan, ", ".join(loaded.sources), choice_of_backend.backend.name, beside))
     else:
         say_lines(as_lines(plan, full=full, beside=beside))
-    return Exit.CLEAN if plan.same and not beside.degrading else Exit.DIFFERENT
+    as_meant = plan.same and not plan.passed and not beside.degrading
+    return Exit.CLEAN if as_meant else Exit.DIFFERENT
