@@ -11,7 +11,10 @@ import functools
 import math
 import types
 import typing
+from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ def from_plain(data: object, kind: type[T], optional: Collection[str] = ()) -> T
 
 
 def to_plain(value: object) -> Any:
-    """Return what `from_plain` reads: dataclasses as objects, tuples and sets as lists."""
+    """Return what `from_plain` reads: dataclasses and mappings as objects, tuples as lists."""
     kind = type(value)
     if kind in _SCALARS:
         return value
@@ -59,6 +62,10 @@ def to_plain(value: object) -> Any:
         return value.value
     if isinstance(value, tuple | list):
         return [to_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: to_plain(item) for name, item in value.items()}
+    if isinstance(value, IPv4Address | IPv6Address):
+        return str(value)
     raise AssertionError(f"state files hold no {kind.__name__}")
 
 
@@ -84,12 +91,18 @@ def _reader(kind: Any) -> Callable[[object, str], Any]:
     kinds = typing.get_args(kind)
     if origin in {typing.Union, types.UnionType}:
         return lambda data, at: _first_that_fits(data, kinds, at)
+    if origin is tuple and kinds[-1] is not Ellipsis:
+        return lambda data, at: _fixed(data, kinds, at)
     if origin is tuple:
         return lambda data, at: _items(data, kinds[0], at)
+    if origin is Mapping:
+        return lambda data, at: _mapping(data, kinds[1], at)
     if dataclasses.is_dataclass(kind):
         made = cast("type[Any]", kind)
         optional = _with_default(made)
         return lambda data, _at: from_plain(data, made, optional)
+    if kind in {IPv4Address, IPv6Address}:
+        return lambda data, at: _address(data, kind, at)
     if issubclass(kind, Enum):
         return lambda data, at: _member(data, kind, at)
     return lambda data, at: _scalar(data, kind, at)
@@ -108,6 +121,26 @@ def _items(data: object, kind: Any, at: str) -> tuple[Any, ...]:
     if not isinstance(data, list):
         raise NotPlainDataError(at, f"{at} is no list")
     return tuple([_value(item, kind, at) for item in data])
+
+
+def _fixed(data: object, kinds: tuple[Any, ...], at: str) -> tuple[Any, ...]:
+    if not isinstance(data, list) or len(data) != len(kinds):
+        raise NotPlainDataError(at, f"{at} is no list of {len(kinds)}")
+    return tuple([_value(item, kind, at) for item, kind in zip(data, kinds, strict=True)])
+
+
+def _mapping(data: object, kind: Any, at: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise NotPlainDataError(at, f"{at} is no object")
+    return {name: _value(value, kind, at) for name, value in data.items()}
+
+
+def _address(data: object, kind: type[Any], at: str) -> Any:
+    # An interface of an address ("fe80::1%eth0") is none of ours.
+    if isinstance(data, str) and "%" not in data:
+        with suppress(ValueError):
+            return kind(data)
+    raise NotPlainDataError(at, f"{at} is no address")
 
 
 def _with_default(kind: type[Any]) -> set[str]:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sipfw.compare.changes import Action, Plan, Settings, SysctlChange
+from sipfw.compare.compare import kept_in_order
 from sipfw.compare.diff import make_plan
 from sipfw.compare.expected import (
     Expectation,
@@ -21,7 +22,6 @@ from sipfw.compare.expected import (
 )
 from sipfw.compare.foreign import ForeignRule
 from sipfw.compare.live import Live, LiveChain, LiveJump, LiveRule, LiveSetState
-from sipfw.compare.order import kept_in_order
 from sipfw.deploy.activate import NOTHING
 from sipfw.deploy.plan import possible
 from sipfw.lower.xtables import Family

@@ -16,9 +16,8 @@ from sipfw.lower.iptables import lower
 from sipfw.lower.naming import split_comment
 from sipfw.policy.load import Request, load
 from sipfw.render.comments import comments_of, shown
-from sipfw.render.engine import PARTS, engine_text
 from sipfw.render.packet_map import map_lines
-from sipfw.render.script import script_text
+from sipfw.render.script import ENGINE_PARTS, engine_text, script_text
 from sipfw.resources import shipped_folder
 
 if TYPE_CHECKING:
@@ -55,8 +54,8 @@ def test_the_engine_is_the_same_byte_for_byte() -> None:
 
 def test_the_engine_holds_no_template_and_every_part_of_it() -> None:
     folder = shipped_folder("templates") / "firewall" / "engine"
-    assert {path.name for path in folder.iterdir()} == {f"{part}.sh" for part in PARTS}
-    for part in PARTS:
+    assert {path.name for path in folder.iterdir()} == {f"{part}.sh" for part in ENGINE_PARTS}
+    for part in ENGINE_PARTS:
         assert (folder / f"{part}.sh").read_text() in engine_text()
     assert not re.search(r"\{\{|\{%", engine_text())
 

@@ -6,11 +6,11 @@ of it, each with its own words. A rule's partner has its id and stands in the ch
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from sipfw.compare.order import kept_in_order
 from sipfw.compare.sets import SetPair, pair_sets
 
 if TYPE_CHECKING:
@@ -287,3 +287,22 @@ def _jump(wanted: ExpectedJump, live: Iterable[LiveJump]) -> JumpPair:
         for item in live
     )
     return JumpPair(wanted, here, otherwise)
+
+
+def kept_in_order(order: list[int]) -> set[int]:
+    """Return the members of a longest increasing subsequence of distinct numbers.
+
+    Patience sorting: a chain of a host without ipset may hold thousands of rules.
+    """
+    tails: list[int] = []
+    before: dict[int, int | None] = {}
+    for value in order:
+        place = bisect_left(tails, value)
+        before[value] = tails[place - 1] if place else None
+        tails[place : place + 1] = [value]
+    kept: set[int] = set()
+    at = tails[-1] if tails else None
+    while at is not None:
+        kept.add(at)
+        at = before[at]
+    return kept

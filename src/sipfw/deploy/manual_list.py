@@ -10,7 +10,6 @@ import json
 import time
 from dataclasses import dataclass, replace
 from enum import Enum
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from sipfw.compiler import names
@@ -18,6 +17,8 @@ from sipfw.compiler.manual import ByHand
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.host.files import cannot_write, read_private, sync_folder, write_atomically
 from sipfw.host.privilege import WHO
+from sipfw.plain_data import from_plain, to_plain
+from sipfw.ruleset.addresses import IpAddress  # noqa: TC001 - an annotation that is read
 from sipfw.ruleset.source import key_address
 from sipfw.words import pluralize
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sipfw.host.files import Layout
-    from sipfw.ruleset.addresses import IpAddress
     from sipfw.ruleset.match import PrefixLengths
 
 FORMAT = 1
@@ -126,16 +126,7 @@ def write_page(layout: Layout, book: Book, entries: Mapping[IpAddress, ManualEnt
 
 def write_page_to(path: Path, entries: Mapping[IpAddress, ManualEntry]) -> None:
     """Write the entries to a file that may stand anywhere. Raises BackendError."""
-    items = [
-        {
-            "address": str(item.address),
-            "since": item.since,
-            "until": item.until,
-            "reason": item.reason,
-            "who": item.who,
-        }
-        for item in entries.values()
-    ]
+    items = [to_plain(item) for item in entries.values()]
     text = json.dumps({"format": FORMAT, "entries": items}, indent=1)
     write_atomically(path, text + "\n")
 
@@ -179,32 +170,24 @@ def _items(data: Any) -> list[Any]:
     return items
 
 
-def _kept(item: Any) -> ManualEntry | None:
+def _kept(item: object) -> ManualEntry | None:
     """Return an entry; None for one that this module did not write."""
-    kinds = {"address": str, "since": int, "until": int, "reason": str, "who": str}
-    if not isinstance(item, dict) or set(item) != set(kinds):
-        return None
-    if any(type(item[key]) is not kind for key, kind in kinds.items()):
-        return None
     # Only a host with such an entry has to pay for pydantic.
     from sipfw.deploy.names.resolve import may_be_a_peer  # noqa: PLC0415 - see above
     from sipfw.policy.quantities import MAX_DURATION  # noqa: PLC0415 - see above
 
     try:
-        address = ip_address(item["address"])
-        reason = checked_reason(item["reason"])
+        entry = from_plain(item, ManualEntry)
+        entry = replace(entry, reason=checked_reason(entry.reason))
     except ValueError:
         return None
     sound = (
-        "%" not in item["address"]
-        and may_be_a_peer(address)
-        and 0 < item["until"] - item["since"] <= MAX_DURATION
-        and 0 <= item["since"] < _LAST_MOMENT
-        and WHO.fullmatch(item["who"]) is not None
+        may_be_a_peer(entry.address)
+        and 0 < entry.until - entry.since <= MAX_DURATION
+        and 0 <= entry.since < _LAST_MOMENT
+        and WHO.fullmatch(entry.who) is not None
     )
-    return (
-        ManualEntry(address, item["since"], item["until"], reason, item["who"]) if sound else None
-    )
+    return entry if sound else None
 
 
 def _fault(path: Path, message: str) -> Diagnostic:

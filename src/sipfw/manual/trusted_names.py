@@ -10,8 +10,7 @@ import json
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sipfw.compiler import names
 from sipfw.compiler.manual import MOST_GUESTS
@@ -23,7 +22,9 @@ from sipfw.kernel.state.members import SetEntry, SetRemoval
 from sipfw.manual.addresses import trusted_already
 from sipfw.manual.ban_sets import COUNTED, KEPT_OUT, exits
 from sipfw.manual.change import Order, carry_out_order
+from sipfw.plain_data import from_plain, to_plain
 from sipfw.policy.types import is_host_name
+from sipfw.ruleset.addresses import IpAddress  # noqa: TC001 - an annotation that is read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from sipfw.deploy.names.resolve import Address
     from sipfw.host.files import Layout
     from sipfw.manual.change import InForce
-    from sipfw.ruleset.addresses import IpAddress
 
 FORMAT = 1
 MOST_NAMES = 64
@@ -75,17 +75,9 @@ def write_trusted_names(layout: Layout, found: Mapping[str, TrustedName]) -> Non
         except OSError as error:
             raise cannot_write(path, error) from error
         return
-    items = [
-        {
-            "name": item.key,
-            "since": item.since,
-            "until": item.until,
-            "reason": item.reason,
-            "who": item.who,
-            "brought": [str(address) for address in item.brought],
-        }
-        for item in found.values()
-    ]
+    items = [to_plain(item) for item in found.values()]
+    for item in items:
+        item["name"] = item.pop("key")
     write_atomically(path, json.dumps({"format": FORMAT, "names": items}, indent=1) + "\n")
 
 
@@ -193,24 +185,20 @@ def _left(kept: ManualEntry) -> int:
     return max(kept.left(time.time()), 1)
 
 
-def _read(item: Any) -> TrustedName | None:
+def _read(item: object) -> TrustedName | None:
     """Return an entry; None for one that this module did not write."""
-    kinds = {"name": str, "since": int, "until": int, "reason": str, "who": str, "brought": list}
-    if not isinstance(item, dict) or set(item) != set(kinds):
-        return None
-    if any(type(item[key]) is not kind for key, kind in kinds.items()):
+    if not isinstance(item, dict):
         return None
     try:
-        brought = tuple(ip_address(text) for text in item["brought"] if isinstance(text, str))
-        reason = checked_reason(item["reason"])
+        plain = {"key" if name == "name" else name: value for name, value in item.items()}
+        found = from_plain(plain, TrustedName)
+        found = replace(found, reason=checked_reason(found.reason))
     except ValueError:
         return None
     sound = (
-        is_host_name(name_of(item["name"]))
-        and all(may_be_a_peer(address) for address in brought)
-        and 0 <= item["since"] < item["until"] < _LAST_MOMENT
-        and WHO.fullmatch(item["who"]) is not None
+        is_host_name(name_of(found.key))
+        and all(may_be_a_peer(address) for address in found.brought)
+        and 0 <= found.since < found.until < _LAST_MOMENT
+        and WHO.fullmatch(found.who) is not None
     )
-    if not sound:
-        return None
-    return TrustedName(item["name"], item["since"], item["until"], reason, item["who"], brought)
+    return found if sound else None

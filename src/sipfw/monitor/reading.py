@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping  # noqa: TC003 - an annotation that is read
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from sipfw.lower.xtables import Family
 from sipfw.monitor.summary import summarise
+from sipfw.plain_data import from_plain, to_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sipfw.monitor.report import Report
 
 FORMAT = 1
@@ -101,49 +101,61 @@ def growth(earlier: Reading, now: Reading) -> Growth:
     return Growth(max(now.taken - earlier.taken, 0.0), rules, reset)
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A reading as its file has it: short, since a thousand are kept."""
+
+    format: int
+    taken: float
+    boot: str
+    generation: int | None
+    rules: tuple[tuple[Family, str, str, int, int], ...]
+    layers: Mapping[str, tuple[int, int, int, int]]
+    sets: Mapping[str, int]
+    connections: int | None
+    connections_limit: int | None
+    drift: int
+
+
 def to_text(reading: Reading) -> str:
     """Return the reading for a file."""
-    data = {
-        "format": FORMAT,
-        "taken": reading.taken,
-        "boot": reading.boot,
-        "generation": reading.generation,
-        "rules": [[*key, *count] for key, count in reading.rules.items()],
-        "layers": {
-            name: [item.dropped, item.dropped_bytes, item.passed, item.passed_bytes]
+    stored = _Stored(
+        FORMAT,
+        reading.taken,
+        reading.boot,
+        reading.generation,
+        tuple((*key, *count) for key, count in reading.rules.items()),
+        {
+            name: (item.dropped, item.dropped_bytes, item.passed, item.passed_bytes)
             for name, item in reading.layers.items()
         },
-        "sets": dict(reading.sets),
-        "connections": reading.connections,
-        "connections_limit": reading.connections_limit,
-        "drift": reading.drift,
-    }
-    return json.dumps(data, separators=(",", ":")) + "\n"
+        reading.sets,
+        reading.connections,
+        reading.connections_limit,
+        reading.drift,
+    )
+    return json.dumps(to_plain(stored), separators=(",", ":")) + "\n"
 
 
 def from_text(text: str) -> Reading:
     """Read what `to_text` wrote. Raises ValueError for anything else."""
     try:
-        data = json.loads(text)
-        if data["format"] != FORMAT:
-            raise ValueError("a reading of another version")
-        return Reading(
-            float(data["taken"]),
-            str(data["boot"]),
-            _whole_or_none(data["generation"]),
-            {
-                (Family(family), str(chain), str(rule)): (int(packets), int(size))
-                for family, chain, rule, packets, size in data["rules"]
-            },
-            {str(name): LayerCount(*map(int, counts)) for name, counts in data["layers"].items()},
-            {str(name): int(entries) for name, entries in data["sets"].items()},
-            _whole_or_none(data["connections"]),
-            _whole_or_none(data["connections_limit"]),
-            int(data["drift"]),
-        )
-    except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        found = from_plain(json.loads(text), _Stored)
+    except RecursionError as error:
         raise ValueError("not a reading of sipfw") from error
-
-
-def _whole_or_none(value: Any) -> int | None:
-    return None if value is None else int(value)
+    if found.format != FORMAT:
+        raise ValueError("a reading of another version")
+    return Reading(
+        float(found.taken),
+        found.boot,
+        found.generation,
+        {
+            (family, chain, rule): (packets, size)
+            for family, chain, rule, packets, size in found.rules
+        },
+        {name: LayerCount(*counts) for name, counts in found.layers.items()},
+        found.sets,
+        found.connections,
+        found.connections_limit,
+        found.drift,
+    )

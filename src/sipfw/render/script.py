@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from sipfw.lower.xtables import Family, XMatch, XParam, XPlan, XRule, XTable, XTarget
 from sipfw.lower.xtables_words import rule_arguments
 from sipfw.render.comments import Comments, comment_lines, comments_of, one_line, said
-from sipfw.render.engine import engine_text
-from sipfw.render.environment import render_template
+from sipfw.render.environment import render_template, template_source
 from sipfw.render.packet_map import map_lines
 from sipfw.render.sysctl import sysctl_text
 from sipfw.render.xtables_text import (
@@ -31,6 +30,25 @@ if TYPE_CHECKING:
     from sipfw.ruleset.model import Ruleset, Sysctl
 
 SYSCTL_PATH = "/etc/sysctl.d/60-sipfw.conf"
+
+# The engine's files in the order of an apply; `start` comes before all others and `main`, which
+# runs it, last.
+ENGINE_PARTS = (
+    "start",
+    "host",
+    "chains",
+    "sets",
+    "advice",
+    "rehearsal",
+    "check",
+    "sysctl",
+    "apply",
+    "back",
+    "confirm",
+    "remove",
+    "status",
+    "main",
+)
 
 _PROBE_COMMENT = "sipfw:probe#00000000"
 # Options whose value names something that must not be shared with the real rules.
@@ -217,4 +235,15 @@ def _renamed(params: tuple[XParam, ...], family: Family, number: int) -> tuple[X
             ),
         )
         for param in params
+    )
+
+
+def engine_text(template_dir: Path | None = None) -> str:
+    """Return the engine.
+
+    Of the policy it asks the functions `static_sets`, `dynamic_sets`, `rules4`, `rules6`, `probes`
+    and `sysctls`.
+    """
+    return "\n".join(
+        template_source(f"firewall/engine/{part}.sh", template_dir) for part in ENGINE_PARTS
     )

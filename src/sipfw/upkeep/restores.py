@@ -7,14 +7,14 @@ generation.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping  # noqa: TC003 - an annotation that is read
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from sipfw.host.files import read_private, write_atomically
+from sipfw.plain_data import from_plain, to_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sipfw.host.files import Layout
 
 _FORMAT = 1
@@ -68,44 +68,28 @@ def read_restores(layout: Layout) -> Restores:
     """Return what is remembered; a file that cannot be read is as good as none."""
     try:
         return _restores(json.loads(read_private(layout.restores)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return Restores()
 
 
 def write_restores(layout: Layout, restores: Restores) -> None:
     """Remember. Raises BackendError when the disk is full."""
-    data = {
-        "format": _FORMAT,
-        "total": restores.total,
-        "held": restores.held,
-        "left": list(restores.left),
-        "behind": {place: list(found) for place, found in restores.behind.items()},
-        "events": [asdict(item) for item in restores.events[-_KEPT:]],
-    }
+    kept = replace(restores, events=restores.events[-_KEPT:])
+    data = {"format": _FORMAT, **to_plain(kept)}
     write_atomically(layout.restores, json.dumps(data, indent=1) + "\n")
 
 
-def _restores(data: Any) -> Restores:
-    if data["format"] != _FORMAT:
+def _restores(data: object) -> Restores:
+    if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
         raise ValueError("another version")
-    events = tuple(
-        Restore(
-            float(item["time"]),
-            None if item["generation"] is None else int(item["generation"]),
-            _plain(item["lost"]),
-            _plain(item["outcome"]),
-        )
-        for item in data["events"]
-    )
-    return Restores(
-        int(data["total"]),
-        bool(data["held"]),
-        tuple(map(str, data["left"])),
-        events[-_KEPT:],
-        {str(place): tuple(map(str, found)) for place, found in data["behind"].items()},
-    )
+    found = from_plain(data, Restores)
+    events = [
+        replace(item, lost=_printable(item.lost), outcome=_printable(item.outcome))
+        for item in found.events[-_KEPT:]
+    ]
+    return replace(found, events=tuple(events))
 
 
-def _plain(text: Any) -> str:
+def _printable(text: str) -> str:
     """Return what a terminal may be shown."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))[:_LONGEST]
+    return "".join(c if c.isprintable() else "?" for c in text)[:_LONGEST]

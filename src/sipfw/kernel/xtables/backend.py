@@ -30,7 +30,8 @@ from sipfw.kernel.xtables.facts import (
     legacy_modules,
     nft_flavour_modules,
 )
-from sipfw.kernel.xtables.ipset import Ipsets
+from sipfw.kernel.xtables.ipset import OUR_PREFIX, Ipsets
+from sipfw.kernel.xtables.ipset_text import header_options
 from sipfw.kernel.xtables.nft_tools import RESTORERS, NftFlavourTools
 from sipfw.kernel.xtables.reader import IptablesReader
 from sipfw.kernel.xtables.tools import LEGACY_RESTORERS, LegacyTools
@@ -156,9 +157,7 @@ class XtablesBackend:
 
     def read_fully(self, expectation: Expectation) -> tuple[Live, Definitions]:
         """Read both families' tables, whose save format is complete, and how sets are made."""
-        from sipfw.kernel.xtables.definitions import definitions
-
-        return self.live(expectation), definitions(self.runner)
+        return self.live(expectation), self._definitions()
 
     def is_whole(self, expectation: Expectation) -> bool:
         """Return False: the marks and the rules stand in one listing, so nothing is quicker."""
@@ -231,6 +230,15 @@ class XtablesBackend:
         from sipfw.kernel.forms import in_iptables
 
         return in_iptables(ruleset, self._restorers())
+
+    def _definitions(self) -> Definitions:
+        """Return type and options of each set of our name, for the comparison of two kernels."""
+        found: dict[str, tuple[str, ...]] = {}
+        for item in Ipsets(self.runner).list_if_installed():
+            if item.name.startswith(OUR_PREFIX):
+                options = header_options(item.header, item.type).items()
+                found[item.name] = tuple(f"{name} {value}".strip() for name, value in options)
+        return found
 
     def _restorers(self) -> Mapping[Family, str]:
         return RESTORERS if self.nft_flavour else LEGACY_RESTORERS
