@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sipfw.errors import PolicyError
 from sipfw.policy.edit import add_to_peer, remove_from_peer
+from sipfw.policy.shorthand import written_out
 from sipfw.policy.starter import starter_policy
 from sipfw.policy.yaml_tree import read_tree
 
@@ -36,7 +37,7 @@ bans: {duration: 1h}  # the tail
 
 
 def _data(text: str) -> dict[str, Any]:
-    tree = read_tree(text.encode(), "p")
+    tree = written_out(read_tree(text.encode(), "p"), "p")
     assert tree.faults == ()
     return tree.data
 
@@ -116,6 +117,13 @@ def test_a_peer_leaves_with_its_lines() -> None:
         "\ufefftrusted_peers: []\n",
         "trusted_peers:\n  - signalling:\n    - 203.0.113.10\n    name: 'a'\n# end\n",
         "---\ntrusted_peers: []\n",
+        "trusted_peers:\n  a: 203.0.113.10  # first\n  b: [203.0.113.11]\nbans: {duration: 1h}\n",
+        "trusted_peers:\n  a:\n    signalling: 203.0.113.10\n    tier: small\n# end\n",
+        "trusted_peers: {a: 203.0.113.10, b: [203.0.113.11]}\n",
+        "trusted_peers: {}\n",
+        "trusted_peers: [203.0.113.10, 203.0.113.11]\n",
+        "trusted_peers:\n  - 203.0.113.10\n  - b: [203.0.113.11]\n  - c: {signalling: 192.0.2.9}\n",
+        "trusted_peers: 203.0.113.10\n",
         BLOCK,
     ],
 )
@@ -130,6 +138,47 @@ def test_every_way_to_write_peers(text: str) -> None:
     gone = _data(remove_from_peer(less, "new", [], "p"))
     assert gone == {**_data(text), "trusted_peers": _data(text).get("trusted_peers") or []}
     assert "\n" not in after.replace("\r\n", "") or "\r\n" not in text
+
+
+SHORT = """\
+trusted_peers:
+  carrier-a: 203.0.113.10     # primary
+  carrier-b: [198.51.100.7]
+  carrier-c:                  # the third
+    signalling: 198.51.100.9
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "line"),
+    [
+        (SHORT, "carrier-a", "  carrier-a: [203.0.113.10, 192.0.2.1]     # primary"),
+        (SHORT, "carrier-b", "  carrier-b: [198.51.100.7, 192.0.2.1]"),
+        (SHORT, "carrier-c", "    signalling: [198.51.100.9, 192.0.2.1]"),
+        (
+            "trusted_peers:\n  - 203.0.113.10   # primary\n",
+            "203-0-113-10",
+            "  - {name: 203-0-113-10, signalling: [203.0.113.10, 192.0.2.1]}   # primary",
+        ),
+        (
+            "trusted_peers:\n  - carrier-a: 203.0.113.10\n",
+            "carrier-a",
+            "  - carrier-a: [203.0.113.10, 192.0.2.1]",
+        ),
+    ],
+)
+def test_an_address_joins_one_that_stands_alone(text: str, name: str, line: str) -> None:
+    after = add_to_peer(text, name, ["192.0.2.1"], "p")
+    assert _changed(text, after)[1] == [line]
+    back = remove_from_peer(after, name, ["192.0.2.1"], "p")
+    assert _peers(back) == _peers(text)
+
+
+def test_a_peer_of_a_short_form_leaves_alone() -> None:
+    for name in ("carrier-a", "carrier-b", "carrier-c"):
+        after = remove_from_peer(SHORT, name, [], "p")
+        assert set(_peers(after)) == {"carrier-a", "carrier-b", "carrier-c"} - {name}
+        assert _changed(SHORT, after)[1] == []
 
 
 def test_the_starter_policy_can_be_edited() -> None:
@@ -166,9 +215,9 @@ def test_what_is_there_is_not_added() -> None:
     [
         "trusted_peers: &x []\n",
         "trusted_peers: 7\n",
-        "trusted_peers: {a: b}\n",
+        "trusted_peers: {name: a, signalling: 203.0.113.10}\n",
         "a: b\na: c\n",
-        "trusted_peers:\n  - name: new\n    signalling: x\n",
+        "trusted_peers:\n  - name: new\n    signalling: 7\n",
         "[]\n",
         "",
     ],

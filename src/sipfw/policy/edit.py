@@ -16,12 +16,14 @@ import yaml
 
 from sipfw.diagnostics import Diagnostic, Location
 from sipfw.errors import PolicyError
+from sipfw.policy.shorthand import name_of_address, written_out
 from sipfw.policy.yaml_tree import core_scalar, read_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PEERS = "trusted_peers"
+_NULL = "tag:yaml.org,2002:null"
 _NOT_EDITED = "the peers are written in a way that is not edited here; edit them by hand"
 
 
@@ -45,14 +47,12 @@ def add_to_peer(text: str, name: str, addresses: Sequence[str], file: str) -> st
         raise _error(f"{', '.join(known)}: is in {name} already", file)
     wanted = deepcopy(data)
     if peer is None:
-        wanted[_PEERS] = [
-            *(wanted.get(_PEERS) or []),
-            {"name": name, "signalling": list(addresses)},
-        ]
+        made = {"name": name, "signalling": list(addresses)}
+        wanted[_PEERS] = [*(wanted.get(_PEERS) or []), made]
         cut = _new_peer(text, name, addresses)
     else:
         _peer(wanted, name)["signalling"] += addresses  # type: ignore[index]  # it is there
-        cut = _more_items(text, _field(_node_of(text, name), "signalling"), addresses)
+        cut = _more_items(text, _entry(text, name, file), addresses)
     return _checked(text, cut, wanted, file)
 
 
@@ -73,16 +73,19 @@ def remove_from_peer(text: str, name: str, addresses: Sequence[str], file: str) 
     wanted = deepcopy(data)
     if not addresses:
         wanted[_PEERS] = [item for item in wanted[_PEERS] if item["name"] != name]
-        return _checked(text, _without(text, _root(text, _PEERS), name), wanted, file)
+        return _checked(text, _without_peer(text, _entry(text, name, file)), wanted, file)
     for address in addresses:
         _peer(wanted, name)["signalling"].remove(address)  # type: ignore[index]  # it is there
-        node = _field(_node_of(text, name), "signalling")
-        text = _applied(text, _without_item(text, node, [i.value for i in node.value], address))
+        node = _entry(text, name, file).addresses
+        spans = [(_start(item), _last(item)) for item in node.value]
+        number = [item.value for item in node.value].index(address)
+        text = _applied(text, _without_item(text, spans, number, flow=node.flow_style))
     return _checked(text, None, wanted, file)
 
 
 def _data(text: str, file: str) -> dict[str, Any]:
-    tree = read_tree(text.encode(), file)
+    """Return what the text means, every short form written out."""
+    tree = written_out(read_tree(text.encode(), file), file)
     if tree.faults:
         raise PolicyError(tree.faults)
     peers = tree.data.get(_PEERS)
@@ -108,10 +111,10 @@ def _checked(text: str, cut: _Cut | None, wanted: dict[str, Any], file: str) -> 
     """Return the edited text if it means what is wanted, and that only."""
     after = text if cut is None else _applied(text, cut)
     try:
-        found = read_tree(after.encode(), file)
+        found = _data(after, file)
     except PolicyError:
         found = None
-    if found is None or found.faults or found.data != wanted:
+    if found != wanted:
         raise _error(_NOT_EDITED, file)
     return after
 
@@ -135,26 +138,74 @@ def _root(text: str, name: str) -> Any:
     return _field(_compose(text), name)
 
 
-def _node_of(text: str, name: str) -> Any:
-    return next(node for node in _root(text, _PEERS).value if _field(node, "name").value == name)
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Where a peer stands: the places of all entries beside it, its own number among them.
+
+    `addresses` is the node of its addresses, one or a list; None where the peer is nothing else.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    number: int
+    flow: bool
+    addresses: Any
+
+
+def _entry(text: str, name: str, file: str) -> _Entry:
+    """Find a peer, in whichever of the ways it is written."""
+    peers = _root(text, _PEERS)
+    named = peers.value if isinstance(peers, yaml.MappingNode) else ()
+    if named and not {key.value for key, _ in named} & {"name", "signalling"}:
+        found = [(_start(key), _last(value), key.value, value) for key, value in named]
+    elif isinstance(peers, yaml.SequenceNode):
+        found = [(_start(item), _last(item), *_named(item)) for item in peers.value]
+    else:
+        raise _error(_NOT_EDITED, file)
+    number = next((n for n, entry in enumerate(found) if entry[2] == name), None)
+    if number is None:
+        raise _error(_NOT_EDITED, file)
+    node = found[number][3]
+    addresses = _field(node, "signalling") if isinstance(node, yaml.MappingNode) else node
+    spans = tuple((start, end) for start, end, *_ in found)
+    return _Entry(spans, number, bool(peers.flow_style), addresses)
+
+
+def _named(item: Any) -> tuple[str, Any]:
+    """Return the name of an entry of a list, and the node of its fields or addresses."""
+    if not isinstance(item, yaml.MappingNode):
+        return name_of_address(item.value), item
+    name = _field(item, "name")
+    if name is not None or len(item.value) != 1:
+        return "" if name is None else name.value, item
+    key, value = item.value[0]
+    return key.value, value
 
 
 def _new_peer(text: str, name: str, addresses: Sequence[str]) -> _Cut:
     peers = _root(text, _PEERS)
-    flow = f"{{name: {_scalar(name)}, signalling: [{', '.join(map(_scalar, addresses))}]}}"
+    listed = f"[{', '.join(map(_scalar, addresses))}]"
     if peers is None:
         end = len(text.rstrip())
         return _Cut(end, len(text), f"\n\n{_PEERS}:\n{_block(2, name, addresses)}\n")
-    if not isinstance(peers, yaml.SequenceNode):  # a null
+    mapping = isinstance(peers, yaml.MappingNode)
+    entry = f"{{name: {_scalar(name)}, signalling: {listed}}}"
+    if isinstance(peers, yaml.ScalarNode) and peers.tag != _NULL:
+        start, end = _start(peers), _end(peers)
+        return _Cut(start, end, f"[{text[start:end]}, {entry}]")
+    if isinstance(peers, yaml.ScalarNode):
         return _Cut(_start(peers), _end(peers), f"\n{_block(2, name, addresses)}")
     if peers.flow_style and not peers.value and not _compose(text).flow_style:
         start = len(text[: _start(peers)].rstrip(" "))
         return _Cut(start, _end(peers), f"\n{_block(2, name, addresses)}")
     if peers.flow_style:
-        place = _end(peers.value[-1]) if peers.value else _start(peers) + 1
+        flow = f"{_scalar(name)}: {listed}" if mapping else entry
+        place = _last(peers.value[-1][1] if mapping else peers.value[-1]) if peers.value else 0
+        place = place or _start(peers) + 1
         return _Cut(place, place, f", {flow}" if peers.value else flow)
     place = _end_of_line(text, _last(peers))
-    return _Cut(place, place, f"\n{_block(peers.start_mark.column, name, addresses)}")
+    margin = peers.start_mark.column
+    line = f"{' ' * margin}{_scalar(name)}: {listed}"
+    return _Cut(place, place, f"\n{line if mapping else _block(margin, name, addresses)}")
 
 
 def _block(indent: int, name: str, addresses: Sequence[str]) -> str:
@@ -163,8 +214,14 @@ def _block(indent: int, name: str, addresses: Sequence[str]) -> str:
     return f"{margin}- name: {_scalar(name)}\n{margin}  signalling: [{listed}]"
 
 
-def _more_items(text: str, node: Any, addresses: Sequence[str]) -> _Cut:
-    texts = list(map(_scalar, addresses))
+def _more_items(text: str, entry: _Entry, addresses: Sequence[str]) -> _Cut:
+    node, texts = entry.addresses, list(map(_scalar, addresses))
+    if isinstance(node, yaml.ScalarNode):
+        start, end = _start(node), _end(node)
+        listed = f"[{', '.join([text[start:end], *texts])}]"
+        if start == entry.spans[entry.number][0]:  # an address in the place of a peer
+            listed = f"{{name: {name_of_address(node.value)}, signalling: {listed}}}"
+        return _Cut(start, end, listed)
     if node.flow_style:
         place = _end(node.value[-1])
         return _Cut(place, place, "".join(f", {item}" for item in texts))
@@ -173,22 +230,19 @@ def _more_items(text: str, node: Any, addresses: Sequence[str]) -> _Cut:
     return _Cut(place, place, "".join(f"\n{margin}- {item}" for item in texts))
 
 
-def _without(text: str, peers: Any, name: str) -> _Cut:
-    return _without_item(text, peers, [_field(item, "name").value for item in peers.value], name)
+def _without_peer(text: str, entry: _Entry) -> _Cut:
+    return _without_item(text, entry.spans, entry.number, flow=entry.flow)
 
 
-def _without_item(text: str, node: Any, names: Sequence[str], name: str) -> _Cut:
+def _without_item(text: str, spans: Sequence[tuple[int, int]], number: int, *, flow: bool) -> _Cut:
     """Cut an item with its mark and its comma, or with its lines."""
-    number = names.index(name)
-    items = node.value
-    item = items[number]
-    if node.flow_style:
-        if number:
-            return _Cut(_end(items[number - 1]), _end(item), "")
-        return _Cut(_start(item), _start(items[1]) if len(items) > 1 else _end(item), "")
-    start = text.rfind("\n", 0, _start(item)) + 1
-    end = _line_after(text, _last(item))
-    if len(items) > 1:
+    start, end = spans[number]
+    if flow and number:
+        return _Cut(spans[number - 1][1], end, "")
+    if flow:
+        return _Cut(start, spans[1][0] if len(spans) > 1 else end, "")
+    start, end = text.rfind("\n", 0, start) + 1, _line_after(text, end)
+    if len(spans) > 1:
         return _Cut(start, end, "")
     # An empty block list would be a null: it gets brackets behind its name. A comment that stands
     # between them stays.

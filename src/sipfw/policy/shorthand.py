@@ -155,7 +155,7 @@ def _peers(value: Any, path: Path, moves: _Moves) -> Any:
     found: list[Any] = []
     for index, item in enumerate(value):
         if isinstance(item, str):
-            found.append({"name": _name_of(item), "signalling": item})
+            found.append({"name": name_of_address(item), "signalling": item})
         elif isinstance(item, dict) and _is_named(item):
             found += _named(item, path, (index,), moves)
         else:
@@ -186,7 +186,7 @@ def _named(
             yield {"name": name, "signalling": value}
 
 
-def _name_of(address: str) -> str:
+def name_of_address(address: str) -> str:
     """Make a name of an address: `203-0-113-10`, the same whatever else is in the file."""
     name = re.sub(r"[^a-z0-9]+", "-", address.lower()).strip("-") or "peer"
     if len(name) <= _LONGEST_NAME:
