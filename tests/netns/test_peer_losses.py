@@ -90,7 +90,7 @@ def test_audio_outside_the_ports_of_the_policy(switch: Switch, family: str) -> N
     switch.says(switch.lab.carrier, PORT, family=family)
     done = switch.host.sipfw("verify")
     assert done.returncode == 2
-    assert f"degraded: {SENTENCE}\n" in done.stdout
+    assert f"DEGRADED: {SENTENCE}\n" in done.stdout
     (peer,) = switch.data("verify")["peers"]
     (lost,) = peer["dropped"]
     assert (lost["packets"], lost["port"], lost["transport"]) == (600, PORT, "udp")

@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_facts import facts
+from report_facts import ENDLESS, facts
 
 from sipfw.cli import bans, doctor, feeds, history, plan_view, top, verify_view
 from sipfw.cli.output import say_lines, table
 from sipfw.cli.screen import grid, screen_width, wrapped
 from sipfw.compare.changes import Action, ChainChange, JumpChange, Plan, SetChange, SysctlChange
 from sipfw.compare.changes import RuleChange as Change
+from sipfw.compare.drift import Drift, DriftKind
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.feeds.parse import LeftOut
 from sipfw.lower.xtables import Family
 from sipfw.manual.bans import Ban
 from sipfw.monitor.doctor.findings import Diagnosis, DiagnosisState
 from sipfw.monitor.feed_report import FeedReport
+from sipfw.monitor.health import judge
 from sipfw.monitor.report import Count, RuleReport
 from sipfw.monitor.selection import Selection
 from sipfw.monitor.summary import summarise
@@ -210,6 +212,45 @@ def test_faults_of_a_policy_fit(
     lines = ran.stderr.split("\n")
     assert _too_long(lines, width) == []
     assert sum(line.startswith(str(policy)) for line in lines) == 4
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("drift", [0, 1, 2, 40, 400])
+@pytest.mark.parametrize("problems", [0, 1, 3, 30])
+def test_verify_has_room_on_one_screen(
+    problems: int,
+    drift: int,
+    width: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    seen = facts(now=time.time(), drift=False).seen
+    differs = tuple(
+        Drift(DriftKind.MISSING, "rule", f"IPv4 raw SIP_X x.{number}", ENDLESS * (number % 3))
+        for number in range(drift)
+    )
+    report = replace(seen.report, drift=differs)
+    losses = tuple(f"{number}: {SENTENCE} {ENDLESS}" for number in range(problems))
+    seen = replace(seen, report=report, health=judge(report, losses=losses))
+    say_lines(verify_view.one_screen(seen, seen.layers, report.rules))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24 - 1 or width < 80
+    assert lines[0].startswith("DEGRADED: ")
+    assert any(line.startswith("every rule, set and setting: ") for line in lines)
+    assert any(line.startswith("scanner-block ") for line in lines)
+
+
+def test_verify_says_first_that_nothing_is_active(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = facts(now=time.time(), drift=False).seen
+    gone = [replace(rule, counts={Family.IP: None}) for rule in seen.report.rules]
+    report = replace(seen.report, rules=tuple(gone))
+    seen = replace(seen, report=report, health=judge(report))
+    say_lines(verify_view.one_screen(seen, seen.layers, report.rules))
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("NOT ACTIVE: no rule of sipfw is in the kernel, SIP is unguarded; ")
+    assert others == ["every rule, set and setting: sipfw verify --rules"]
+    assert seen.health.line.startswith("NOT ACTIVE: ")
 
 
 def test_without_a_screen_every_line_stays_whole(sipfw: Sipfw, tmp_path: Path) -> None:

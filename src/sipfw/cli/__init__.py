@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import importlib
+import json
 import os
 import sys
+from contextlib import suppress
 
 import click
 
 from sipfw import __version__
 from sipfw.cli.examples import EXAMPLES, FIRST_STEPS, epilog
+from sipfw.cli.machine import failure, with_json
 from sipfw.cli.output import complain
 from sipfw.cli.usage import one_line, unknown_command
 from sipfw.errors import Exit, SipfwError
@@ -68,6 +71,7 @@ class _Commands(click.Group):
         module = importlib.import_module(f"sipfw.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         command.epilog = epilog(EXAMPLES[cmd_name])
+        with_json(command, cmd_name)
         return command
 
     def resolve_command(
@@ -108,6 +112,7 @@ def main() -> None:
         code = cli.main(prog_name="sipfw", standalone_mode=False)
     except SipfwError as error:
         complain(str(error))
+        _say_failure(error, error.exit_code)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         # click 8.2 and later: `sipfw` alone is an error whose text is the help page.
@@ -115,6 +120,7 @@ def main() -> None:
             error.show()
         else:
             complain(one_line(error))
+            _say_failure(click.ClickException(one_line(error)), error.exit_code)
         sys.exit(error.exit_code)
     except click.Abort:
         complain("interrupted; an apply that had begun was finished or taken back")
@@ -130,3 +136,12 @@ def main() -> None:
         complain("please report it with the output of the same command under SIPFW_DEBUG=1")
         sys.exit(70)
     sys.exit(code if isinstance(code, int) else Exit.CLEAN)
+
+
+def _say_failure(error: Exception, code: int) -> None:
+    """Print the error for a program that has asked for JSON."""
+    words = sys.argv[1:]
+    if "--json" in words:
+        name = next((word for word in words if word in _COMMANDS), "")
+        with suppress(OSError):
+            click.echo(json.dumps(failure(name, error, code), indent=2))

@@ -10,6 +10,7 @@ import click
 from sipfw.cli.archived import archived
 from sipfw.cli.backend_option import backend_option
 from sipfw.cli.first_lists import first_lists, keep_lists
+from sipfw.cli.machine import did
 from sipfw.cli.options import (
     Choice,
     Seconds,
@@ -116,6 +117,7 @@ def command(
     else:
         content = _content(wanted, chosen, ipset=not no_ipset)
         if not agreed(wanted.ruleset, chosen, layout, ask=not (yes or confirm), host=host):
+            did(changed=False)
             return Exit.DIFFERENT
         outcome = apply(content, layout, options, confirm=confirm)
         keep_names(layout, wanted.resolution)
@@ -146,6 +148,7 @@ def _rehearsed(wanted: Wanted, chosen: Backend, options: Options, layout: Layout
     remark(doubts)
     agreed(wanted.ruleset, chosen, layout, ask=False)
     say(text)
+    did(changed=False)
     complain("dry run: nothing was changed")
 
 

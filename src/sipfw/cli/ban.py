@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sipfw.cli.machine import did
 from sipfw.cli.manual import (
     complain_all,
     option_value,
@@ -76,6 +77,7 @@ def command(
     else:
         wishes = _imported(source, why)
     if not wishes:
+        did(changed=False)
         complain("the list bans nobody; nothing was changed")
         return Exit.CLEAN
     done = ban(Layout(root), wishes, seconds)
@@ -110,4 +112,5 @@ def _say(done: Obeyed, wishes: list[BanRequest]) -> None:
             own = source_text(item.address, done.prefix)
             source = next((str(net) for net in wide if item.address in net), own)
             lines[f"banned: {timed_text(source, item.until - item.since, item.until)}"] = None
+    did(changed=bool(lines), banned=[str(wish.address) for wish in wishes])
     complain_all(list(lines))

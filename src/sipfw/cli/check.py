@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
+from sipfw.cli.machine import answered, did
 from sipfw.cli.options import Choice, compile_wanted, load_policy, policy_options
 from sipfw.cli.output import complain, remark, say_json, say_lines, table
 from sipfw.errors import Exit
@@ -22,7 +24,7 @@ _LISTED = 8
 @click.command("check")
 @policy_options
 @click.option("--explain", is_flag=True, help="Print every value and where it comes from.")
-@click.option("--json", "as_json", is_flag=True, help="With --explain: print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--no-ipset", is_flag=True, help="Check for a host without ipset.")
 def command(
     *,
@@ -32,13 +34,16 @@ def command(
     no_ipset: bool,
 ) -> int:
     """Check a policy. Needs no root and no iptables, and changes nothing."""
+    work = partial(_check, choice, explain=explain, as_json=as_json, no_ipset=no_ipset)
+    return answered("check", work) if as_json and not explain else work()
+
+
+def _check(choice: Choice, *, explain: bool, as_json: bool, no_ipset: bool) -> int:
     from sipfw.lower.iptables import lower
     from sipfw.lower.without_ipset import warnings
     from sipfw.policy.explain import explained
     from sipfw.ruleset.memory import memory_of, memory_text
 
-    if as_json and not explain:
-        raise click.UsageError("--json goes with --explain")
     loaded = load_policy(choice)
     remark(loaded.blockers())
     values = explained(loaded)
@@ -59,6 +64,7 @@ def command(
         pluralize(len(plan.sets), "set"),
         memory_text(memory_of(wanted.ruleset)),
     )
+    did(changed=None, sound=True, rules=rules)
     complain(f"the policy is sound: {', '.join(sizes)}")
     return Exit.INCOMPLETE if wanted.resolution.failures else Exit.CLEAN
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sipfw.cli.machine import did
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, remark
 from sipfw.errors import Exit
@@ -27,5 +28,6 @@ def command(*, root: Path, force: bool) -> int:
 
     kept = confirm(Layout(root), Options(force=force))
     remark(kept.warnings)
+    did(changed=True, generation=kept.number)
     complain(f"confirmed: generation {kept.number} stays")
     return Exit.CLEAN

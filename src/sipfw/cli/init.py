@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sipfw.cli.machine import did
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, say
 from sipfw.cli.which_policy import DEFAULT_POLICY
@@ -72,6 +73,7 @@ def command(
     if exists and not force:
         raise BackendError(f"{target} exists", hint="use --force to overwrite it")
     write_atomically(target, text)
+    did(changed=True, file=str(target))
     complain(f"wrote {target}; add your carriers, then: sipfw check --policy {target}")
     return Exit.CLEAN
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sipfw.cli.machine import did
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, remark, say
 from sipfw.errors import Exit
@@ -52,6 +53,7 @@ def command(*, root: Path, enable: bool, form: str) -> int:
     require_root()
     remark(doubts(program))
     written = install(layout, program, systemd(layout), enable=enable)
+    did(changed=bool(written), written=[str(path) for path in written])
     for path in written:
         complain(f"written: {path}")
     if not written:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sipfw.cli.machine import did
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain
 from sipfw.errors import Exit
@@ -35,6 +36,7 @@ def command(*, root: Path) -> int:
 
     layout = Layout(root)
     found = keep(layout, Options())
+    did(changed=found.state is KeepState.RESTORED, state=found.state.name.lower())
     match found.state:
         case KeepState.WHOLE | KeepState.NOTHING | KeepState.BUSY:
             complain(f"nothing to do: {found.state}")

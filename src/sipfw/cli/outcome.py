@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from sipfw.cli.machine import did
 from sipfw.cli.output import complain, remark
 from sipfw.errors import Exit
 from sipfw.words import format_duration, format_timestamp, pluralize
@@ -23,6 +24,14 @@ _PATIENCE = 30.0
 
 def report(done: str, outcome: ApplyOutcome) -> None:
     """Print notes, warnings, and what is in force now."""
+    waiting = outcome.waiting
+    did(
+        changed=outcome.stayed is None,
+        generation=outcome.generation,
+        rules=outcome.rules,
+        sets=outcome.sets,
+        confirm_within=waiting and round(waiting.seconds_left(), 1),
+    )
     for note in outcome.notes:
         complain(f"note: {note}")
     remark(outcome.warnings)

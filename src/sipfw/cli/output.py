@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sipfw.cli import machine
 from sipfw.cli.screen import grid, screen_width, wrapped
 from sipfw.errors import BackendError
 
@@ -18,8 +19,15 @@ if TYPE_CHECKING:
     from sipfw.diagnostics import Diagnostic
 
 
+VERDICT_COLOURS = {"HEALTHY": "green", "DRIFT": "yellow", "DEGRADED": "red", "NOT ACTIVE": "red"}
+
+
 def say(text: str, end: str = "\n") -> None:
     """Print data. Raises BackendError where it cannot be written, on a full disk for example."""
+    answer = machine.current()
+    if answer is not None:
+        answer.output.append(text + end)
+        return
     try:
         click.echo(text + end, nl=False)
     except BrokenPipeError:
@@ -32,15 +40,31 @@ def say(text: str, end: str = "\n") -> None:
 
 
 def say_lines(lines: Iterable[str]) -> None:
-    """Print a screen: lines that are too long for it break between words."""
+    """Print a screen: lines that are too long for it break between words.
+
+    A verdict at the beginning of a line is in colour where a terminal shows it. All is in the
+    words: with NO_COLOR (no-color.org), in a pipe and on paper nothing is lost.
+    """
     width = screen_width()
     for line in lines:
-        for part in wrapped(line, width):
+        first, *others = wrapped(line, width)
+        verdict = line.partition(":")[0]
+        colour = VERDICT_COLOURS.get(verdict)
+        if colour and first.startswith(verdict) and not os.environ.get("NO_COLOR"):
+            first = click.style(verdict, fg=colour, bold=True) + first[len(verdict) :]
+        for part in (first, *others):
             say(part)
 
 
 def complain(text: str) -> None:
     """Print a message about the data, or an error."""
+    answer = machine.current()
+    if answer is not None:
+        answer.messages.append(text)
+    _to_stderr(text)
+
+
+def _to_stderr(text: str) -> None:
     width = screen_width(stderr=True)
     for line in text.split("\n"):
         for part in wrapped(line, width):
@@ -50,7 +74,8 @@ def complain(text: str) -> None:
 def remark(diagnostics: Iterable[Diagnostic]) -> None:
     """Print warnings and notes."""
     for item in diagnostics:
-        complain(str(item))
+        machine.heard(item)
+        _to_stderr(str(item))
 
 
 def say_json(value: object) -> None:

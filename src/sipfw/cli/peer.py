@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sipfw.cli.ask import ask, at_terminal
+from sipfw.cli.machine import did
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, remark, say, say_json, table
 from sipfw.cli.which_policy import DEFAULT_POLICY, is_there
@@ -155,12 +156,14 @@ def write(edit: Edit, *, dry_run: bool, yes: bool) -> int:
         say(line)
     remark(edit.remarks)
     if dry_run:
+        did(changed=False, file=str(edit.file))
         complain("dry run: nothing was written")
         return Exit.CLEAN
     if not yes and at_terminal() and not ask(f"write this to {edit.file}?"):
         complain("nothing was written")
         return Exit.DIFFERENT
     edit.write()
+    did(changed=True, file=str(edit.file))
     complain(f"written: {edit.file}; it is not live yet: sipfw apply")
     return Exit.CLEAN
 

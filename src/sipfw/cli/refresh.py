@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sipfw.cli.machine import did
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, remark
 from sipfw.errors import Exit
@@ -53,6 +54,7 @@ def command(
         Layout(root), Options(), cached=cached, due_only=due, wish=RefreshRequest(feeds_now, accept)
     )
     if done is None:
+        did(changed=False)
         complain("nothing to refresh: no firewall of sipfw is in force")
         return Exit.CLEAN
     for note in done.notes:
@@ -73,6 +75,7 @@ def _warn(done: Refreshed) -> None:
 
 
 def _report(done: Refreshed) -> None:
+    did(changed=bool(done.changes))
     names = len(done.resolution.addresses) + len(done.resolution.failures)
     lists = len(done.lists.networks) + len(done.lists.missing)
     if not names and not lists:

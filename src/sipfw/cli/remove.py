@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sipfw.cli.ask import agreed_to_lose
+from sipfw.cli.machine import did
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, remark
 from sipfw.errors import Exit
@@ -44,6 +45,7 @@ def command(*, root: Path, purge: bool, yes: bool) -> int:
         complain(f"note: {note}")
     # Now that nothing of ours makes their sets, they would not be loaded at the next boot.
     remark([*done.outcome.warnings, *warnings(layout)])
+    did(changed=True, archive=None if done.archive is None else str(done.archive.folder))
     left = "apart from what the notes name, " if done.outcome.notes else ""
     complain(f"removed: {left}nothing of sipfw is left; SIP is unguarded now")
     if done.archive is not None:

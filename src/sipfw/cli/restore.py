@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sipfw.cli.machine import did
 from sipfw.cli.options import root_option
 from sipfw.cli.outcome import report
 from sipfw.cli.output import complain
@@ -28,6 +29,7 @@ def command(*, root: Path) -> int:
 
     outcome = restore(Layout(root), Options())
     if outcome is None:
+        did(changed=False, generation=None)
         complain("nothing to restore: no generation was in force")
     else:
         report("restored", outcome)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sipfw.cli.machine import did
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, say
 from sipfw.errors import Exit
@@ -51,6 +52,7 @@ def _make_sets(layout: Layout) -> int:
     from sipfw.upkeep.saved_sets import make_sets
 
     made = make_sets(layout)
+    did(changed=bool(made))
     what = pluralize(len(made), "empty set")
     complain(f"made {what} that saved rules name" if made else "no set is missing for saved rules")
     return Exit.CLEAN
@@ -60,6 +62,7 @@ def _load(layout: Layout) -> int:
     from sipfw.upkeep.saved_load import load_left_out
 
     done = load_left_out(layout)
+    did(changed=any(not item.fault for item in done))
     for item in done:
         if item.fault:
             complain(f"{item.path}: not loaded: {item.fault}")
@@ -75,6 +78,7 @@ def _clean(layout: Layout, path: Path) -> int:
     from sipfw.upkeep.saved_clean import clean
 
     copy = clean(layout, path)
+    did(changed=copy is not None)
     if copy is None:
         complain(f"{path}: holds nothing of sipfw; nothing was changed")
     else:

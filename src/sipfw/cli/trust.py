@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
+from sipfw.cli.machine import answered, did
 from sipfw.cli.manual import (
     complain_all,
     option_value,
@@ -44,7 +46,7 @@ _HEAD = ("address", "left", "until", "why", "by", "in force")
 )
 @click.option("--end", is_flag=True, help="Stop trusting these addresses now.")
 @click.option("--list", "listed", is_flag=True, help="List who is trusted temporarily.")
-@click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @root_option
 def command(
     *,
@@ -67,12 +69,20 @@ def command(
     every refresh while its time lasts; whom you have banned by hand it does not let in.
     """
     if peer is not None:
-        if length is not None or reason or end or listed or as_json or not addresses:
+        if length is not None or reason or end or listed or not addresses:
             raise click.UsageError("--permanent goes with addresses only")
-        return _permanent(root, peer, addresses)
-    _require_one_job(addresses, length, reason, end=end, listed=listed, as_json=as_json)
-    if listed:
-        return _list(root, as_json=as_json)
+        work = partial(_permanent, root, peer, addresses)
+    else:
+        _require_one_job(addresses, length, reason, end=end, listed=listed)
+        if listed:
+            return _list(root, as_json=as_json)
+        work = partial(_change, root, addresses, length, reason, end=end)
+    return answered("trust", work) if as_json else work()
+
+
+def _change(
+    root: Path, addresses: tuple[str, ...], length: str | None, reason: str, *, end: bool
+) -> int:
     peers = [text for text in addresses if _is_peer_name(text)]
     others = [text for text in addresses if text not in peers]
     keys = [key for key in map(_key, others) if key is not None]
@@ -99,7 +109,6 @@ def _require_one_job(
     *,
     end: bool,
     listed: bool,
-    as_json: bool,
 ) -> None:
     if end and listed:
         raise click.UsageError("--end and --list do not go together")
@@ -109,8 +118,6 @@ def _require_one_job(
         raise click.UsageError("--for and --reason go with a new trust only")
     if not (end or listed) and length is None:
         raise click.UsageError("say for how long: --for 2h")
-    if as_json and not listed:
-        raise click.UsageError("--json goes with --list")
 
 
 def _seconds(text: str) -> int:
@@ -178,11 +185,13 @@ def _trust(
         report(named.done)
         remark(resolution_warnings(named.resolution))
         complain_all(list(named.texts))
+        did(changed=True)
         complain_all([f"trusted: {timed_text(name, seconds, until)}" for name in map(_bare, keys)])
     if addresses:
         done = trust(Layout(root), addresses, seconds, why)
         report(done)
         complain_all([f"its ban by hand is ended: {item}" for item in done.order.books[Book.BANS]])
+        did(changed=True)
         complain_all([f"trusted: {timed_text(item, seconds, until)}" for item in addresses])
     return Exit.CLEAN
 
@@ -201,11 +210,13 @@ def _end(root: Path, addresses: list[IPv4Address | IPv6Address], keys: list[str]
     if keys:
         named = end_names(Layout(root), keys)
         report(named.done)
+        did(changed=True)
         complain_all([f"not trusted by hand: {name}" for name in named.strangers])
         complain_all(list(named.texts))
     if addresses:
         done = end_trust(Layout(root), addresses)
         report(done.done)
+        did(changed=bool(done.ended))
         complain_all([f"not trusted by hand: {address}" for address in done.strangers])
         complain_all([f"trusted no longer: {address}" for address in done.ended])
     return Exit.CLEAN

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sipfw.cli.ask import agreed_to_lose, at_terminal
+from sipfw.cli.machine import did
 from sipfw.cli.manual import complain_all, read_named, report
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain
@@ -40,6 +41,7 @@ def command(*, addresses: tuple[str, ...], everybody: bool, yes: bool, root: Pat
     done = unban(Layout(root), None if everybody else found)
     report(done.done)
     complain_all([f"not banned: {address}" for address in done.strangers])
+    did(changed=bool(done.freed), freed=[str(address) for address in done.freed])
     complain_all([f"free again: {address}" for address in done.freed])
     if everybody and not done.freed:
         complain("nobody is banned")

@@ -39,6 +39,7 @@ _FAMILIES = {"4": Family.IP, "6": Family.IP6}
     metavar="SECONDS",
     help="Refresh --watch this often.",
 )
+@click.option("--rules", "all_rules", is_flag=True, help="Show every rule, set and setting.")
 @click.option("--hits", is_flag=True, help="Show only rules that counted a packet.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Show only the N busiest rules.")
 @click.option(
@@ -69,6 +70,7 @@ def command(
     brief: bool,
     watch: bool,
     interval: float,
+    all_rules: bool,
     hits: bool,
     top: int | None,
     layers: tuple[str, ...],
@@ -78,7 +80,10 @@ def command(
     backend: str,
     no_ipset: bool,
 ) -> int:
-    """Show what every layer and rule counted, and compare the kernel with the last apply.
+    """Compare the kernel with the last apply, and show what every layer and rule counted.
+
+    The verdict comes first and the whole has room on one screen; --rules, --hits, --top and --layer
+    list the counters of single rules, --rules with the sets and kernel settings.
 
     With --policy, --profile, --switch or --set the comparison is with that policy instead. Nothing
     is written to the kernel; the counters are kept in a file, for rates and --since.
@@ -113,7 +118,8 @@ def command(
     earlier = _earlier(layout, subject, moment)
     seen = _look(subject, earlier, layout, deep=deep)
     _keep(layout, seen)
-    _show(seen, selection, as_json=as_json, brief=brief, only_since=since is not None)
+    short = not (all_rules or hits or layers or top or since)
+    _show(seen, selection, as_json=as_json, brief=brief, short=short, only_since=since is not None)
     return seen.health.state
 
 
@@ -179,7 +185,13 @@ def _keep(layout: Layout, seen: Observation) -> None:
 
 
 def _show(
-    seen: Observation, selection: Selection, *, as_json: bool, brief: bool, only_since: bool
+    seen: Observation,
+    selection: Selection,
+    *,
+    as_json: bool,
+    brief: bool,
+    short: bool,
+    only_since: bool,
 ) -> None:
     from sipfw.monitor.selection import grown
     from sipfw.monitor.summary import summarise
@@ -194,9 +206,12 @@ def _show(
 
         say_json(as_data(seen, layers, shown))
         return
-    from sipfw.cli.verify_view import as_lines, brief_line
+    from sipfw.cli.verify_view import as_lines, brief_line, one_screen
 
     if brief:
         say(brief_line(seen))
+        return
+    if short:
+        say_lines(one_screen(seen, layers, shown))
         return
     say_lines(as_lines(seen, layers, shown, selection=selection, only_since=only_since))

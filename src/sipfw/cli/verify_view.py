@@ -9,17 +9,28 @@ from typing import TYPE_CHECKING
 from sipfw.cli.numbers import bytes_text, count_text, rate_text, share_text
 from sipfw.cli.output import table, table_rows
 from sipfw.cli.peer_view import peer_lines
+from sipfw.cli.screen import screen_width, wrapped
 from sipfw.lower.xtables import Family
+from sipfw.monitor.health import UNGUARDED
 from sipfw.words import format_duration, format_timestamp, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from sipfw.monitor.health import Health
     from sipfw.monitor.observe import Observation
     from sipfw.monitor.report import Report, RuleReport, SetReport, SysctlReport
     from sipfw.monitor.selection import Selection
     from sipfw.monitor.summary import LayerSummary
+
+# A terminal of 24 lines, and one for the prompt below.
+_LINES = 23
+_COLUMNS = 80
+_BUSIEST = 8
+_REASONS = 6
+# Of one reason, where there are many.
+_TALLEST = 4
+_MEND = "sipfw apply mends what is sipfw's own, what others added take out by hand"
+_RESTORE = "sipfw restore brings back generation"
 
 NAMES = {Family.IP: "IPv4", Family.IP6: "IPv6"}
 
@@ -32,10 +43,11 @@ def as_lines(
     selection: Selection,
     only_since: bool = False,
 ) -> Iterator[str]:
-    """Return the report for people; `rules` are those that `selection` shows.
+    """Return the whole report for people; `rules` are those that `selection` shows.
 
     `only_since`: the numbers are those since the earlier reading.
     """
+    yield from _verdict(seen)
     yield from _head(seen, only_since=only_since)
     yield ""
     yield from layer_lines(layers)
@@ -45,7 +57,77 @@ def as_lines(
         yield from _sets([item for item in seen.report.sets if item.entries or not selection.hits])
         yield from _kernel(seen.report)
         yield from _peers(seen)
-    yield from _verdict(seen.report, seen.health)
+
+
+def one_screen(
+    seen: Observation, layers: Sequence[LayerSummary], rules: Sequence[RuleReport]
+) -> Iterator[str]:
+    """Return what matters most, in the lines of a terminal of 24; the rest is one option away.
+
+    A verdict with many reasons may take them all: then the busiest rules go first, layers that
+    have counted nothing next, and the last reasons are counted.
+    """
+    verdict = list(_verdict(seen))
+    told = "every rule, set and setting: sipfw verify --rules"
+    end = [*_kernel_line(seen.report), told]
+    if not seen.health.active:
+        yield from [*_within(verdict, _LINES - 1), told]
+        return
+    head = list(_head(seen, only_since=False))
+    counted = [item for item in layers if item.dropped or item.passed] or list(layers[:1])
+    least = _height([*head, "", *layer_lines(counted), "", *end])
+    # A narrow screen has no room for all; the reasons come before it.
+    reasons = _within(verdict, max(_LINES - least, _REASONS))
+    room = _LINES - _height([*reasons, *head, "", *layer_lines(layers), "", *end])
+    shown = layer_lines(layers if room >= 0 else counted)
+    busiest = sorted((rule for rule in rules if rule.packets), key=lambda rule: -rule.packets)
+    yield from [*reasons, *head, "", *shown, "", *_busiest(busiest, room - 1), *end]
+
+
+def _within(lines: Sequence[str], room: int) -> list[str]:
+    """Return the first of the lines that have room, and how many more there are.
+
+    A rule of somebody else may be longer than the screen.
+    """
+    if _height(lines) <= room:
+        return list(lines)
+    kept: list[str] = []
+    for line in lines:
+        parts = wrapped(line, screen_width() or _COLUMNS)
+        cut = (
+            line if len(parts) <= _TALLEST else f"{' '.join(map(str.strip, parts[:_TALLEST]))} ..."
+        )
+        if _height([*kept, cut]) >= room:
+            break
+        kept.append(cut)
+    left = len(lines) - len(kept)
+    return [*kept, f"  and {left} more"] if left else kept
+
+
+def _height(lines: Iterable[str]) -> int:
+    width = screen_width() or _COLUMNS
+    return sum(len(wrapped(line, width)) for line in lines)
+
+
+def _busiest(rules: Sequence[RuleReport], room: int) -> list[str]:
+    """Return as many of the rules as have room, under a title."""
+    rows = [[rule.id, count_text(rule.packets), rule.summary] for rule in rules[:_BUSIEST]]
+    lines: list[str] = []
+    for found in table_rows([["busiest rules", "packets", "what it is"], *rows], right=(1,)):
+        if _height([*lines, *found, ""]) > room:
+            break
+        lines += found
+    return [*lines, ""] if len(lines) > 1 else []
+
+
+def _kernel_line(report: Report) -> Iterator[str]:
+    conntrack = report.conntrack
+    if conntrack.count is None or conntrack.limit is None:
+        yield "connection tracking is not loaded"
+        return
+    share = 100 * (conntrack.share or 0.0)
+    used, room = f"{conntrack.count:,}", f"{conntrack.limit:,}"
+    yield f"connection tracking holds {used} of {room} ({share:.1f} %)"
 
 
 def brief_line(seen: Observation) -> str:
@@ -173,13 +255,7 @@ def _sets(sets: Sequence[SetReport]) -> Iterator[str]:
 
 def _kernel(report: Report) -> Iterator[str]:
     yield "[kernel]"
-    conntrack = report.conntrack
-    if conntrack.count is None or conntrack.limit is None:
-        yield "connection tracking is not loaded"
-    else:
-        share = 100 * (conntrack.share or 0.0)
-        used, room = f"{conntrack.count:,}", f"{conntrack.limit:,}"
-        yield f"connection tracking holds {used} of {room} ({share:.1f} %)"
+    yield from _kernel_line(report)
     rows = [
         [
             item.name,
@@ -210,15 +286,21 @@ def _setting_text(item: SysctlReport) -> str:
     return f"{text}; set it on the host of this container" if item.fixed else text
 
 
-def _verdict(report: Report, health: Health) -> Iterator[str]:
+def _verdict(seen: Observation) -> Iterator[str]:
+    report, health = seen.report, seen.health
+    if not health.active:
+        number = seen.subject.generation
+        mend = "make it live: sipfw apply" if number is None else f"{_RESTORE} {number}"
+        yield f"NOT ACTIVE: {UNGUARDED}; {mend}"
+        return
+    if not health.problems:
+        yield health.line
+    for problem in health.problems[1 if report.drift else 0 :]:
+        yield f"DEGRADED: {problem}"
     if report.drift:
-        yield f"the live firewall differs in {pluralize(len(report.drift), 'place')}:"
+        places = pluralize(len(report.drift), "place")
+        yield f"DRIFT: the live firewall differs in {places}; {_MEND}:"
         for item in report.drift:
             yield f"  {item}"
-        yield "`sipfw apply` mends what is sipfw's own; what others added, take out by hand"
-    else:
-        yield "the live firewall is the applied one"
-    for problem in health.problems[1 if report.drift else 0 :]:
-        yield f"degraded: {problem}"
     for note in health.notes:
         yield f"note: {note}"

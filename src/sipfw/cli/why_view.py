@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.cli.output import table
 from sipfw.cli.why_others import course_texts, ending_text, fate, possible_texts
+from sipfw.cli.why_sentence import sentence
 from sipfw.cli.why_words import (
     change_text,
     command_text,
@@ -65,6 +66,8 @@ def as_lines(
 
     `names` are the host names that have brought the source in.
     """
+    yield sentence(answer, source, commands)
+    yield ""
     yield _head(firewall, answer.question)
     for case in answer.cases:
         yield ""

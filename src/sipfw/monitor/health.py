@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # From here on somebody should act; at 100 % connection tracking drops calls and a full set bans
 # and learns nobody.
 NEARLY_FULL = 0.8
+UNGUARDED = "no rule of sipfw is in the kernel, SIP is unguarded"
 
 
 class HealthState(IntEnum):
@@ -28,16 +29,20 @@ class HealthState(IntEnum):
 class Health:
     """The worst state, and every reason for it in one sentence each.
 
-    `notes` are no reason: what strangers lose, and what nobody can tell.
+    `notes` are no reason: what strangers lose, and what nobody can tell. `active` tells whether any
+    rule of ours is in the kernel.
     """
 
     state: HealthState
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    active: bool = True
 
     @property
     def line(self) -> str:
         """Say it in one line."""
+        if not self.active:
+            return f"NOT ACTIVE: {UNGUARDED}"
         if not self.problems:
             return "HEALTHY: the live firewall is the applied one"
         return f"{self.state.name}: {'; '.join(self.problems)}"
@@ -63,7 +68,9 @@ def judge(
     state = (
         HealthState.DEGRADED if degraded else HealthState.DRIFT if drift else HealthState.HEALTHY
     )
-    return Health(state, (*drift, *degraded), notes)
+    counts = [count for rule in report.rules for count in rule.counts.values()]
+    active = not counts or any(count is not None for count in counts)
+    return Health(state, (*drift, *degraded), notes, active)
 
 
 def _drift(report: Report) -> tuple[str, ...]:
