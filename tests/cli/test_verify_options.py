@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,7 +42,10 @@ KEPT = "--since counts from a kept look at what was applied"
 def test_an_option_that_goes_unheard_is_refused(words: str, said: str, sipfw: Sipfw) -> None:
     ran = sipfw("verify", *words.split())
     assert ran.code == Exit.USAGE
-    assert ran.stdout == ""
+    if "--json" in words:
+        assert json.loads(ran.stdout)["exit"] == Exit.USAGE
+    else:
+        assert ran.stdout == ""
     assert ran.stderr.startswith(f"Error: {said}")
     assert len(ran.stderr.splitlines()) == 1
 

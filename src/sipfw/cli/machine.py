@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sipfw.diagnostics import Diagnostic
 
 FORMAT = 1
+_NO_FAILURE = {Exit.CLEAN, Exit.DIFFERENT, Exit.INCOMPLETE}
 _OPTION = click.Option(
     ["--json", "print_json"], is_flag=True, help="Print what was done and said as JSON."
 )
@@ -83,6 +84,8 @@ class Answer:
             "messages": self.messages,
             "seconds": round(time.monotonic() - self.began, 3),
         }
+        if code not in _NO_FAILURE:
+            said["error"] = "\n".join(self.messages)
         return {**said, "output": "".join(self.output)} if self.output else said
 
 

@@ -9,6 +9,7 @@ from sipfw.errors import Exit
 
 
 @click.command("schema")
+@click.option("--json", is_flag=True, expose_value=False, help="Print JSON, as always.")
 def command() -> int:
     """Print the JSON Schema, so that an editor completes and checks the policy file."""
     from sipfw.policy.schema import json_schema
