@@ -162,7 +162,7 @@ def test_the_commands_that_it_names_work(host: Host, backend: str) -> None:
     host.sipfw("ban", BANNED)
     for family in (BANNED, "2001:db8::7"):
         assert host.sipfw("why", family).stderr == ""
-    options, register = host.sipfw("why", BANNED).stdout.split("\n\n")[1:3]
+    options, register = host.sipfw("why", BANNED).stdout.split("\n\n")[2:4]
     # Without the ban an OPTIONS of a stranger is dropped all the same.
     assert "OPTIONS" in options
     assert "unban" not in options

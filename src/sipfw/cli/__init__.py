@@ -31,6 +31,7 @@ _SECTIONS = {
     "Firewall of this host": {
         "diff": "show what an apply would change in the live firewall",
         "apply": "make the policy live on this host",
+        "panic": "let nobody in but trusted peers and admins, for a time",
         "confirm": "keep what was applied with --confirm",
         "rollback": "bring an earlier firewall back",
         "history": "list what was applied and what became of it",

@@ -96,10 +96,13 @@ def command(
     from sipfw.kernel.backend import Options
     from sipfw.kernel.snapshot import HostSnapshot
     from sipfw.lower.without_ipset import warnings
+    from sipfw.manual.panic import require_no_panic
     from sipfw.monitor.doctor.beforehand import remarks
     from sipfw.monitor.doctor.host import HostView
 
     layout = Layout(choice.root)
+    if not (dry_run or force):
+        require_no_panic(layout)
     loaded = _obeyable(choice, dry_run=dry_run, force=force, ipset=not no_ipset)
     archived(layout, wanted=take_up and not dry_run)
     known, fetched = first_lists(choice, loaded)

@@ -29,6 +29,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sipfw apply --confirm 60",
         "sipfw apply -f new.yaml --yes",
     ),
+    "panic": ("sipfw panic on --for 30m", "sipfw panic on --yes", "sipfw panic off"),
     "confirm": ("sipfw confirm", "sipfw confirm --force"),
     "rollback": ("sipfw rollback", "sipfw rollback 12", "sipfw rollback --force"),
     "history": ("sipfw history", "sipfw history --diff 12", "sipfw history --keep 12"),

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from sipfw.diagnostics import Diagnostic
 
 
-VERDICT_COLOURS = {"HEALTHY": "green", "DRIFT": "yellow", "DEGRADED": "red", "NOT ACTIVE": "red"}
+VERDICT_COLOURS = {
+    "HEALTHY": "green",
+    "DRIFT": "yellow",
+    "DEGRADED": "red",
+    "NOT ACTIVE": "red",
+    "PANIC": "magenta",
+}
 
 
 def say(text: str, end: str = "\n") -> None:

@@ -10,6 +10,7 @@ from sipfw.cli.numbers import bytes_text, count_text, rate_text, share_text
 from sipfw.cli.output import table, table_rows
 from sipfw.cli.peer_view import peer_lines
 from sipfw.cli.screen import screen_width, wrapped
+from sipfw.compiler.panic import is_of_panic
 from sipfw.lower.xtables import Family
 from sipfw.monitor.health import UNGUARDED
 from sipfw.words import format_duration, format_timestamp, pluralize
@@ -288,6 +289,9 @@ def _setting_text(item: SysctlReport) -> str:
 
 def _verdict(seen: Observation) -> Iterator[str]:
     report, health = seen.report, seen.health
+    panic = [rule for rule in report.rules if is_of_panic(rule.id)]
+    if any(count is not None for rule in panic for count in rule.counts.values()):
+        yield "PANIC: only trusted peers and admins get in; end it: sipfw panic off"
     if not health.active:
         number = seen.subject.generation
         mend = "make it live: sipfw apply" if number is None else f"{_RESTORE} {number}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _BAN = Origin("bans by hand", "sipfw ban")
 _TRUST = Origin("temporary trust", "sipfw trust")
 
-_PEERS = frozenset(
+PEERS = frozenset(
     {
         names.SET_TRUSTED,
         names.SET_TRUSTED_TIERS,
@@ -96,7 +96,7 @@ def _with_guests(ruleset: Ruleset) -> Ruleset:
         },
     }
     chains = [
-        _behind(chain, _PEERS, rules[chain.name]) if chain.name in rules else _with_media(chain)
+        _behind(chain, PEERS, rules[chain.name]) if chain.name in rules else _with_media(chain)
         for chain in ruleset.chains
     ]
     if tuple(chains) == ruleset.chains:
@@ -150,7 +150,7 @@ def _with_wall(ruleset: Ruleset, context: Context) -> Ruleset:
         names.STREAM: replace(_to_wall("stream.blocked"), action=_end(context)),
     }
     chains = [
-        _behind(chain, _PEERS | {names.SET_GUESTS}, rules[chain.name])
+        _behind(chain, PEERS | {names.SET_GUESTS}, rules[chain.name])
         if chain.name in rules
         else _before_media(chain)
         for chain in ruleset.chains

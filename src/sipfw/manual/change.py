@@ -238,7 +238,7 @@ def _with_rules(layout: Layout, now: InForce, lacking: Iterable[Book]) -> ApplyO
     wanted = by_hand(layout)
     wanted = replace(wanted, **{book.value: True for book in lacking})
     ruleset = with_by_hand(
-        replace(now.ruleset, sets=tuple(_of_today(layout, now))),
+        replace(now.ruleset, sets=tuple(of_today(layout, now))),
         Context(now.policy, Origins()),
         wanted,
     )
@@ -266,7 +266,7 @@ def _with_rules(layout: Layout, now: InForce, lacking: Iterable[Book]) -> ApplyO
     return outcome_of(result, made.number)
 
 
-def _of_today(layout: Layout, now: InForce) -> Iterable[AddressSet]:
+def of_today(layout: Layout, now: InForce) -> Iterable[AddressSet]:
     """Return the sets with the addresses that host names have had since the generation was made.
 
     Where an answer is lost, those of the generation stay as well: no peer may lose his trust here.
