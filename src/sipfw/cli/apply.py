@@ -96,13 +96,10 @@ def command(
     from sipfw.kernel.backend import Options
     from sipfw.kernel.snapshot import HostSnapshot
     from sipfw.lower.without_ipset import warnings
-    from sipfw.manual.panic import require_no_panic
     from sipfw.monitor.doctor.beforehand import remarks
     from sipfw.monitor.doctor.host import HostView
 
     layout = Layout(choice.root)
-    if not (dry_run or force):
-        require_no_panic(layout)
     loaded = _obeyable(choice, dry_run=dry_run, force=force, ipset=not no_ipset)
     archived(layout, wanted=take_up and not dry_run)
     known, fetched = first_lists(choice, loaded)
@@ -120,7 +117,6 @@ def command(
     else:
         content = _content(wanted, chosen, ipset=not no_ipset)
         if not agreed(wanted.ruleset, chosen, layout, ask=not (yes or confirm), host=host):
-            did(changed=False)
             return Exit.DIFFERENT
         outcome = apply(content, layout, options, confirm=confirm)
         keep_names(layout, wanted.resolution)
@@ -135,7 +131,12 @@ def command(
 
 
 def _obeyable(choice: Choice, *, dry_run: bool, force: bool, ipset: bool) -> LoadedPolicy:
-    """Load the policy; PolicyError where nothing may be applied of it."""
+    """Load the policy; PolicyError where nothing may be applied of it, or not now."""
+    from sipfw.host.files import Layout
+    from sipfw.manual.panic import require_no_panic
+
+    if not (dry_run or force):
+        require_no_panic(Layout(choice.root))
     loaded = load_policy(choice, obeyed=not dry_run, force=force, changes=True)
     if blockers := loaded.blockers():
         raise PolicyError(blockers)

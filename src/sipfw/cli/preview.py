@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.cli.ask import ask as asked
 from sipfw.cli.ask import at_terminal
+from sipfw.cli.machine import did
 from sipfw.cli.output import complain
 
 if TYPE_CHECKING:
@@ -37,5 +38,6 @@ def agreed(
         if host is not None:
             host.forget()
         return True
+    did(changed=False)
     complain("nothing was changed")
     return False

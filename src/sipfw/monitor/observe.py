@@ -17,6 +17,7 @@ from sipfw.monitor.doctor.record import ruleset_of
 from sipfw.monitor.health import Health, judge
 from sipfw.monitor.inspect import look as look_at
 from sipfw.monitor.peer_traffic import lost_lately, lost_unnamed, traffic
+from sipfw.monitor.policy_changed import policy_changed
 from sipfw.monitor.reading import Growth, Reading, growth, make_reading
 from sipfw.monitor.summary import LayerSummary, summarise
 
@@ -56,6 +57,7 @@ class Observation:
     """What one look found. `earlier` is the reading that `growth` counts from.
 
     `peers` are those of which packets were dropped within a day, or all where that was asked for.
+    `policy_changed` says that the policy file is no longer what is in force.
     """
 
     subject: Subject
@@ -66,6 +68,7 @@ class Observation:
     earlier: Reading | None
     growth: Growth | None
     peers: tuple[PeerTraffic, ...] = ()
+    policy_changed: str | None = None
 
 
 def applied_subject(layout: Layout) -> Subject | None:
@@ -108,6 +111,9 @@ def observe(
     same = earlier is not None and earlier.generation == subject.generation
     unnamed = lost_unnamed(subject.expectation, report, grown if same else None)
     losses = (*lost_lately(peers, reading.taken), *unnamed)
+    changed = None
+    if subject.layout is not None and subject.generation is not None:
+        changed = policy_changed(subject.layout, subject.generation)
     beside = look_beside(subject.ruleset(), subject.expectation.doors, subject.host)
     return Observation(
         subject,
@@ -118,13 +124,14 @@ def observe(
             beside.ways_past,
             losses=losses,
             cut_off=beside.cut_off,
-            notes=beside.notes,
+            notes=(*beside.notes, *([changed] if changed else [])),
         ),
         reading,
         summarise(report.rules, grown),
         earlier,
         grown,
         peers,
+        changed,
     )
 
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from sipfw import __version__
+from sipfw.compiler.panic import is_of_panic
 from sipfw.monitor.health import HealthState
 from sipfw.monitor.metrics.text import Metric, MetricType, Sample
 from sipfw.monitor.peer_traffic import unnamed
@@ -124,6 +125,16 @@ def _firewall(seen: Observation, applied: float | None) -> Iterator[Metric]:
         MetricType.INFO,
         "The live firewall: its backend and the files it was made from.",
         (Sample(labels, 1),),
+    )
+    yield _gauge(
+        "sipfw_policy_changed",
+        "1 while the policy file or a profile says something else than what is in force.",
+        int(seen.policy_changed is not None),
+    )
+    yield _gauge(
+        "sipfw_panic",
+        "1 while only trusted peers and admins get in.",
+        int(any(is_of_panic(rule.id) for rule in seen.report.rules)),
     )
     if subject.generation is not None:
         yield _gauge(
