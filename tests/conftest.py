@@ -5,6 +5,7 @@ Also what holds for all of them: their order, and that hypothesis has no clock.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -21,6 +22,23 @@ from sipfw.cli import main
 
 # pytest-xdist sets it for its workers, and every program that a test starts would obey it.
 os.environ.pop("COLUMNS", None)
+
+
+def _keep_files_in_memory() -> None:
+    """Have `tmp_path` there, where it may hold programs and whole runs.
+
+    sipfw writes its state so that a power cut cannot lose it, and an apply waits for a disk some
+    thirty times.
+    """
+    with contextlib.suppress(OSError):
+        found = os.statvfs(MEMORY)
+        roomy = found.f_bavail * found.f_frsize >= ROOM
+        if roomy and not found.f_flag & os.ST_NOEXEC and os.access(MEMORY, os.W_OK):
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
+
+
+MEMORY, ROOM = "/dev/shm", 4 << 30  # noqa: S108 -- pytest makes a folder of its own there
+_keep_files_in_memory()
 
 # How long an example takes is up to what else the machine does.
 settings.register_profile("sipfw", deadline=None)

@@ -8,6 +8,7 @@ import subprocess
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from lab import namespaces
 from lab.channel import Channel
 from lab.handles import (
     Arrival,
@@ -57,17 +58,7 @@ class Node:
         cwd: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end; `env` is added to the environment."""
-        done = subprocess.run(
-            self._inside(argv),
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-        )
+        done = namespaces.run(self.namespace, argv, input, timeout=timeout, env=env, cwd=cwd)
         if check and done.returncode:
             raise CommandError(done.returncode, list(argv), done.stdout, done.stderr)
         return done
@@ -86,12 +77,12 @@ class Node:
         """
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(output.open("w")) if output else None
-            program = subprocess.Popen(
-                self._inside(argv),
+            program = namespaces.popen(
+                self.namespace,
+                argv,
                 stdin=subprocess.DEVNULL,
                 stdout=file or subprocess.PIPE,
                 stderr=subprocess.STDOUT if file else subprocess.PIPE,
-                text=True,
                 start_new_session=True,
                 env={**os.environ, **(env or {})},
                 cwd=cwd,
@@ -254,6 +245,3 @@ class Node:
             "listen", protocol=protocol, port=port, family=family, reply=reply, keep=keep
         )
         return Sink(self._channel, number, port)
-
-    def _inside(self, argv: Sequence[str]) -> list[str]:
-        return ["ip", "netns", "exec", self.namespace, *argv]

@@ -1,10 +1,10 @@
 """Runs sipfw's commands in children of a process that has loaded it: no interpreter starts.
 
 `run` is for tests that run many commands, `run_code` for code of the tests that uses sipfw; each
-child has its own arguments, environment, files and network namespace, as a new process has. What
-stands outside a command's own process, such as how it is started or what its import costs, is for
-tests that start one. Started as a program, this file is the process that waits: a line of JSON in,
-a line of JSON out.
+child has its own arguments, environment, files and network namespace, as a new process has. A
+command's watchdog and the worker of libiptc are forks as well (`lab.forks`). What stands outside a
+command's own process, such as how it is started or what its import costs, is for tests that start
+one. Started as a program, this file is the process that waits: a line of JSON in, one out.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import importlib
 import json
 import os
 import pkgutil
-import select
-import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import sipfw
+from lab import forks
 from sipfw.cli import main
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.kernel.backend import backend_of
@@ -51,7 +50,7 @@ class _Server:
         with self._lock:
             if self._process is None:
                 self._process = subprocess.Popen(
-                    [sys.executable, str(Path(__file__))],
+                    [sys.executable, "-m", "lab.warm"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
@@ -162,24 +161,12 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         child = os.fork()
         if child == 0:
             _be_program(request, text, out, err)
-        code = _wait(child, request["timeout"])
+        code = forks.wait(child, request["timeout"])
         texts = []
         for file in (out, err):
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
     return {"code": code, "out": texts[0], "err": texts[1]}
-
-
-def _wait(child: int, seconds: float) -> int | None:
-    ended = os.pidfd_open(child)
-    try:
-        in_time = bool(select.select([ended], [], [], seconds)[0])
-    finally:
-        os.close(ended)
-    if not in_time:
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    return os.waitstatus_to_exitcode(status) if in_time else None
 
 
 def _be_program(request: dict[str, Any], text: IO[bytes], out: IO[bytes], err: IO[bytes]) -> None:
@@ -195,6 +182,7 @@ def _be_program(request: dict[str, Any], text: IO[bytes], out: IO[bytes], err: I
         os.environ.update(request["env"])
         sys.argv = request["argv"]
         if request["code"] is None:
+            forks.take_over()
             main()
         else:
             exec(request["code"], {"__name__": "__main__"})  # noqa: S102 -- a test's own text

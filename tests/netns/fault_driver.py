@@ -6,8 +6,8 @@ SIGKILL at the n-th point: before each write, rename, removal, program and netli
 after each of those that change the kernel or a name (after any other step is before the next).
 What the watchdog then leaves must be one ruleset or the other, with records that say so.
 
-Commands and watchdogs are forks of this process. Those that die together start for real, since
-how far the watchdog has come is up to its start.
+Commands, their workers and watchdogs are forks of this process. Those that die together start for
+real, since how far the watchdog has come is up to its start.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kernel_listing import listing
 from small_rulesets import small_content
-from warm_watchdog import spawn
 
+from lab import forks
 from sipfw.deploy import sysctls
 from sipfw.deploy.activate import current
 from sipfw.deploy.apply import apply, remove
@@ -346,7 +346,7 @@ def main() -> None:
     assert libc.unshare(NETNS) == 0, os.strerror(ctypes.get_errno())
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     if SCENARIOS[scenario] is not killed_with_its_watchdog:
-        os.posix_spawn = spawn  # type: ignore[assignment]
+        forks.take_over()
     bench = Bench(backend, root)
     bench.learn()
     at, kills = 1, 0

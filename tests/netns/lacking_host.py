@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab import namespaces, warm
 from sipfw.kernel.xtables.libiptc.patches import plugin_directory
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterable
 
 # What iptables-nft 1.8.9 says on a kernel without the module (RHEL 9, xt_u32).
@@ -63,24 +62,18 @@ class LackingHost:
     def root(self) -> Path:
         return self.folder / "root"
 
+    @property
+    def env(self) -> dict[str, str]:
+        return {"XTABLES_LOCKFILE": str(self.folder / "lock"), "SIPFW_ROOT": str(self.root)}
+
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         mounts = "".join(f"mount --bind {new} {old} && " for old, new in self.hidden.items())
         inside = ["unshare", "-m", "sh", "-c", f'{mounts}exec "$@"', "sh", *argv]
-        return subprocess.run(
-            ["ip", "netns", "exec", self.namespace, *inside],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            env={
-                **os.environ,
-                "XTABLES_LOCKFILE": str(self.folder / "lock"),
-                "SIPFW_ROOT": str(self.root),
-            },
-        )
+        return namespaces.run(self.namespace, inside, timeout=120, env=self.env)
 
     def sipfw(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = self.run(sys.executable, "-m", "sipfw", *words)
+        binds = {old: str(new) for old, new in self.hidden.items()}
+        done = warm.run(self.namespace, words, env=self.env, binds=binds, timeout=120)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done

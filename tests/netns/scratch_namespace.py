@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab import namespaces
 from sipfw.host.runner import Completed, SubprocessRunner
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Trouble = Callable[["NamespaceRunner", Callable[[str], Completed], str], Complet
 
 @dataclass
 class NamespaceRunner:
-    """Runs everything through `ip netns exec`, with a lock file of its own for the tools.
+    """Runs everything in the namespace, with a lock file of its own for the tools.
 
     `trouble` stands around the worker process of the iptables backend.
     """
@@ -42,12 +43,11 @@ class NamespaceRunner:
         env: Mapping[str, str] | None = None,
     ) -> Completed:
         def execute(text: str) -> Completed:
-            return SubprocessRunner().run(
-                ["ip", "netns", "exec", self.name, *argv],
-                stdin=text,
-                timeout=timeout,
-                env={"XTABLES_LOCKFILE": self.lock_file, **(env or {})},
-            )
+            lock = {"XTABLES_LOCKFILE": self.lock_file}
+            with namespaces.moved_into(self.name):
+                return SubprocessRunner().run(
+                    argv, stdin=text, timeout=timeout, env={**lock, **(env or {})}
+                )
 
         # The worker is the only Python program that the backend starts.
         if self.trouble is not None and argv[0] == sys.executable:

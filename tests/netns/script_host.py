@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab import namespaces
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.lower.iptables import lower
 from sipfw.policy.load import Request, load
 from sipfw.render.script import script_text
 
 if TYPE_CHECKING:
+    import subprocess
+
     from sipfw.ruleset.model import Ruleset
 
 FLAVOURS = ("iptables-legacy", "iptables-nft")
@@ -93,15 +94,8 @@ class Host:
         return self.folder / "root"
 
     def run(self, *argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["ip", "netns", "exec", self.namespace, *argv],
-            input=stdin,
-            text=True,
-            capture_output=True,
-            check=False,
-            timeout=60,
-            env={**os.environ, "SIPFW_ROOT": str(self.root), "IPTABLES": self.iptables, **self.env},
-        )
+        env = {"SIPFW_ROOT": str(self.root), "IPTABLES": self.iptables, **self.env}
+        return namespaces.run(self.namespace, argv, stdin, env=env)
 
     def ok(self, *argv: str, stdin: str = "") -> str:
         done = self.run(*argv, stdin=stdin)

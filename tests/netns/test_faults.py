@@ -55,7 +55,11 @@ def test_a_kill_leaves_the_old_or_the_new(
             str(tmp_path / "root"),
             str(step),
         ],
-        env={**os.environ, "XTABLES_LOCKFILE": str(tmp_path / "lock")},
+        env={
+            **os.environ,
+            "XTABLES_LOCKFILE": str(tmp_path / "lock"),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import uuid
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from iptables_bench import FOREIGN, GUIDE_SCRIPT
 
-from lab import warm
+from lab import namespaces, warm
 from sipfw.policy.load import shipped_profiles
 
 if TYPE_CHECKING:
@@ -46,15 +45,8 @@ class Host:
     def run(
         self, *argv: str, stdin: str = "", env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["ip", "netns", "exec", self.name, *argv],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            env={**os.environ, "XTABLES_LOCKFILE": str(self.folder / "lock"), **(env or {})},
-        )
+        lock = {"XTABLES_LOCKFILE": str(self.folder / "lock")}
+        return namespaces.run(self.name, argv, stdin, env={**lock, **(env or {})})
 
     def sipfw(
         self, *words: str, env: dict[str, str] | None = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from namespace_thread import thread_inside
 
-from lab import Lab, sip, warm
+from lab import Lab, namespaces, sip, warm
 from lab.name_server import NameServer, Zone, open_sockets
 
 if TYPE_CHECKING:
@@ -88,13 +88,13 @@ class Resolving:
 
     def members(self, name: str) -> set[str]:
         """Return the IPv4 addresses in a set of the kernel."""
-        argv = ["ip", "netns", "exec", self.namespace]
-        argv += (
+        argv = (
             ["nft", "list", "set", "inet", "sipfw", f"{name}4"]
             if self.backend == "nftables"
             else ["ipset", "list", f"sipfw-{name}4"]
         )
-        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        done = namespaces.run(self.namespace, argv)
+        assert done.returncode == 0, done.stderr
         return set(re.findall(r"\b\d+\.\d+\.\d+\.\d+\b", done.stdout))
 
 

@@ -33,12 +33,14 @@ def guarded(
 ) -> Iterator[TamperedHost]:
     with tampered_host(request.param, tmp_path_factory.mktemp("tampered")) as host:
         yield host
+        host.undo()
 
 
 @pytest.fixture
 def host(guarded: TamperedHost) -> Iterator[TamperedHost]:
     yield guarded
-    guarded.undo()
+    # Every test compares all that differs: what this left behind, the next one would name.
+    guarded.hand.undo()
 
 
 def by_name(function: Tampering | Change) -> str:

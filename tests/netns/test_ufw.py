@@ -42,7 +42,7 @@ class Ufw:
 
     def ufw(self, *words: str) -> str:
         multi = "/usr/sbin/xtables-legacy-multi" if self.host.flavour == "legacy" else ""
-        return self.host.run("sh", "-c", RUN, str(self.folder), multi, *words)
+        return self.host.run("unshare", "-m", "sh", "-c", RUN, str(self.folder), multi, *words)
 
     def arriving(self) -> list[str]:
         """Return what arrives of the carrier's and of a stranger's SIP."""

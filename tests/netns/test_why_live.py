@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lab import warm
+from lab import namespaces, warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,8 +49,7 @@ class Host:
     folder: Path
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        whole = ["ip", "netns", "exec", self.name, *argv]
-        return subprocess.run(whole, capture_output=True, text=True, check=False, timeout=60)
+        return namespaces.run(self.name, argv)
 
     def sipfw(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         whole = [words[0], "--root", str(self.folder / "root"), *words[1:]]

@@ -6,9 +6,7 @@ test needs from a kernel interface, so that every backend meets the same cases.
 
 from __future__ import annotations
 
-import base64
 import json
-import pickle
 import re
 import tempfile
 import time
@@ -16,17 +14,20 @@ from collections import Counter
 from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import yaml
 
-from lab import warm
+from lab import namespaces
 from sipfw.compiler.pipeline import compile_policy
+from sipfw.kernel.nft.engine import NftablesBackend
 from sipfw.kernel.nft.reader import nft_live
 from sipfw.kernel.nft.tool import live_from_json
 from sipfw.lower.iptables import lower
 from sipfw.lower.naming import base_id, set_name, split_comment
+from sipfw.lower.nftables import lower as lower_nft
 from sipfw.policy.load import Request, load
+from sipfw.render.nft import Existing, transaction_text
 from sipfw.render.restore import ipset_text, restore_text
 from sipfw.ruleset.rule import Family
 
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
 
     from lab import Family as FamilyName
     from lab import Node
+    from sipfw.lower.nftables_plan import NftPlan
     from sipfw.lower.xtables import XPlan
     from sipfw.ruleset.model import Ruleset
 
 COUNTED_RULE = re.compile(r'^\[(\d+):(\d+)\] -A .*--comment "?([^ "]+)"?')
 TABLES = ("raw", "mangle", "filter")
-NFT_LOAD = Path(__file__).with_name("nft_load.py").read_text()
 STATE_FOLDERS = ("/proc/net/ipt_hashlimit", "/proc/net/ip6t_hashlimit", "/proc/net/xt_recent")
 
 
@@ -168,15 +169,26 @@ class SetlessIptables(Iptables):
 
 
 class Nftables:
-    """`table inet sipfw`, loaded by the backend that operators use."""
+    """`table inet sipfw`, loaded by the backend that operators use.
+
+    It judges a ruleset beforehand and reads it back once in each process; where there is no table,
+    what it gives the kernel then is all that a ruleset takes that was loaded before.
+    """
+
+    _loaded: ClassVar[set[Ruleset]] = set()
 
     def __init__(self, node: Node) -> None:
         self._node = node
 
     def load(self, ruleset: Ruleset) -> None:
-        text = base64.b64encode(pickle.dumps(ruleset)).decode()
-        done = warm.run_code(self._node.namespace, NFT_LOAD, input=text)
-        assert done.returncode == 0, done.stdout + done.stderr
+        plan, backend = _nft_plan(ruleset), NftablesBackend()
+        with namespaces.moved_into(self._node.namespace):
+            if ruleset in self._loaded and backend.listing() is None:
+                backend._load_texts(list(plan.texts), None)
+                backend._load(_nft_text(ruleset))
+            else:
+                backend.apply(plan)
+                self._loaded.add(ruleset)
 
     def clear(self) -> None:
         self._node.run(["nft", "flush", "ruleset"])
@@ -293,6 +305,16 @@ def _compiled(policy: str) -> Ruleset:
         file = Path(folder, "policy.yaml")
         file.write_text(policy)
         return compile_policy(load(Request(file=file)))
+
+
+@cache
+def _nft_plan(ruleset: Ruleset) -> NftPlan:
+    return lower_nft(ruleset)
+
+
+@cache
+def _nft_text(ruleset: Ruleset) -> str:
+    return transaction_text(_nft_plan(ruleset), Existing())
 
 
 @cache

@@ -132,14 +132,15 @@ def test_every_profile_on_every_switch(profile: str, switch: str | None, tmp_pat
         ids = [rule.id for rule in _rules(ruleset)]
         assert len(ids) == len(set(ids))
         assert all(rule.summary for rule in _rules(ruleset))
-        for ipset in (True, False):
-            lowered = list(all_rules(lower(ruleset, ipset=ipset)))
+        plans = [lower(ruleset, ipset=ipset) for ipset in (True, False)]
+        for plan in plans:
+            lowered = list(all_rules(plan))
             marks = [
                 (table.family, table.name, where, rule.comment) for table, where, rule in lowered
             ]
             assert len(marks) == len(set(marks))
             assert max(len(rule.comment) for _, _, rule in lowered) < 256  # XT_MAX_COMMENT_LEN
-        assert all(len(f"{item.name}-new") <= MAX_SET_NAME for item in lower(ruleset).sets)
+        assert all(len(f"{item.name}-new") <= MAX_SET_NAME for item in plans[0].sets)
 
 
 def test_a_trusted_peer_is_known_before_anything_can_drop_it(profile: str, tmp_path: Path) -> None:

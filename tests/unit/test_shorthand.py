@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 import yaml
+from jsonschema.validators import validator_for
 
 from sipfw.compiler.pipeline import compile_policy
 from sipfw.errors import PolicyError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from jsonschema.protocols import Validator
     from pydantic import BaseModel
 
     from sipfw.policy.load import LoadedPolicy
@@ -73,6 +75,14 @@ def _policy(field: str, value: object) -> dict[str, Any]:
     return data
 
 
+@functools.cache
+def _schema() -> Validator:
+    schema = json_schema()
+    kind = validator_for(schema)
+    kind.check_schema(schema)
+    return kind(schema)
+
+
 def _load(folder: Path, text: str) -> LoadedPolicy:
     file = folder / "policy.yaml"
     file.write_text(text, encoding="utf-8")
@@ -94,8 +104,8 @@ def test_one_value_is_a_list_of_one(field: str, tmp_path: Path) -> None:
     short, long = _policy(field, _ONE[field]), _policy(field, [_ONE[field]])
     meant = _load(tmp_path, yaml.safe_dump(long)).policy
     assert _load(tmp_path, yaml.safe_dump(short)).policy == meant
-    jsonschema.validate(short, json_schema())
-    jsonschema.validate(long, json_schema())
+    _schema().validate(short)
+    _schema().validate(long)
 
 
 @pytest.mark.parametrize("field", ["media.ports", "host.interfaces", "admin.networks"])
@@ -114,7 +124,7 @@ def test_one_group_of_fields_is_a_list_of_one(field: str, tmp_path: Path) -> Non
     meant = _load(tmp_path, f"{field}: [{group}]").policy
     found = _load(tmp_path, f"{field}: {group}").policy
     assert found == meant
-    jsonschema.validate(yaml.safe_load(f"{field}: {group}"), json_schema())
+    _schema().validate(yaml.safe_load(f"{field}: {group}"))
 
 
 def test_nothing_is_not_a_list_of_one(tmp_path: Path) -> None:
@@ -125,7 +135,7 @@ def test_nothing_is_not_a_list_of_one(tmp_path: Path) -> None:
 def test_the_schema_still_refuses_what_is_neither() -> None:
     for wrong in ({"media": {"ports": {"from": 1}}}, {"media": {"ports": None}}):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(wrong, json_schema())
+            _schema().validate(wrong)
 
 
 def test_a_fault_deep_in_a_group_keeps_its_line(tmp_path: Path) -> None:
@@ -165,7 +175,7 @@ _CARRIERS = (
 def test_peers_may_stand_under_their_names(short: str, tmp_path: Path) -> None:
     meant = _load(tmp_path, f"trusted_peers: {_CARRIERS}").policy
     assert _load(tmp_path, f"trusted_peers: {short}").policy == meant
-    jsonschema.validate(yaml.safe_load(f"trusted_peers: {short}"), json_schema())
+    _schema().validate(yaml.safe_load(f"trusted_peers: {short}"))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +195,7 @@ def test_an_address_alone_is_a_peer_that_is_called_after_it(
         [peer] = _load(tmp_path, text).policy.trusted_peers
         assert peer.name == name
         assert str(peer.signalling[0]).startswith(address)
-        jsonschema.validate(yaml.safe_load(text), json_schema())
+        _schema().validate(yaml.safe_load(text))
 
 
 def test_long_addresses_that_begin_alike_are_two_peers(tmp_path: Path) -> None:
