@@ -28,16 +28,20 @@ class HealthState(IntEnum):
 class Health:
     """The worst state, and every reason for it in one sentence each.
 
-    `notes` are no reason: what strangers lose, and what nobody can tell.
+    `notes` are no reason: what strangers lose, and what nobody can tell. `unheard` says why no call
+    of a trusted peer reaches a program: the firewall is well then, and the host is not.
     """
 
     state: HealthState
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    unheard: str | None = None
 
     @property
     def line(self) -> str:
         """Say it in one line."""
+        if not self.problems and self.unheard is not None:
+            return f"OUT OF SERVICE: the live firewall is the applied one, but {self.unheard}"
         if not self.problems:
             return "HEALTHY: the live firewall is the applied one"
         return f"{self.state.name}: {'; '.join(self.problems)}"
@@ -51,19 +55,20 @@ def judge(
     losses: tuple[str, ...] = (),
     cut_off: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
+    unheard: str | None = None,
 ) -> Health:
     """Judge a report.
 
     `split` says how the host's rules are split over two packet filters, `ways_past` what leads
     other ports to the guarded ones, `losses` what of trusted peers was dropped lately, `cut_off`
-    what rules of others take from them.
+    what rules of others take from them, `unheard` why nobody hears them.
     """
     degraded = [*cut_off, *losses, *ways_past, *_degraded(report), *([split] if split else [])]
     drift = _drift(report)
     state = (
         HealthState.DEGRADED if degraded else HealthState.DRIFT if drift else HealthState.HEALTHY
     )
-    return Health(state, (*drift, *degraded), notes)
+    return Health(state, (*drift, *degraded), notes, unheard)
 
 
 def _drift(report: Report) -> tuple[str, ...]:

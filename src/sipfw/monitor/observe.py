@@ -119,6 +119,7 @@ def observe(
             losses=losses,
             cut_off=beside.cut_off,
             notes=beside.notes,
+            unheard=beside.unheard,
         ),
         reading,
         summarise(report.rules, grown),
