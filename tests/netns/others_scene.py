@@ -72,12 +72,16 @@ class OthersScene:
 
     def courses(self, family: Family) -> dict[str, Course]:
         """Walk the same packets."""
-        return self.inside.submit(self._courses, family).result()
+        return self.inside.submit(self._courses, PEERS[family]).result()
 
-    def _courses(self, family: Family) -> dict[str, Course]:
+    def course_of(self, source: str) -> Course:
+        """Walk a question to SIP from any source."""
+        return self.inside.submit(self._courses, source).result()["sip"]
+
+    def _courses(self, source: str) -> dict[str, Course]:
         host = HostView(runner=HostSnapshot(), proc=self.proc, own_table=False)
         others = Others(host.rules, host.proc, host.runner)
-        peer = ip_address(PEERS[family])
+        peer = ip_address(source)
         way = way_to(peer, self.proc)
         question = Packet(
             peer, None, IpProto.UDP, None, 5060, in_interface=way, state=CtState.NEW, local=False

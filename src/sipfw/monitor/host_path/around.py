@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from sipfw.ruleset.source import Door
 
 _CONNTRACK = "sys/net/netfilter/nf_conntrack_"
-# What iproute2 says where fib_validate_source() refuses a packet: its answer would leave elsewhere.
-_ANOTHER_WAY = os.strerror(errno.EXDEV)
+# What iproute2 says where fib_validate_source() refuses a packet, as its answer would leave
+# elsewhere: the one or the other, by the version of the kernel.
+_ANOTHER_WAY = (os.strerror(errno.EXDEV), os.strerror(errno.EINVAL))
 _NO_WAY = (os.strerror(errno.ENETUNREACH), os.strerror(errno.EHOSTUNREACH))
 _STRICT = 1
 # tc-clsact(8): filters at these see a packet before netfilter does.
@@ -128,7 +129,7 @@ class Around:
             for link, own in self._links.items()
             if checked.get(link) == _STRICT
             and ways != {link}
-            and _said(self._ask(str(own), "from", str(source), "iif", link), _ANOTHER_WAY)
+            and _said(self._ask(str(own), "from", str(source), "iif", link), *_ANOTHER_WAY)
         )
         others = self._links.keys() - set(refusing)
         return WayBack(refusing=refusing, everywhere=bool(refusing) and not others)
