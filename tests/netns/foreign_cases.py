@@ -140,7 +140,7 @@ IPTABLES = [
     ),
     unsure("owner", "T -A OUTPUT -p udp --sport 5060 -m owner --uid-owner 0 -j DROP", "answers"),
     unsure("text", f"T -A INPUT {ON_SIP} -m string --algo bm --string nobody -j DROP"),
-    unsure("mark", f"T -I INPUT {ON_SIP} -m mark --mark 7 -j DROP"),
+    harmless("mark", f"T -I INPUT {ON_SIP} -m mark --mark 7 -j DROP"),
     unsure(
         "above a rate",
         f"T -A INPUT {ON_SIP} -m hashlimit --hashlimit-above 9/s --hashlimit-name x -j DROP",
@@ -209,7 +209,7 @@ NFT = [
         "nft limit", hooked(INPUT, "udp dport 5060 limit rate 1/hour burst 1 packets drop"), SIP
     ),
     unsure("nft quota", hooked(INPUT, "udp dport 5060 quota 9000 bytes drop"), SIP),
-    unsure("nft mark", hooked(INPUT, "udp dport 5060 meta mark 0x7 drop")),
+    harmless("nft mark", hooked(INPUT, "udp dport 5060 meta mark 0x7 drop")),
     unsure("nft length", hooked(INPUT, "udp dport 5060 meta length > 9000 drop")),
 ]
 

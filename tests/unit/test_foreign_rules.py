@@ -74,8 +74,24 @@ def test_both_grammars_say_the_same(
 @pytest.mark.parametrize(
     ("words", "unsure"),
     [
+        ("-m nobody-knows -p udp -m udp -j ACCEPT", ("-m nobody-knows",)),
+        ("-p tcp -m tcp --tcp-flags RST RST -j DROP", ("--tcp-flags RST RST",)),
+        ("-p tcp -m tcp --tcp-flags SYN,ACK SYN -j DROP", ()),
+        ("-p tcp -m tcp --tcp-flags SYN,ACK ACK -j DROP", ()),
+    ],
+)
+def test_a_part_that_is_not_understood_is_unsure(words: str, unsure: tuple[str, ...]) -> None:
+    assert iptables.foreign_rule(f"-A INPUT {words}", CHAINS).asks.unsure == unsure
+
+
+@pytest.mark.parametrize(
+    ("words", "unsure"),
+    [
         ("-m limit --limit 3/min -j ACCEPT", ("--limit 3/min",)),
-        ("-m mark ! --mark 0x1 -j DROP", ("! --mark 0x1",)),
+        ("-m pkttype ! --pkt-type host -j DROP", ("! --pkt-type host",)),
+        ("-m geoip --source-country XX -j DROP", ("--source-country XX",)),
+        ("-m nobody-knows -j ACCEPT", ("-m nobody-knows",)),
+        ("-m set --match-set bad dst -j DROP", ("--match-set bad dst",)),
         ("-m socket -j ACCEPT", ("-m socket",)),
         ('-m string --string "-j DROP" --algo bm -j ACCEPT', ("--string -j DROP", "--algo bm")),
         ('-m comment --comment "-i lo" -j ACCEPT', ()),
@@ -113,7 +129,10 @@ def test_a_map_of_verdicts_has_an_entry_for_each() -> None:
         (Verdict.JUMP, "sip", (AskedPorts((SIP,)),)),
         (Verdict.DROP, "", (AskedPorts((PortRange(22, 22),)),)),
     ]
-    assert nft_text.foreign_rule("udp dport vmap @gone").each == ()
+    (unread,) = nft_text.foreign_rule("udp dport vmap @gone").each
+    assert (unread.verdict, unread.unread) == (Verdict.NONE, "which verdict its map gives")
+    (listed,) = nft_text.foreign_rule("udp dport vmap @m", lambda _: "5060 : drop").each
+    assert (listed.verdict, listed.asks.ports) == (Verdict.DROP, (AskedPorts((SIP,)),))
 
 
 def test_the_json_of_our_own_table() -> None:

@@ -272,7 +272,15 @@ NFT: Mapping[str, tuple[str, list[tuple[str, tuple[str, ...]]]]] = {
         in_nft("meta nfproto ipv4 udp dport 5060 accept", policy="drop"),
         [(POLICY, ("nft add rule inet fw in meta nfproto ipv6 udp dport 5060 accept",))],
     ),
-    "not understood": (in_nft("meta mark 0x00000001 accept", policy="drop"), [("unsure", (ADD,))]),
+    "not understood": (in_nft("meta cpu 1 accept", policy="drop"), [("unsure", (ADD,))]),
+    "a mark that nobody writes": (
+        in_nft("meta mark 0x00000001 accept", policy="drop"),
+        [("policy", (ADD,))],
+    ),
+    "a mark that somebody writes": (
+        in_nft("meta mark set 0x00000001", "meta mark 0x00000001 accept", policy="drop"),
+        [("unsure", (ADD,))],
+    ),
     "a verdict is no value": (in_nft("meta mark drop", "udp sport 9 drop"), []),
     "a blocklist": (in_nft("ip saddr @bad drop", "ip saddr { 198.51.100.0/24 } drop"), []),
     "a range with a peer": (

@@ -24,6 +24,7 @@ VERDICT_COLOURS = {
     "DRIFT": "yellow",
     "DEGRADED": "red",
     "NOT ACTIVE": "red",
+    "OUT OF SERVICE": "yellow",
     "PANIC": "magenta",
 }
 

@@ -30,14 +30,14 @@ def page_of(facts: Facts) -> ReportPage:
     seen = facts.seen
     families = " and ".join(NAMES[family] for family in seen.report.families) or "nothing"
     number = "" if seen.subject.generation is None else f", generation {seen.subject.generation}"
-    head, _, _ = seen.health.line.partition(":")
+    head, _, text = seen.health.line.partition(": ")
     return ReportPage(
         title=f"sipfw on {facts.host}",
         subtitle=f"Firewall for {families} in {seen.subject.backend.name}{number}, "
         f"from {seen.subject.source}",
         made=format_timestamp(facts.made),
         state=head.lower(),
-        verdict="The live firewall is the applied one." if not seen.health.problems else "",
+        verdict=f"{text[:1].upper()}{text[1:]}." if not seen.health.problems else "",
         problems=seen.health.problems,
         figures=tuple(_figures(facts)),
         sections=tuple(_sections(facts)),

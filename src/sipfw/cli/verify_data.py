@@ -33,6 +33,7 @@ def as_data(
         "state": seen.health.state.name.lower(),
         "problems": list(seen.health.problems),
         "notes": list(seen.health.notes),
+        "unheard": seen.health.unheard,
         "since": None if earlier is None else round(earlier.taken, 3),
         "counters_reset": 0 if growth is None else growth.reset,
         "families": [family.value for family in report.families],

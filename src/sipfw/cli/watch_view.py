@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sipfw.cli.numbers import bytes_text, count_text, rate_text, share_text
+from sipfw.kernel.detect import printable
 from sipfw.monitor.health import NEARLY_FULL, HealthState
 from sipfw.monitor.summary import summarise
 from sipfw.words import format_timestamp
@@ -192,6 +193,8 @@ def _alarm(share: float) -> str:
 def _health(seen: Observation) -> list[Text]:
     state = seen.health.state
     colour = _COLOURS[state]
+    if not seen.health.problems and seen.health.unheard is not None:
+        return [Text(printable(seen.health.line), style="bold red")]
     if not seen.health.problems:
         return [Text(seen.health.line, style=colour)]
     return [Text(f"{state.name}: {problem}", style=colour) for problem in seen.health.problems]

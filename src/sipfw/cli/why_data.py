@@ -39,7 +39,7 @@ def as_data(
     `answers` holds messages that fare alike. `outcomes[0]` is what happens; each other outcome
     happens instead where what its `when` names is so, which nobody can know. `others` says what
     rules of others do: `end` where one ends what sipfw lets through, `possible` where one may,
-    `answers` where one ends what is sent back.
+    `answers` where one ends what is sent back, `unheard` why no program gets it.
     """
     question = answer.question
     return {

@@ -57,6 +57,7 @@ def course_data(course: Course) -> dict[str, Any]:
         "possible": [_end(item) for item in course.possible],
         "answers": None if course.answers is None else _end(course.answers),
         "answers_possible": [_end(item) for item in course.answers_possible],
+        "unheard": course.unheard,
         "notes": list(course.notes),
     }
 

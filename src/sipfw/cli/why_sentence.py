@@ -34,6 +34,8 @@ def _said(case: Case, source: SourceState, commands: frozenset[str]) -> str:
         return f"{what} {verb} {ending_text(case.course.end)}"
     if case.course.answers is not None and not case.outcomes[0].trace.dropped:
         return f"{what} {verb} let through, but its answers are {ending_text(case.course.answers)}"
+    if case.effect is not Effect.DROPPED and case.course.unheard:
+        return f"{what} {verb} let through, but {case.course.unheard}"
     if case.effect is Effect.PASSES:
         return f"{what} {verb} let through"
     if case.effect is Effect.DEPENDS:

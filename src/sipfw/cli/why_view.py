@@ -16,6 +16,7 @@ from sipfw.cli.why_words import (
     rule_id,
     standing_text,
 )
+from sipfw.kernel.detect import printable
 from sipfw.monitor.why.packets import PacketTransport
 from sipfw.monitor.why.why import Effect
 from sipfw.ruleset.match import (
@@ -91,7 +92,8 @@ def _case(case: Case, source: SourceState, commands: frozenset[str]) -> Iterator
     unless = ", unless" if case.effect is Effect.DEPENDS else ""
     elsewhere = case.course.end if case.ends_elsewhere else None
     word = _WORDS[main.trace.verdict] if elsewhere is None else fate(elsewhere)
-    yield f"{what}: {word}{unless}"
+    deaf = case.effect is not Effect.DROPPED and case.course.unheard
+    yield printable(f"{what}: {word}{f', but {deaf}' if deaf else ''}{unless}")
     rows: list[tuple[str, str, str]] = []
     if elsewhere is not None:
         rows += _block("by", [ending_text(elsewhere)])

@@ -82,9 +82,9 @@ class Conditions:
     """The conditions of one rule.
 
     `protocols` and `states` are in lower case, `sets` the names of sets that the packet's source or
-    another part of it is looked up in. Interfaces may end in a wildcard, `+` or `*`. `opens` tells
-    whether the TCP flags are those of a packet that opens a connection, None where they are not
-    asked.
+    another part of it is looked up in, `marks` those of the packet or its connection. Interfaces
+    may end in a wildcard, `+` or `*`. `opens` tells whether the TCP flags are those of a packet
+    that opens a connection, None where they are not asked.
     """
 
     families: tuple[Asked[Family], ...] = ()
@@ -97,6 +97,7 @@ class Conditions:
     out_interfaces: tuple[Asked[str], ...] = ()
     states: tuple[Asked[str], ...] = ()
     destination_types: tuple[Asked[str], ...] = ()
+    marks: tuple[Asked[int], ...] = ()
     opens: bool | None = None
     unsure: tuple[str, ...] = ()
 
@@ -142,7 +143,9 @@ class ForeignRule:
     `target` is the chain of a jump, otherwise the name that the listing has. `ours` has our mark,
     and is no foreign rule at all: it stands among them. `helper` is the helper of connection
     tracking that it attaches, `untracks` tells whether it keeps what fits out of that, and `zone`
-    whether it puts it into a zone of its own.
+    whether it puts it into a zone of its own. `marks` tells whether it writes a mark, `queues` are
+    the queues whose packets are dropped where no program takes them. `unread` names what it does
+    with the packet that nobody here can tell.
     """
 
     line: str
@@ -155,6 +158,9 @@ class ForeignRule:
     helper: str | None = None
     untracks: bool = False
     zone: bool = False
+    marks: bool = False
+    queues: tuple[int, ...] = ()
+    unread: str = ""
 
     @property
     def each(self) -> tuple[ForeignRule, ...]:

@@ -30,7 +30,8 @@ _SECONDS = 5.0
 class Link:
     """One interface. `kind` is rtnetlink's (`vxlan`, `wireguard`), empty for hardware.
 
-    `below` is the interface it stands on, `master` the bridge or VRF it belongs to.
+    `below` is the interface it stands on, `master` the bridge or VRF it belongs to. `xdp` tells
+    whether an XDP program judges its packets (IFLA_XDP, in iproute2 since 4.13).
     """
 
     name: str
@@ -40,6 +41,7 @@ class Link:
     below: str | None
     master: str | None
     addresses: tuple[IpAddress, ...]
+    xdp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,7 @@ def _link(item: Mapping[str, Any]) -> Link | None:
         item.get("link"),
         item.get("master"),
         tuple(address for address in addresses if address is not None),
+        bool(item.get("xdp")),
     )
 
 

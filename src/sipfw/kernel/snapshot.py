@@ -84,4 +84,5 @@ def _is_listing(argv: tuple[str, ...]) -> bool:
 
 def _leaves_as_it_is(argv: tuple[str, ...]) -> bool:
     tests = argv[0] == "nft" and "-c" in argv
-    return tests or "--test" in argv or any(name in argv for name in _ELSEWHERE)
+    asks = argv[0] in {"ip", "tc"} and not {"get", "show"}.isdisjoint(argv)
+    return tests or asks or "--test" in argv or any(name in argv for name in _ELSEWHERE)

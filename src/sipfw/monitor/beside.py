@@ -12,6 +12,7 @@ from sipfw.deploy.choose import split_of
 from sipfw.errors import BackendError
 from sipfw.kernel.detect import look
 from sipfw.kernel.snapshot import HostSnapshot
+from sipfw.monitor.doctor.checks_reach import no_way_back, peers_of, unheard
 from sipfw.monitor.doctor.host import HostView
 from sipfw.monitor.doctor.stricter.findings import CutOff, cut_off
 from sipfw.monitor.doctor.ways_past import problems
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
 class Beside:
     """Sentences: what rules of others take, which of them lead past sipfw, and how they are split.
 
-    `notes` degrade nothing.
+    `notes` degrade nothing. `unheard` says why no call of a trusted peer reaches a program.
     """
 
     cut_off: tuple[str, ...] = ()
     ways_past: tuple[str, ...] = ()
     split: str | None = None
     notes: tuple[str, ...] = ()
+    unheard: str | None = None
 
     @property
     def degrading(self) -> tuple[str, ...]:
@@ -47,7 +49,11 @@ def look_beside(
     """Look. A part that cannot be seen is a sentence too; nothing is raised."""
     view = HostView(runner=host or HostSnapshot(), own_table=False)
     lost = CutOff() if ruleset is None else cut_off(view, ruleset)
-    return Beside(lost.certain, problems(doors, view), _split(view), lost.doubts)
+    cut = (*lost.certain, *(() if ruleset is None else no_way_back(view, ruleset)))
+    text = None if ruleset is None else unheard(view, ruleset)
+    called = ruleset is not None and bool(peers_of(ruleset))
+    notes = lost.doubts if text is None else (*lost.doubts, text)
+    return Beside(cut, problems(doors, view), _split(view), notes, text if called else None)
 
 
 def _split(view: HostView) -> str | None:

@@ -30,19 +30,23 @@ class Health:
     """The worst state, and every reason for it in one sentence each.
 
     `notes` are no reason: what strangers lose, and what nobody can tell. `active` tells whether any
-    rule of ours is in the kernel.
+    rule of ours is in the kernel. `unheard` says why no call of a trusted peer reaches a program:
+    the firewall is well then, and the host is not.
     """
 
     state: HealthState
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
     active: bool = True
+    unheard: str | None = None
 
     @property
     def line(self) -> str:
         """Say it in one line."""
         if not self.active:
             return f"NOT ACTIVE: {UNGUARDED}"
+        if not self.problems and self.unheard is not None:
+            return f"OUT OF SERVICE: the live firewall is the applied one, but {self.unheard}"
         if not self.problems:
             return "HEALTHY: the live firewall is the applied one"
         return f"{self.state.name}: {'; '.join(self.problems)}"
@@ -56,12 +60,13 @@ def judge(
     losses: tuple[str, ...] = (),
     cut_off: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
+    unheard: str | None = None,
 ) -> Health:
     """Judge a report.
 
     `split` says how the host's rules are split over two packet filters, `ways_past` what leads
     other ports to the guarded ones, `losses` what of trusted peers was dropped lately, `cut_off`
-    what rules of others take from them.
+    what rules of others take from them, `unheard` why nobody hears them.
     """
     degraded = [*cut_off, *losses, *ways_past, *_degraded(report), *([split] if split else [])]
     drift = _drift(report)
@@ -70,7 +75,7 @@ def judge(
     )
     counts = [count for rule in report.rules for count in rule.counts.values()]
     active = not counts or any(count is not None for count in counts)
-    return Health(state, (*drift, *degraded), notes, active)
+    return Health(state, (*drift, *degraded), notes, active, unheard)
 
 
 def _drift(report: Report) -> tuple[str, ...]:

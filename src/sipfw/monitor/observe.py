@@ -125,6 +125,7 @@ def observe(
             losses=losses,
             cut_off=beside.cut_off,
             notes=(*beside.notes, *([changed] if changed else [])),
+            unheard=beside.unheard,
         ),
         reading,
         summarise(report.rules, grown),

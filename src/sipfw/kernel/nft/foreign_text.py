@@ -38,9 +38,15 @@ _VERDICTS = {
     "return": Verdict.RETURN,
     "queue": Verdict.QUEUE,
     "continue": Verdict.NONE,
+    # From an ingress hook to another device: it never comes to this host.
+    "fwd": Verdict.DROP,
 }
 _LEADS = {"jump": Verdict.JUMP, "goto": Verdict.GOTO}
 _SENDS = {"dnat": Verdict.SEND, "redirect": Verdict.REDIRECT, "tproxy": Verdict.REDIRECT}
+# What this host's rules do with packets in ways that nobody here follows.
+_UNREAD = frozenset({"synproxy", "xt"})
+# Such a word is no value: what follows is a comparison of another kind.
+_OPERATORS = frozenset({"&", "|", "^", "!", "<", ">", "<=", ">=", "/", "<<", ">>"})
 _PROTOCOLS = frozenset({"tcp", "udp", "sctp", "dccp", "udplite"})
 _IMPLIED = re.compile(r"\b(tcp|udp) dport\b")
 _WRITTEN = "written"
@@ -71,6 +77,8 @@ _INTERFACES = {
     "oif": "out interface",
     "oifname": "out interface",
 }
+_QUEUES = re.compile(r"\bqueue\b.*?\b(?:num|to) (\d{1,5})(?:-(\d{1,5}))?")
+_MOST_QUEUES = 64
 _SIDES = {
     "port": PortSide.DESTINATION,
     "source port": PortSide.SOURCE,
@@ -85,6 +93,10 @@ _KEYS = {
     "ip6 nexthdr": "protocol",
     "meta l4proto": "protocol",
     "meta nfproto": "family",
+    "meta protocol": "ethertype",
+    "ether type": "ethertype",
+    "meta mark": "mark",
+    "ct mark": "mark",
     "tcp dport": "port",
     "udp dport": "port",
     "th dport": "port",
@@ -142,7 +154,8 @@ class _Reader:
         self._asks = _Conditions({}, [])
         self._does = Verdict.NONE
         self._sent: list[Sent] = []
-        self._untracks = self._zone = False
+        self._untracks = self._zone = self._marks = False
+        self._unread = ""
 
     def read(self) -> ForeignRule:
         """Return what the line asks and does."""
@@ -176,12 +189,35 @@ class _Reader:
             ours=_OURS in self._line,
             untracks=self._untracks,
             zone=self._zone,
+            marks=self._marks,
+            queues=self._queues() if verdict is Verdict.QUEUE else (),
+            unread=self._unread or self._unsent(verdict),
         )
+
+    def _unsent(self, verdict: Verdict) -> str:
+        """Name what is not known of where a rule sends packets."""
+        known = any(item.addresses or item.ports is not None for item in self._sent)
+        asks_socket = _ASKS_MORE in self._tokens
+        if asks_socket:
+            return "whether the program there takes what is not for this host (tproxy)"
+        return "where it is sent to" if verdict is Verdict.SEND and not known else ""
+
+    def _queues(self) -> tuple[int, ...]:
+        """Return the queues whose packets need a program; `bypass` lets them go on without."""
+        found = _QUEUES.search(self._line)
+        if "bypass" in self._line or found is None:
+            return () if "bypass" in self._line else (0,)
+        first = int(found[1])
+        return tuple(range(first, min(int(found[2] or first), first + _MOST_QUEUES) + 1))
 
     def _map(self, key: str) -> Iterator[ForeignRule]:
         """Read `vmap { established : accept, new : jump more }`."""
         self._next()
-        for entry in self._listed(self._next() or "") or ():
+        entries = self._listed(self._next() or "")
+        if entries is None:
+            self._unread = "which verdict its map gives"
+            yield self._rule(self._asks, [""])
+        for entry in entries or ():
             value, _, verdict = entry.rpartition(" : ")
             asks = self._asks.copy()
             try:
@@ -210,6 +246,8 @@ class _Reader:
             self._untracks = self._untracks or token == _UNTRACKS
             self._at += _STATEMENTS[token]
             return ""
+        if token in _UNREAD:
+            self._unread = f"what {token} does with it"
         if token in _MEASURES:
             self._asks.unsure.append(" ".join([token, *self._measure()]))
             return ""
@@ -233,9 +271,17 @@ class _Reader:
         value = self._next() or ""
         if joined and key != "source":
             raise ValueError(f"{token} and more at once")
-        if value == "set" and key == "port":
-            self._send(self._rest(), written=True)
-            raise ValueError("a port is written")
+        if value == "set" and key == "mark":
+            self._marks = True
+            self._next()
+            return _WRITTEN
+        if value == "set":
+            if key == "port":
+                self._send(self._rest(), written=True)
+            self._unread = f"what it writes: {token} {self._line.rpartition(' set ')[2]}"
+            raise ValueError("it is written")
+        if value in _OPERATORS:
+            raise ValueError(f"{token} {value}")
         # `tcp flags syn / fin,syn,rst,ack`, and masks of other kinds.
         if self._peek() in {"/", "&", "|"}:
             raise ValueError(f"{token} under a mask")
@@ -260,7 +306,8 @@ class _Reader:
         """Return what is compared with; the members of a named set of addresses are not asked."""
         if not value.startswith("@") or key == "source":
             return _in_braces(value)
-        found = self._listed(value)
+        # Names of interfaces are quoted, and what is quoted is not listed.
+        found = None if "interface" in key else self._listed(value)
         if found is None:
             raise ValueError(f"{key} in {value}")
         return found
@@ -309,6 +356,11 @@ class _Reader:
                 if len(families) < len(values):
                     raise ValueError(", ".join(values))
                 asks.add("families", Asked(families, negated))
+            case "ethertype":
+                known = tuple(_FAMILIES[item] for item in values if item in {"ip", "ip6"})
+                asks.add("families", Asked(known, negated))
+            case "mark":
+                asks.add("marks", Asked(tuple(int(item, 0) for item in values), negated))
             case "state":
                 asks.add("states", Asked(tuple(values), negated))
             case "type":

@@ -28,6 +28,8 @@ _STATEMENT = re.compile(r"(?:ip6? )?(?:prefix )?(?:addr \. port )?to (.+)")
 _MAP = re.compile(r"(.*?)\bmap (\{[^}]*\}|@\S+)")
 _KEY_IS_PORT = re.compile(r"(?:.*[^.\s] +|.*:|)(?:udp|tcp|th) dport")
 _TARGET = re.compile(r"(?:\[([0-9a-f:.]+)[^\]]*\]|([0-9.]+)(?:-[0-9.]+)?)?:(\d+(?:-\d+)?)(?:\s|$)")
+# Without a port it is an address or a range of them.
+_NO_PORT = re.compile(r"([0-9a-f]*[.:][0-9a-f.:]+)(?:-[0-9a-f.:]+)?(?:\s|$)")
 _ADDRESS = re.compile(r"[0-9a-f]*[.:][0-9a-f.:]+")
 _RANGE = re.compile(r"(\d{1,5})(?:[-:](\d{1,5}))?")
 
@@ -59,6 +61,8 @@ def sent(target: str, members: Members | None, *, written: bool) -> Iterator[Sen
         yield Sent(_range(target.split(maxsplit=1)[0]) or EVERY_PORT)
     elif (found := _TARGET.match(target)) is not None:
         yield Sent(_range(found[3]), _address_in(found[1] or found[2] or ""))
+    elif (found := _NO_PORT.match(target)) is not None:
+        yield Sent(None, _address_in(found[1]))
 
 
 def _pairs(found: re.Match[str], members: Members | None) -> Iterator[tuple[PortRange | None, str]]:

@@ -61,6 +61,28 @@ _SIDES = {
 _SILENT = frozenset({"unclean", "socket", "eui64", "rpfilter", "cgroup"})
 # The kernel lists these headers of IPv6 without an option where any will do.
 _SILENT |= {"frag", "hbh", "dst", "rt"}
+# These are told apart by their protocol, and without an option they ask nothing more.
+_PLAIN = frozenset({"tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmp6", "esp", "ah", "mh"})
+_PLAIN |= {"ipv6-icmp", "comment"}
+# What a packet has that opens a connection, those of one that stands, and how it ends.
+_FLAGS = (
+    {"SYN"},
+    *({"ACK"}, {"SYN", "ACK"}),
+    *({"PSH", "ACK"}, {"FIN", "ACK"}, {"RST"}, {"RST", "ACK"}),
+)
+_MARKS = frozenset({"mark", "connmark"})
+# Targets behind which a packet goes on as it came, or with another source.
+_PASSED_ON = frozenset(
+    {
+        *("", "LOG", "NFLOG", "ULOG", "AUDIT", "TRACE", "LED", "IDLETIMER", "RATEEST", "ACCOUNT"),
+        *("MARK", "CONNMARK", "HMARK", "SECMARK", "CONNSECMARK", "CLASSIFY", "SET", "CT"),
+        *("NOTRACK", "TEE", "TOS", "DSCP", "TTL", "HL", "ECN", "TCPMSS", "TCPOPTSTRIP"),
+        *("CHECKSUM", "SNAT", "MASQUERADE", "NDPI", "RTPENGINE", "MEDIAPROXY"),
+    }
+)
+_WRITES_MARKS = frozenset({"MARK", "CONNMARK", "HMARK", "TPROXY"})
+_MOST_QUEUES = 64
+_OF_NO_MATCH = frozenset({"-p", "-s", "-d", "-i", "-o", "-f"})
 _TARGETS = frozenset({"-j", "-g"})
 _QUOTES = frozenset("\"'\\")
 _ONE_WORD = _TEXTS | _TARGETS
@@ -94,17 +116,42 @@ def foreign_rule(line: str, chains: Container[str]) -> ForeignRule:
     verdict = _VERDICTS.get(target, Verdict.NONE)
     if goes or target in chains:
         verdict = Verdict.GOTO if goes else Verdict.JUMP
+    sent = tuple(_sent(target, options))
     return ForeignRule(
         line,
         found.conditions(),
         verdict,
         target,
-        tuple(_sent(target, options)),
+        sent,
         ours=found.comment.startswith(OUR_MARK),
         helper=_after(options, "--helper") if target == "CT" else None,
         untracks=target == "NOTRACK" or (target == "CT" and "--notrack" in options),
         zone=target == "CT" and any(word.startswith("--zone") for word in options),
+        marks=target in _WRITES_MARKS,
+        queues=_queues(options) if verdict is Verdict.QUEUE else (),
+        unread=_unread(verdict, target, sent),
     )
+
+
+def _unread(verdict: Verdict, target: str, sent: tuple[Sent, ...]) -> str:
+    """Name what a target does that nobody here can tell."""
+    if target == "TPROXY":
+        return "whether the program there takes what is not for this host (TPROXY)"
+    if verdict is Verdict.SEND and not any(i.addresses or i.ports is not None for i in sent):
+        return "where it is sent to"
+    known = verdict is not Verdict.NONE or target in _PASSED_ON
+    return "" if known else f"what {target} does with it"
+
+
+def _queues(options: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the queues whose packets are dropped where no program takes them."""
+    if "--queue-bypass" in options:
+        return ()
+    text = _after(options, "--queue-balance") or _after(options, "--queue-num") or "0"
+    first, _, last = text.partition(":")
+    if not (first + last).isdecimal():
+        return (0,)
+    return tuple(range(int(first), min(int(last or first), int(first) + _MOST_QUEUES) + 1))
 
 
 def foreign_chains(table: SavedTable) -> tuple[ForeignChain, ...]:
@@ -193,18 +240,33 @@ class _Reader:
         self._asked: dict[str, list[Asked[Any]]] = {}
         self._opens: bool | None = None
         self._unsure: list[str] = []
+        # The match whose options follow, and whether none has followed yet.
+        self._match = ""
+        self._bare = False
 
     def conditions(self) -> Conditions:
         """Return what was noted."""
+        self._end_match()
         asked: dict[str, Any] = {kind: tuple(items) for kind, items in self._asked.items()}
         return Conditions(**asked, opens=self._opens, unsure=tuple(self._unsure))
 
     def note(self, option: _Option) -> None:
         """Note one option, also where it is not understood."""
         try:
+            if option.name in {"-m", "--match"}:
+                self._end_match()
+                self._match, self._bare = option.values[0], option.values[0] not in _PLAIN
+            elif option.name not in _OF_NO_MATCH:
+                self._bare = False
             self._note(option, option.values)
         except (ValueError, IndexError):
             self._unsure.append(str(option))
+
+    def _end_match(self) -> None:
+        """Note a match that has no option: what it asks, nobody here can tell."""
+        if self._bare and self._match not in _SILENT:
+            self._unsure.append(f"-m {self._match}")
+        self._bare = False
 
     def _note(self, option: _Option, values: Sequence[str]) -> None:
         match option.name:
@@ -220,6 +282,12 @@ class _Reader:
                 first, _, last = values[0].partition("-")
                 found = summarize_address_range(ip_address(first), ip_address(last or first))
                 self._add("sources", option, tuple(found))
+            case "--dst-range":
+                first, _, last = values[0].partition("-")
+                found = summarize_address_range(ip_address(first), ip_address(last or first))
+                self._add("destinations", option, tuple(found))
+            case "--mark" if self._match in _MARKS:
+                self._add("marks", option, (int(values[0].partition("/")[0], 0),))
             case "-i" | "--in-interface":
                 self._add("in_interfaces", option, values[:1])
             case "-o" | "--out-interface":
@@ -230,16 +298,15 @@ class _Reader:
             case "--state" | "--ctstate":
                 self._add("states", option, values[0].lower().split(","))
             case "--match-set":
-                self._add("sets", option, values[:1])
                 if values[1] != "src":
                     raise ValueError(values[1])
+                self._add("sets", option, values[:1])
             case "--dst-type":
                 self._add("destination_types", option, values[0].lower().split(","))
             case "--syn":
                 self._flags(fits=not option.negated)
             case "--tcp-flags":
-                examined, wanted = (frozenset(item.split(",")) for item in values[:2])
-                self._flags(fits=((examined & {"SYN"}) == wanted - {"NONE"}) != option.negated)
+                self._tcp_flags(option, values)
             case name if name in _SIDES:
                 ports = tuple(_ports(values[0]))
                 asked = AskedPorts(ports, option.negated, _SIDES[name])
@@ -248,6 +315,18 @@ class _Reader:
                 self.comment = self.comment or values[0]
             case name:
                 raise ValueError(name)
+
+    def _tcp_flags(self, option: _Option, values: Sequence[str]) -> None:
+        examined, wanted = (frozenset(item.split(",")) for item in values[:2])
+        opens, *later = (
+            ((examined & flags) == wanted - {"NONE"}) is not option.negated for flags in _FLAGS
+        )
+        self._flags(fits=opens)
+        if not (opens or any(later)):
+            # Scanners send such packets, and nobody else.
+            self._add("protocols", option._replace(negated=False), ())
+        elif not (opens or any(later[:2])):
+            raise ValueError(values)
 
     def _flags(self, *, fits: bool) -> None:
         self._opens = fits and self._opens is not False
@@ -269,6 +348,9 @@ def _sent(target: str, options: tuple[str, ...]) -> Iterator[Sent]:
         return
     found = _TARGET.fullmatch(text if target == "DNAT" else f":{text}")
     if found is None:
+        # An address of IPv6 without a port has no brackets.
+        addresses = tuple(_addresses([text.partition("-")[0]]))
+        yield from (Sent(None, addresses),) if addresses else ()
         return
     ports = None
     # Port 0 of TPROXY, and a target without a port, leave the port as it is.

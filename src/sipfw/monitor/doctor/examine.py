@@ -12,6 +12,7 @@ from sipfw.monitor.doctor import checks_firewall as firewall
 from sipfw.monitor.doctor import checks_kernel as kernel
 from sipfw.monitor.doctor import checks_neighbours as neighbours
 from sipfw.monitor.doctor import checks_network as network
+from sipfw.monitor.doctor import checks_reach as reach
 from sipfw.monitor.doctor.checks_alg import sip_alg
 from sipfw.monitor.doctor.checks_saved import saved_rules
 from sipfw.monitor.doctor.closed import closed
@@ -43,6 +44,10 @@ CHECKS: dict[str, Callable[[HostView], Diagnosis]] = {
     "closed-protocols": closed,
     "port-moves": port_moves,
     "rp-filter": network.rp_filter,
+    "ways-back": reach.ways_back,
+    "listeners": reach.listeners,
+    "interfaces": reach.interfaces,
+    "not-read": reach.not_read,
     "kernel-matches": kernel.matches,
     "state-folder": firewall.state_folder,
     "clock": kernel.clock,

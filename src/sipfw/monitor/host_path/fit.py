@@ -48,7 +48,8 @@ class Grant:
     that is not known; `own` the addresses of this host that are meant, most likely those of `near`.
     `state` is what connection
     tracking calls a packet. `answer` turns all round: what this host sends back. `asked` are the
-    ports before any translation, None where there was none.
+    ports before any translation, None where there was none. `marked` says that a rule may have put
+    a mark on it, `queues` are those that a program takes packets from.
     """
 
     what: str
@@ -65,6 +66,8 @@ class Grant:
     far_ports: PortRange = EVERY_PORT
     asked: PortRange | None = None
     local: bool = False
+    marked: bool = False
+    queues: frozenset[int] = frozenset()
 
     def answered(self) -> Grant:
         """Return what this host sends back."""
@@ -91,7 +94,9 @@ def fit(asks: Conditions, grant: Grant, members: Members | None = None) -> Fit:
         found = min(found, *_ends(asks, grant, members))
     if asks.in_interfaces or asks.out_interfaces:
         found = min(found, *_interfaces(asks, grant))
-    return found
+    if asks.marks:
+        found = min(found, *(_marked(asked, grant) for asked in asks.marks))
+    return min(found, Fit.MAYBE) if _of_unicast(asks, grant) else found
 
 
 def doubt(asks: Conditions, grant: Grant, members: Members | None = None) -> str:
@@ -106,6 +111,11 @@ def doubt(asks: Conditions, grant: Grant, members: Members | None = None) -> str
             if _end(asked, kind, grant) is Fit.MAYBE:
                 end = kind.removesuffix("s")
                 return f"whether its {end} is in {', '.join(map(str, asked.values))}"
+    for mark in asks.marks:
+        if _marked(mark, grant) is Fit.MAYBE:
+            return f"the mark: {', '.join(map(hex, mark.values))}"
+    if _of_unicast(asks, grant):
+        return "whether its destination counts as unicast"
     for ports in asks.ports:
         if _ports(ports, grant) is Fit.MAYBE:
             return f"the {ports.side} port: {', '.join(map(str, ports.values))}"
@@ -121,8 +131,26 @@ def _may_be(asks: Conditions, grant: Grant) -> bool:
     for state in asks.states:
         if (grant.state in state.values) is state.negated:
             return False
+    if _of_unicast(asks, grant):
+        return True
     kind = "unicast" if grant.answer else "local"
     return all((kind in item.values) is not item.negated for item in asks.destination_types)
+
+
+def _of_unicast(asks: Conditions, grant: Grant) -> bool:
+    """Tell whether it asks of IPv6 what the two packet filters take for different things.
+
+    To xt_addrtype an address of this host is unicast too; to nft_fib it is local alone.
+    """
+    types = (item.values for item in asks.destination_types)
+    return grant.family == "ip6" and any("unicast" in values for values in types)
+
+
+def _marked(asked: Asked[int], grant: Grant) -> Fit:
+    """A packet that comes in has no mark, and nor has its new connection."""
+    if grant.marked or grant.answer or grant.state == ESTABLISHED:
+        return Fit.MAYBE
+    return _negated(Fit.YES if 0 in asked.values else Fit.NO, asked)
 
 
 def _ports(asked: AskedPorts, grant: Grant) -> Fit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from ipaddress import ip_address, ip_network, summarize_address_range
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,18 @@ class ForeignSets:
     def nft(self, family: str, table: str, name: str, network: Network) -> bool | None:
         """Look into a named set of nft; `name` begins with @."""
         return self._has(("nft", "list", "set", family, table, name.removeprefix("@")), network)
+
+    def elements(self, family: str, table: str, name: str) -> str | None:
+        """Return what a set or map of nft holds, as it lists it; `name` is without the @."""
+        if not all(map(_NAME.fullmatch, (family, table, name))):
+            return None
+        for kind in ("map", "set"):
+            with suppress(BackendError):
+                done = self._runner.run(["nft", "list", kind, family, table, name])
+                if done.returncode == 0:
+                    found = _ELEMENTS.search(done.stdout)
+                    return "" if found is None else found[1]
+        return None
 
     def _has(self, question: tuple[str, ...], network: Network) -> bool | None:
         if question not in self._known:

@@ -31,11 +31,12 @@ def ways(
     blocks: Sequence[NftBlock],
     xtables: Sequence[XtablesListing],
     members: Callable[[str, str, str, Network], bool | None] | None = None,
+    listing: Callable[[str, str, str], str | None] | None = None,
 ) -> Iterator[HookChains]:
     """Return the base chains that packets pass; of our own table only their place.
 
     Those that iptables-nft has listed are left out: nft shows them too. `members` looks into a
-    named set of a family and table.
+    named set of a family and table, `listing` lists the elements of any other set or map.
     """
     listed = {
         (str(Family.IP6 if item.program.startswith("ip6") else Family.IP), item.table, chain)
@@ -52,7 +53,8 @@ def ways(
             continue
         look = None if members is None else partial(members, family, table)
         ours = (family, table) == ("inet", TABLE)
-        known = NO_CHAINS if ours else _chains(found)
+        names = None if listing is None else partial(listing, family, table)
+        known = NO_CHAINS if ours else _chains(found, names)
         for block in found:
             if block.hook not in _HOOKS or family not in _FAMILIES:
                 continue
@@ -75,10 +77,13 @@ def ways(
             )
 
 
-def _chains(blocks: Sequence[NftBlock]) -> ChainSteps:
+def _chains(blocks: Sequence[NftBlock], listing: Callable[[str], str | None] | None) -> ChainSteps:
     """Each line is read once, when its chain is asked for."""
     return ChainSteps(
-        {block.name: tuple(map(foreign_rule, block.lines)) for block in blocks},
+        {
+            block.name: tuple(foreign_rule(line, listing) for line in block.lines)
+            for block in blocks
+        },
         [block.name for block in blocks if block.hook is not None],
         (block.name for block in blocks),
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.compare.foreign import Verdict
 from sipfw.host.own_addresses import own_addresses
-from sipfw.host.proc_net import way_to
+from sipfw.host.proc_net import lines_of, way_to
 from sipfw.monitor.host_path import nft, xtables
 from sipfw.monitor.host_path.fit import ESTABLISHED, INVALID, NEW, UNTRACKED, Grant
 from sipfw.monitor.host_path.members import ForeignSets
@@ -64,10 +64,10 @@ class HostPath:
             for listing in rules.xtables
             for way in xtables.ways(listing, None if sets is None else sets.ipset)
         ]
-        look = None if sets is None else sets.nft
+        look, listing = (None, None) if sets is None else (sets.nft, sets.elements)
         # Of two hooks of one priority the younger is asked first (nf_hook_entries_grow), and nft
         # lists the older first.
-        found += reversed(list(nft.ways(rules.nft, rules.xtables, look)))
+        found += reversed(list(nft.ways(rules.nft, rules.xtables, look, listing)))
         self.ways = sorted(found, key=lambda way: (_STAGES[way.hook], way.priority))
         self._proc = proc
 
@@ -89,7 +89,25 @@ class HostPath:
         """Return it with the interfaces between, and the addresses of this host."""
         own = frozenset(item for item in self.own if (item.version == 6) == (grant.family == "ip6"))
         near = frozenset(item for item in own if self._interface_of[item] in interfaces)
-        return replace(grant, interfaces=interfaces, own=own, near=near)
+        return replace(
+            grant,
+            interfaces=interfaces,
+            own=own,
+            near=near,
+            marked=self._marks,
+            queues=self._queues,
+        )
+
+    @cached_property
+    def _marks(self) -> bool:
+        return any(step.rule.marks for way in self.ways for step in way.foreign)
+
+    @cached_property
+    def _queues(self) -> frozenset[int]:
+        """The queues that a program takes packets from (nfnetlink_queue.c, seq_show)."""
+        rows = lines_of(self._proc / "net/netfilter/nfnetlink_queue")
+        first = (row.split()[0] for row in rows if row.strip())
+        return frozenset(int(word) for word in first if word.isdecimal())
 
     @cached_property
     def _interface_of(self) -> dict[IpAddress, str | None]:

@@ -40,7 +40,8 @@ class Step:
     def matters(self) -> bool:
         """Whether it ends a packet's way, leads it on or changes it; others count or mark."""
         rule = self.rule
-        return rule.verdict is not Verdict.NONE or rule.untracks or rule.zone
+        changes = rule.untracks or rule.zone or rule.marks or rule.unread
+        return rule.verdict is not Verdict.NONE or bool(changes)
 
 
 class ChainSteps(Mapping[str, "tuple[Step, ...]"]):
@@ -123,7 +124,16 @@ class HookChains:
     @cached_property
     def may_drop(self) -> bool:
         """Whether anything of somebody else drops here."""
-        return self.drops or any(step.rule.denies for step in self.foreign)
+        return self.drops or any(
+            step.rule.denies or step.rule.queues or self.unread(step) for step in self.foreign
+        )
+
+    def unread(self, step: Step) -> str:
+        """Name what a rule does that nobody here can tell; empty where all is read."""
+        rule = step.rule
+        if rule.leads_to is not None and rule.leads_to not in self.chains:
+            return f"what chain {rule.leads_to} does"
+        return rule.unread
 
     @cached_property
     def changes(self) -> bool:
@@ -184,6 +194,9 @@ class _Walk:
             if fits is Fit.NO or (fits is Fit.MAYBE and not self.guess):
                 continue
             here, falls = self._follow(step, depth)
+            unread = self.way.unread(step) if self.guess else ""
+            if unread:
+                here = [End(accepted=False, step=step, place=step.place, when=(unread,)), *here]
             if fits is Fit.MAYBE:
                 why = doubt(rule.asks, self.grant, self.way.members)
                 here = [replace(item, when=(why, *item.when)) for item in here]
@@ -213,7 +226,8 @@ class _Walk:
                 ends, falls = [*ends, leaves], False
         else:
             # What a program that is asked says, nobody knows; such hosts let pass what it lets.
-            ends, falls = [End(not rule.denies, step, None)], False
+            unheard = rule.queues and self.grant.queues.isdisjoint(rule.queues)
+            ends, falls = [End(not (rule.denies or unheard), step, None)], False
         if step.place is not None:
             ends = [replace(item, place=step.place) for item in ends]
         return ends, falls

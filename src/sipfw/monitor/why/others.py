@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from sipfw.compare.foreign import Verdict
 from sipfw.lower.xtables import Family
-from sipfw.monitor.doctor.listening import listeners
 from sipfw.monitor.doctor.stricter.loss import Loss
 from sipfw.monitor.doctor.stricter.openings import commands
+from sipfw.monitor.host_path.around import Around, loosened
 from sipfw.monitor.host_path.fit import ESTABLISHED, NEW, Grant
 from sipfw.monitor.host_path.path import HostPath
 from sipfw.monitor.host_path.removal import removal
@@ -56,7 +56,7 @@ class Course:
     `first` are sipfw's hooks that it meets as it came, `later` those that it meets as `moved`, with
     the port that another rule gave it. `end` is where it ends for certain, `possible` where it may,
     `answers` where what is sent back ends, and `answers_possible` where that may. `notes` say what
-    others change on the way.
+    others change on the way, `unheard` why no program of this host gets it.
     """
 
     first: tuple[Base, ...] = INCOMING
@@ -67,6 +67,7 @@ class Course:
     possible: tuple[ForeignEnd, ...] = ()
     answers: ForeignEnd | None = None
     answers_possible: tuple[ForeignEnd, ...] = ()
+    unheard: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -79,7 +80,8 @@ class Others:
 
     def __init__(self, rules: HostRules, proc: Path, runner: Runner) -> None:
         self._path = HostPath(rules, proc, runner)
-        self._heard = {(item.proto, item.port) for item in listeners(proc)}
+        self._around = Around(proc, runner)
+        self._heard = {(item.proto, item.port) for item in self._around.heard}
         self._runner = runner
         self._known: dict[Grant, Course] = {}
 
@@ -99,11 +101,50 @@ class Others:
         course = found.course()
         if found.end is not None:
             return course
+        here = found.grant or grant
         back = _Found(self._runner)
-        for visit in self._path.travel((found.grant or grant).answered()):
+        for visit in self._path.travel(here.answered()):
             if not back.take(visit):
                 break
-        return replace(course, answers=back.end, answers_possible=back.possible)
+        version = 4 if here.family is Family.IP else 6
+        course = replace(
+            course,
+            answers=back.end,
+            answers_possible=back.possible,
+            unheard=self._around.unheard(here.proto, here.ports.first, version),
+            notes=(*course.notes, *self._around.programs),
+        )
+        return self._beside_rules(course, grant)
+
+    def _beside_rules(self, course: Course, grant: Grant) -> Course:
+        """Add what routes and a full table of connections do."""
+        possible = list(course.possible)
+        if (full := self._around.full()) and grant.state == NEW and not course.untracked:
+            count, limit = full
+            possible.append(
+                ForeignEnd(
+                    f"connection tracking, which is full: {count:,} of {limit:,} entries",
+                    None,
+                    mend=f"sysctl -w net.netfilter.nf_conntrack_max={2 * limit}",
+                    when=("the case that no unanswered entry makes room",),
+                )
+            )
+        if grant.source is not None and not grant.local:
+            source = grant.source.network_address
+            back = self._around.way_back(source)
+            lost = ForeignEnd(f"the routes of this host: none leads to {source}", None)
+            if back.none:
+                course = replace(course, answers=lost, end=lost if back.everywhere else None)
+            possible += [
+                ForeignEnd(
+                    f"rp_filter=1 of {link}, as its answers leave elsewhere",
+                    None,
+                    mend=loosened(link),
+                    when=(f"the case that it comes in through {link}",),
+                )
+                for link in back.refusing
+            ]
+        return replace(course, possible=tuple(possible))
 
     def _grant(self, packet: Packet) -> Grant:
         family = Family.IP if packet.source.version == 4 else Family.IP6

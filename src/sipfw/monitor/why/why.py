@@ -20,10 +20,12 @@ from sipfw.monitor.why.packets import (
     PacketTransport,
     asking,
     completed,
+    is_media,
     messages,
     ways_to,
 )
 from sipfw.monitor.why.walks import walked
+from sipfw.ruleset.addresses import IpProto
 from sipfw.ruleset.match import InSet
 from sipfw.simulate.outcomes import Outcome
 from sipfw.simulate.state import Limit
@@ -203,7 +205,13 @@ class _Explainer:
         return Explanation(self._question, answers)
 
     def _course(self, message: Message) -> Course:
-        return NOT_JUDGED if self._others is None else self._others.course(message.packet)
+        if self._others is None:
+            return NOT_JUDGED
+        course = self._others.course(message.packet)
+        port = message.packet.destination_port
+        # A switch opens a port of RTP for a call, and closes it behind that.
+        rtp = message.packet.protocol is IpProto.UDP and is_media(self._ruleset, port)
+        return replace(course, unheard=None) if rtp else course
 
     def _ends(self, message: Message, world: World) -> tuple[Outcome, ...]:
         return walked(message.packet, world, self._course(message))

@@ -106,6 +106,16 @@ def _is_of_peers(item: AddressSet, *, tcp: bool) -> bool:
     return item.name in _OF_BOTH | (_OF_TCP if tcp else _OF_UDP)
 
 
+def members_of_peers(ruleset: Ruleset) -> list[Network]:
+    """Return the networks of trusted peers, over any transport."""
+    return [
+        network
+        for item in ruleset.sets
+        if item.name in _OF_BOTH | _OF_TCP | _OF_UDP
+        for network in _networks(item)
+    ]
+
+
 def _networks(item: AddressSet) -> list[Network]:
     if item.kind is SetKind.PEER_ENDPOINT:
         return list(dict.fromkeys(endpoint.network for endpoint in item.endpoints))
