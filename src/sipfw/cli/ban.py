@@ -19,6 +19,7 @@ from sipfw.cli.manual import (
 )
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain
+from sipfw.cli.remember import remember
 from sipfw.errors import Exit
 
 if TYPE_CHECKING:
@@ -78,9 +79,11 @@ def command(
     if not wishes:
         complain("the list bans nobody; nothing was changed")
         return Exit.CLEAN
-    done = ban(Layout(root), wishes, seconds)
+    layout = Layout(root)
+    done = ban(layout, wishes, seconds)
     report(done)
     _say(done, wishes)
+    remember(layout)
     return Exit.CLEAN
 
 

@@ -10,6 +10,7 @@ from sipfw.cli.ask import agreed_to_lose, at_terminal
 from sipfw.cli.manual import complain_all, read_named, report
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain
+from sipfw.cli.remember import remember
 from sipfw.errors import Exit
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def command(*, addresses: tuple[str, ...], everybody: bool, yes: bool, root: Pat
     banned again by the rules. At a terminal --all asks before; exit code 1 means that you said no.
     """
     from sipfw.host.files import Layout
+    from sipfw.host.privilege import who
     from sipfw.manual.bans import unban
 
     if bool(addresses) == everybody:
@@ -37,12 +39,16 @@ def command(*, addresses: tuple[str, ...], everybody: bool, yes: bool, root: Pat
     found = read_named(addresses)
     if everybody and at_terminal() and not yes and not _agreed(Layout(root)):
         return Exit.DIFFERENT
-    done = unban(Layout(root), None if everybody else found)
+    layout = Layout(root)
+    # Who was banned by packets since the last look is to be known, too.
+    remember(layout)
+    done = unban(layout, None if everybody else found)
     report(done.done)
     complain_all([f"not banned: {address}" for address in done.strangers])
     complain_all([f"free again: {address}" for address in done.freed])
     if everybody and not done.freed:
         complain("nobody is banned")
+    remember(layout, freed=who())
     return Exit.CLEAN
 
 
