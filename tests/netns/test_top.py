@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.netns
 
 OPTIONS = b"OPTIONS sip:100@198.51.100.1 SIP/2.0\r\nUser-Agent: friendly\r\n\r\n"
+INVITE = b"INVITE sip:1@198.51.100.1 SIP/2.0\r\n\r\n"
 REGISTER = b"REGISTER sip:198.51.100.1 SIP/2.0\r\nCSeq: 1 REGISTER\r\n\r\n"
 POLICY = {
     "trusted_peers": [{"name": "carrier", "signalling": ["203.0.113.10", "2001:db8:5::a"]}],
@@ -24,11 +26,21 @@ POLICY = {
 LOGGED = {**POLICY, "logging": {"layers": ["rate-limit"], "to": "nflog", "rate": "100/second"}}
 
 
+def moment(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
 class Switch(GuardedSwitch):
     def top(self, *options: str) -> dict[str, Any]:
         done = self.host.sipfw("top", "--json", *options)
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def events(self, *options: str) -> list[dict[str, Any]]:
+        done = self.host.sipfw("events", "--json", *options)
+        assert done.returncode == 0, done.stderr
+        found: list[dict[str, Any]] = json.loads(done.stdout)["events"]
         return found
 
     def rows(self, *options: str) -> dict[tuple[str, str], dict[str, Any]]:
@@ -53,7 +65,7 @@ class Switch(GuardedSwitch):
             thread.join()
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=(*BACKENDS, "iptables-nft"))
 def switch(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Switch]:
@@ -75,25 +87,80 @@ def test_a_scanner_that_leaves_no_trace_is_seen(switch: Switch) -> None:
     row = rows["198.51.100.66", "scanner-block"]
     assert row["rule"] == "scanner.options-udp"
     assert row["packets"] >= 5
-    assert row["first"] < row["last"]
+    assert row["packets_per_second"] >= 2
+    assert moment(row["first"]) < moment(row["last"])
 
 
 def test_a_banned_source(switch: Switch) -> None:
     switch.host.kernel.add("banned", "198.51.100.66")
     switch.host.kernel.add("banned", "2001:db8:66::")
     try:
-        with switch.sending("attacker", b"INVITE sip:1@198.51.100.1 SIP/2.0\r\n\r\n"):
+        with switch.sending("attacker", INVITE):
             rows = switch.rows("--seconds", "2")
         row = rows["198.51.100.66", "banned"]
         assert row["rule"] == "banned.drop"
         assert row["packets"] >= 5
         assert 3500 < row["left_seconds"] <= 3600
         silent = rows["2001:db8:66::/64", "banned"]
-        assert silent["packets"] is None
+        assert silent["packets"] == 0
         assert silent["first"] is not None
     finally:
         for address in ("198.51.100.66", "2001:db8:66::"):
             switch.host.kernel.remove("banned", address)
+
+
+def test_a_scanner_that_is_banned_while_it_sends(switch: Switch) -> None:
+    """Its packets die by the ban set: they are counted as they arrive, and the ban is kept."""
+    policy = {
+        **POLICY,
+        "bans": {"duration": "30s"},
+        "limits": {"per_source": {"rate": "5/second", "burst": 5}},
+    }
+    switch.host.apply(policy)
+    (switch.host.root / "var/lib/sipfw/events.sqlite").unlink(missing_ok=True)
+    try:
+        with switch.sending("attacker", INVITE, 0.01):
+            rows = switch.rows("--seconds", "1")
+            row = rows["198.51.100.66", "banned"]
+            assert row["packets"] >= 10
+            rows = switch.rows("--seconds", "1", "--layer", "banned")
+        row = rows["198.51.100.66", "banned"]
+        assert row["packets_per_second"] >= 10
+        assert moment(row["first"]) < moment(row["last"])
+        assert 0 < row["left_seconds"] <= 30
+        switch.host.kernel.remove("banned", "198.51.100.66")
+        (event,) = switch.events("198.51.100.66")
+        assert event["kind"] == "ban"
+        assert event["reason"] != ""
+        assert event["packets"] >= row["packets"] + 10
+        assert moment(event["first"]) < moment(event["last"]) < moment(event["until"])
+        assert not event["known"]
+    finally:
+        switch.host.apply(POLICY)
+
+
+def test_a_ban_by_hand_is_an_event(switch: Switch) -> None:
+    switch.host.sipfw("ban", "198.51.100.67", "--for", "2h", "--reason", "toll fraud")
+    switch.host.sipfw("unban", "198.51.100.67")
+    (event,) = switch.events("198.51.100.67")
+    assert (event["kind"], event["layer"], event["rule"]) == ("ban by hand", "manual", "blocked")
+    assert event["reason"] == "toll fraud"
+    assert event["who"] == event["freed_by"] != ""
+    assert moment(event["until"]) - moment(event["first"]) < 60
+    page = switch.host.sipfw("events", "198.51.100.67").stdout
+    assert "toll fraud" in page
+
+
+def test_a_damaged_file_of_events_harms_nothing(switch: Switch) -> None:
+    path = switch.host.root / "var/lib/sipfw/events.sqlite"
+    path.write_bytes(b"\xff" * 9000)
+    with switch.sending("attacker", OPTIONS):
+        done = switch.host.sipfw("top", "--seconds", "1")
+    assert done.returncode == 0
+    assert "198.51.100.66" in done.stdout
+    assert done.stderr.count("\n") == 1
+    assert "was damaged" in done.stderr
+    assert [item["rule"] for item in switch.events("198.51.100.66")] == ["scanner.options-udp"]
 
 
 def test_a_source_above_its_limit(switch: Switch) -> None:

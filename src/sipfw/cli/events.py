@@ -111,7 +111,7 @@ def _row(item: Event, now: float) -> tuple[str, ...]:
         item.kind,
         _length(item, now),
         count_text(item.packets) if item.packets else "-",
-        why(item),
+        _why(item),
     )
 
 
@@ -122,7 +122,13 @@ def _length(item: Event, now: float) -> str:
     return format_duration(item.ends - item.first)
 
 
-def why(item: Event) -> str:
+def line_of(item: Event) -> str:
+    """Say an event in a line."""
+    length = _length(item, time.time())
+    return f"{item.kind} {format_timestamp(item.first)}, for {length}, {_why(item)}"
+
+
+def _why(item: Event) -> str:
     """Say what led to it, who ordered it, and whether the switch knows the source."""
     parts = [f"{item.layer}: {item.reason}" if item.reason else item.layer]
     if item.who:

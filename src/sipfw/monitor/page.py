@@ -14,6 +14,8 @@ from sipfw.deploy.lists.sets import read_policy
 from sipfw.deploy.names.cache import read_names
 from sipfw.errors import BackendError
 from sipfw.monitor import readings
+from sipfw.monitor.events.look import remember_top
+from sipfw.monitor.events.past import joined, over
 from sipfw.monitor.observe import Observation, applied_subject, keep, observe
 from sipfw.monitor.peer_counts import count_of, source_counts
 from sipfw.monitor.reverse_names import reverse_names
@@ -79,7 +81,7 @@ def gather(layout: Layout, *, since: float, seconds: float, names: bool) -> Fact
     notes: list[str] = []
     # Rates of this moment are those of the time in which arriving packets are looked at.
     earlier = observe(subject, None).reading if seconds else readings.latest(layout, time.time())
-    sources = _sources(layout, seconds, notes)
+    sources = _sources(layout, since, seconds, notes)
     seen = observe(subject, earlier)
     past = [item for item in readings.history(layout, since) if item.taken < seen.reading.taken]
     _keep(layout, seen, notes)
@@ -98,13 +100,20 @@ def gather(layout: Layout, *, since: float, seconds: float, names: bool) -> Fact
     )
 
 
-def _sources(layout: Layout, seconds: float, notes: list[str]) -> Top:
+def _sources(layout: Layout, since: float, seconds: float, notes: list[str]) -> Top:
+    """Return who was dropped in the whole time: what is remembered, with what is seen now."""
+    found = Top((), (), 0.0)
     try:
-        found = top(layout, seconds=seconds)
+        found = top(layout, seconds=seconds) or found
     except BackendError as error:
         notes.append(f"who is being dropped cannot be seen: {error}")
-        found = None
-    return found or Top((), (), 0.0)
+    try:
+        remember_top(layout, found, notes.append)
+        past = over(layout, since, time.time(), notes.append)
+    except BackendError as error:
+        notes.append(f"who was dropped before is not known: {error.message}")
+        return found
+    return replace(found, sources=joined(past, found.sources))
 
 
 def _keep(layout: Layout, seen: Observation, notes: list[str]) -> None:
