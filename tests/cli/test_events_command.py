@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def test_an_empty_answer_says_what_is_recorded(sipfw: Sipfw, tmp_path: Path) -> None:
     done = sipfw("events", "--root", str(tmp_path))
-    assert done.returncode == 0
+    assert done.code == 0
     assert done.stdout.startswith("nobody was dropped or banned since ")
     assert "sipfw keep" in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -41,6 +41,6 @@ def test_json_has_moments_in_utc(sipfw: Sipfw, tmp_path: Path) -> None:
 )
 def test_mistakes_are_one_line(sipfw: Sipfw, tmp_path: Path, words: list[str]) -> None:
     done = sipfw("events", "--root", str(tmp_path), *words)
-    assert done.returncode == 2
+    assert done.code == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1

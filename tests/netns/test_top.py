@@ -37,12 +37,6 @@ class Switch(GuardedSwitch):
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    def events(self, *options: str) -> list[dict[str, Any]]:
-        done = self.host.sipfw("events", "--json", *options)
-        assert done.returncode == 0, done.stderr
-        found: list[dict[str, Any]] = json.loads(done.stdout)["events"]
-        return found
-
     def rows(self, *options: str) -> dict[tuple[str, str], dict[str, Any]]:
         return {(item["source"], item["layer"]): item for item in self.top(*options)["sources"]}
 
@@ -65,7 +59,7 @@ class Switch(GuardedSwitch):
             thread.join()
 
 
-@pytest.fixture(scope="module", params=(*BACKENDS, "iptables-nft"))
+@pytest.fixture(scope="module", params=BACKENDS)
 def switch(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Switch]:
@@ -107,60 +101,6 @@ def test_a_banned_source(switch: Switch) -> None:
     finally:
         for address in ("198.51.100.66", "2001:db8:66::"):
             switch.host.kernel.remove("banned", address)
-
-
-def test_a_scanner_that_is_banned_while_it_sends(switch: Switch) -> None:
-    """Its packets die by the ban set: they are counted as they arrive, and the ban is kept."""
-    policy = {
-        **POLICY,
-        "bans": {"duration": "30s"},
-        "limits": {"per_source": {"rate": "5/second", "burst": 5}},
-    }
-    switch.host.apply(policy)
-    (switch.host.root / "var/lib/sipfw/events.sqlite").unlink(missing_ok=True)
-    try:
-        with switch.sending("attacker", INVITE, 0.01):
-            rows = switch.rows("--seconds", "1")
-            row = rows["198.51.100.66", "banned"]
-            assert row["packets"] >= 10
-            rows = switch.rows("--seconds", "1", "--layer", "banned")
-        row = rows["198.51.100.66", "banned"]
-        assert row["packets_per_second"] >= 10
-        assert moment(row["first"]) < moment(row["last"])
-        assert 0 < row["left_seconds"] <= 30
-        switch.host.kernel.remove("banned", "198.51.100.66")
-        (event,) = switch.events("198.51.100.66")
-        assert event["kind"] == "ban"
-        assert event["reason"] != ""
-        assert event["packets"] >= row["packets"] + 10
-        assert moment(event["first"]) < moment(event["last"]) < moment(event["until"])
-        assert not event["known"]
-    finally:
-        switch.host.apply(POLICY)
-
-
-def test_a_ban_by_hand_is_an_event(switch: Switch) -> None:
-    switch.host.sipfw("ban", "198.51.100.67", "--for", "2h", "--reason", "toll fraud")
-    switch.host.sipfw("unban", "198.51.100.67")
-    (event,) = switch.events("198.51.100.67")
-    assert (event["kind"], event["layer"], event["rule"]) == ("ban by hand", "manual", "blocked")
-    assert event["reason"] == "toll fraud"
-    assert event["who"] == event["freed_by"] != ""
-    assert moment(event["until"]) - moment(event["first"]) < 60
-    page = switch.host.sipfw("events", "198.51.100.67").stdout
-    assert "toll fraud" in page
-
-
-def test_a_damaged_file_of_events_harms_nothing(switch: Switch) -> None:
-    path = switch.host.root / "var/lib/sipfw/events.sqlite"
-    path.write_bytes(b"\xff" * 9000)
-    with switch.sending("attacker", OPTIONS):
-        done = switch.host.sipfw("top", "--seconds", "1")
-    assert done.returncode == 0
-    assert "198.51.100.66" in done.stdout
-    assert done.stderr.count("\n") == 1
-    assert "was damaged" in done.stderr
-    assert [item["rule"] for item in switch.events("198.51.100.66")] == ["scanner.options-udp"]
 
 
 def test_a_source_above_its_limit(switch: Switch) -> None:

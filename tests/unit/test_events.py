@@ -42,7 +42,8 @@ class Book:
 
     def all(self, network: str | None = None) -> list[Event]:
         where = None if network is None else ip_network(network)
-        return self.file.ask(lambda base: between(base, 0, NOW * 2, where)) or []
+        found, _ = self.file.ask(lambda base: between(base, 0, NOW * 2, where)) or ([], 0)
+        return found
 
 
 @pytest.fixture
@@ -101,8 +102,9 @@ def test_events_of_an_address_of_a_network_and_of_a_time(book: Book) -> None:
     assert book.all("2001:db8:66::5") == [six]
     assert book.all("198.51.100.67") == []
     ask = book.file.ask
-    assert ask(lambda base: between(base, NOW + HOUR + 1, NOW + 2 * HOUR)) == []
-    assert len(ask(lambda base: between(base, NOW + HOUR / 2, NOW + 2 * HOUR)) or ()) == 2
+    assert ask(lambda base: between(base, NOW + HOUR + 1, NOW + 2 * HOUR)) == ([], 0)
+    assert ask(lambda base: between(base, NOW + HOUR / 2, NOW + HOUR)) == ([six, BAN], 0)
+    assert ask(lambda base: between(base, NOW, NOW + HOUR, most=1)) == ([six], 1)
 
 
 def test_a_crowd_is_counted_and_whom_the_switch_knows_is_named(

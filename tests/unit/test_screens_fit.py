@@ -67,7 +67,9 @@ def _verify() -> Iterable[str]:
 def _top() -> Iterable[str]:
     now = time.time()
     sources = [
-        DroppedSource(ip_network(net), "scanner-block", "scanner.tool", SENTENCE, 9, now, now, 70)
+        DroppedSource(
+            ip_network(net), "scanner-block", "scanner.tool", SENTENCE, 9, now, now, 70, 3.0
+        )
         for net in (f"{LONG}/128", "198.51.100.0/24", "198.51.100.7/32")
     ]
     return top._lines(sources, {"198.51.100.7/32": "scanner.attacker.example"}, more=3)

@@ -72,14 +72,14 @@ def command(
     remember(layout)
     # A look takes a while, and what it has just seen belongs to the answer.
     end = time.time() if until is None else end
-    found = EventFile(layout, complain).ask(lambda base: between(base, start, end, network)) or []
-    shown = found[:limit]
+    file = EventFile(layout, complain)
+    found, more = file.ask(lambda base: between(base, start, end, network, limit)) or ([], 0)
     if as_json:
-        say_json(_data(shown, start, end, len(found)))
+        say_json(_data(found, start, end, more))
     elif found:
-        say_lines(_lines(shown, time.time()))
-        if len(found) > limit:
-            complain(f"and {len(found) - limit:,} earlier; see --limit")
+        say_lines(_lines(found, time.time()))
+        if more:
+            complain(f"and {more:,} earlier; see --limit")
     else:
         whom = "nobody" if address is None else f"nothing of {address}"
         say_lines([f"{whom} was dropped or banned since {format_timestamp(start)}, as far as seen"])
@@ -140,12 +140,12 @@ def _why(item: Event) -> str:
     return "; ".join(parts)
 
 
-def _data(found: list[Event], since: float, until: float, count: int) -> dict[str, Any]:
+def _data(found: list[Event], since: float, until: float, more: int) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "since": iso(since),
         "until": iso(until),
-        "count": count,
+        "more": more,
         "events": [
             {
                 "source": None if item.source is None else item.subject,

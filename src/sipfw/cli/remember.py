@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 def remember(layout: Layout, found: Top | None = None, *, freed: str = "") -> None:
     """Put down who is banned now, whom `top` has found, and by whom those were freed that ended."""
-    from sipfw.monitor.events.look import look, remember_top
-
     try:
+        from sipfw.monitor.events.look import look, remember_top
+
         if found is None:
             look(layout, complain, freed=freed)
         else:

@@ -171,8 +171,8 @@ def _look(subject: Subject, earlier: Reading | None, layout: Layout, *, deep: bo
 
 
 def _keep(layout: Layout, seen: Observation) -> None:
-    from sipfw.monitor.events.look import holds_bans
     from sipfw.monitor.observe import keep
+    from sipfw.monitor.top.state import holds_bans
 
     try:
         keep(layout, seen)

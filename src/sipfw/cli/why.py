@@ -120,9 +120,10 @@ def _last_event(layout: Layout, address: IpAddress) -> None:
 
     from sipfw.cli.events import line_of
     from sipfw.errors import BackendError
-    from sipfw.monitor.events.past import last_of
 
     try:
+        from sipfw.monitor.events.past import last_of
+
         found = last_of(layout, ip_network(address), time.time())
     except BackendError as error:
         complain(f"events are not known: {error.message}")

@@ -14,8 +14,6 @@ from sipfw.deploy.lists.sets import read_policy
 from sipfw.deploy.names.cache import read_names
 from sipfw.errors import BackendError
 from sipfw.monitor import readings
-from sipfw.monitor.events.look import remember_top
-from sipfw.monitor.events.past import joined, over
 from sipfw.monitor.observe import Observation, applied_subject, keep, observe
 from sipfw.monitor.peer_counts import count_of, source_counts
 from sipfw.monitor.reverse_names import reverse_names
@@ -108,6 +106,10 @@ def _sources(layout: Layout, since: float, seconds: float, notes: list[str]) -> 
     except BackendError as error:
         notes.append(f"who is being dropped cannot be seen: {error}")
     try:
+        # A Python may lack SQLite.
+        from sipfw.monitor.events.look import remember_top  # noqa: PLC0415 - see above
+        from sipfw.monitor.events.past import joined, over  # noqa: PLC0415 - see above
+
         remember_top(layout, found, notes.append)
         past = over(layout, since, time.time(), notes.append)
     except BackendError as error:

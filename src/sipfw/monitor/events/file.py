@@ -7,7 +7,6 @@ leave two more files beside it and could not be read on a disk that is read-only
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
 import time
 from contextlib import closing, suppress
@@ -15,6 +14,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sipfw.errors import BackendError
 from sipfw.host.files import cannot_write
+
+try:
+    import sqlite3
+except ImportError as error:
+    # A Python that was built where SQLite's headers were missing. Every user of this imports it
+    # where it can say so.
+    raise BackendError("this Python was built without its module sqlite3") from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable

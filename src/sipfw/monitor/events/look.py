@@ -20,23 +20,21 @@ from sipfw.kernel.backend import backend_of
 from sipfw.monitor.events.event import Event, EventKind
 from sipfw.monitor.events.file import EventFile
 from sipfw.monitor.events.store import going_on, put_down
-from sipfw.monitor.top.state import BANS, LOGINS
+from sipfw.monitor.top.state import BANS, LOGINS, SHUT
 from sipfw.ruleset.model import Layer
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sipfw.deploy.manual_list import ManualEntry
     from sipfw.host.files import Layout
     from sipfw.kernel.state.members import Member
     from sipfw.manual.bans import Ban
     from sipfw.monitor.events.store import Known
-    from sipfw.monitor.report import SetReport
     from sipfw.monitor.top.source import Top
     from sipfw.ruleset.addresses import IpAddress, IpNetwork
 
-_SHUT = (names.SET_BARRED, names.SET_SHUT, names.SET_NO_REGISTER)
 # What `top` names by its set, and a look by the ban in it.
 _OF_SETS = frozenset({Layer.BANNED.value, Layer.REPLIES.value})
 
@@ -50,7 +48,7 @@ def look(layout: Layout, say: Callable[[str], None], *, freed: str = "") -> None
     if applied is None:
         return
     present = {item.of for item in applied.expectation.sets}
-    wanted = [name for name in (*BANS, *_SHUT) if name in present]
+    wanted = [name for name in (*BANS, *SHUT) if name in present]
     if not wanted:
         return
     members = backend_of(applied.backend).members().read(wanted)
@@ -78,7 +76,7 @@ def remember_top(layout: Layout, found: Top, say: Callable[[str], None]) -> None
 def _dropped(found: Top, known: Mapping[tuple[str, str], Known], now: float) -> Iterator[Event]:
     for item in found.sources:
         key = str(item.network.network_address)
-        kept_out = next((known[n, key] for n in (*BANS, *_SHUT) if (n, key) in known), None)
+        kept_out = next((known[n, key] for n in (*BANS, *SHUT) if (n, key) in known), None)
         last = item.last or now
         if kept_out is not None and item.layer in _OF_SETS:
             packets = item.packets or 0
@@ -99,12 +97,6 @@ def _dropped(found: Top, known: Mapping[tuple[str, str], Known], now: float) -> 
                 packets=0 if again else item.packets or 0,
                 known=item.known,
             )
-
-
-def holds_bans(sets: Iterable[SetReport]) -> bool:
-    """Tell whether there is anybody for a look to see."""
-    wanted = {f"{name}{family}" for name in (*BANS, *_SHUT) for family in "46"}
-    return any(item.entries and item.name.removeprefix("sipfw-") in wanted for item in sets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +130,12 @@ def _seen(
             again = replace(old.event, until=until, packets=0)
             yield again if order is None else _ordered(again, order)
             continue
-        told = told or _asked(layout)
-        first = _event(name, address, told, now)
+        if (name, "") in known:
+            # A crowd is counted already: for most of these there is no room in this hour.
+            first = _event(name, address, told or _Told(), now)
+        else:
+            told = told or _asked(layout)
+            first = _event(name, address, told, now)
         yield replace(first if order is None else _ordered(first, order), until=until)
 
 
@@ -160,7 +156,7 @@ def _asked(layout: Layout) -> _Told:
 def _event(name: str, address: IpAddress, told: _Told, now: float) -> Event:
     source = told.source(address)
     known = source.network_address in told.learned
-    if name in _SHUT:
+    if name in SHUT:
         layer, reason = Layer.REPLIES.value, LOGINS[name]
         return Event(EventKind.LOGINS, source, layer, name, reason, "", now, now, known=known)
     ban = told.bans.get(address)

@@ -24,7 +24,7 @@ def last_of(layout: Layout, network: IpNetwork, now: float) -> Event | None:
     """Return the newest event of an address. Raises BackendError."""
     # Only a look that writes moves a damaged file aside.
     file = EventFile(layout, lambda _: None)
-    found = file.ask(partial(between, since=0.0, until=now, network=network))
+    found, _ = file.ask(partial(between, since=0.0, until=now, network=network, most=1)) or ([], 0)
     return found[0] if found else None
 
 
@@ -32,7 +32,10 @@ def over(
     layout: Layout, since: float, until: float, say: Callable[[str], None]
 ) -> list[DroppedSource]:
     """Return each source and layer once. Raises BackendError."""
-    events = EventFile(layout, say).ask(partial(between, since=since, until=until)) or []
+    file = EventFile(layout, say)
+    events, more = file.ask(partial(between, since=since, until=until)) or ([], 0)
+    if more:
+        say(f"of the sources, {more:,} earlier events are left out; see sipfw events")
     found: dict[tuple[IpNetwork, str], DroppedSource] = {}
     for item in events:
         if item.source is None:

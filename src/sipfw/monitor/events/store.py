@@ -35,8 +35,9 @@ _BETWEEN = """
     SELECT kind, rule, source, layer, reason, who, first, last, until, packets, sources, known,
         freed
     FROM events WHERE ends >= ? AND first <= ? AND low <= ? AND high >= ?
-    ORDER BY first DESC, id DESC
+    ORDER BY first DESC, id DESC LIMIT ?
 """
+_COUNT = "SELECT count(*) FROM events WHERE ends >= ? AND first <= ? AND low <= ? AND high >= ?"
 _WRITE = """
     INSERT OR REPLACE INTO events (id, kind, rule, source, layer, reason, who, first, last, until,
         packets, sources, known, freed, low, high, ends)
@@ -182,12 +183,18 @@ def _forget(base: sqlite3.Connection, now: float) -> None:
 
 
 def between(
-    base: sqlite3.Connection, since: float, until: float, network: IpNetwork | None = None
-) -> list[Event]:
-    """Return the events of a stretch of time that touch the network, the latest first."""
+    base: sqlite3.Connection,
+    since: float,
+    until: float,
+    network: IpNetwork | None = None,
+    most: int = 20_000,
+) -> tuple[list[Event], int]:
+    """Return the latest events of a stretch of time that touch the network, and how many more."""
     low, high = _EVERYWHERE if network is None else _ends(network)
-    rows = base.execute(_BETWEEN, (since, until, high, low))
-    return [item for item in map(_event, rows) if item is not None]
+    values = (since, until, high, low)
+    found = base.execute(_BETWEEN, (*values, most)).fetchall()
+    more = base.execute(_COUNT, values).fetchone()[0] - len(found)
+    return [item for item in map(_event, found) if item is not None], more
 
 
 def _ends(network: IpNetwork | None) -> tuple[str, str]:

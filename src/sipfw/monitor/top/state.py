@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sipfw.kernel.netlink.nflog import Logged
     from sipfw.kernel.state.limits import LimitTable, SourceBucket
     from sipfw.kernel.state.members import Member
+    from sipfw.monitor.report import SetReport
     from sipfw.ruleset.addresses import IpNetwork
     from sipfw.ruleset.model import Chain, Ruleset
     from sipfw.ruleset.rule import Rule
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 # Sets whose members are dropped, the longest first; all of a source's bans are one line.
 BANS = (names.SET_BANNED, names.SET_BANNED_TCP, names.SET_BLOCKED)
+SHUT = (names.SET_BARRED, names.SET_SHUT, names.SET_NO_REGISTER)
 LOGINS = {
     names.SET_BARRED: "too many refused logins: its logins are dropped",
     names.SET_SHUT: "too many refused logins: those of one port are dropped",
@@ -37,6 +39,12 @@ LOGINS = {
 }
 # Their buckets are a memory of first packets, and no limit of anybody.
 _MEMORIES = {names.CROWD, f"{names.CROWD}{names.TCP_ENDING}"}
+
+
+def holds_bans(sets: Iterable[SetReport]) -> bool:
+    """Tell whether there is anybody for a look to see."""
+    wanted = {f"{name}{family}" for name in (*BANS, *SHUT) for family in "46"}
+    return any(item.entries and item.name.removeprefix("sipfw-") in wanted for item in sets)
 
 
 def from_sets(
