@@ -75,6 +75,18 @@ def test_a_ban_that_is_gone_before_its_time_was_ended(book: Book) -> None:
     assert (event.until, event.freed) == (NOW + 90, "alice")
 
 
+def test_a_ban_that_one_look_missed_is_still_one_event(book: Book) -> None:
+    book.see(BAN)
+    book.see(now=NOW + 30, whole=True)
+    book.see(BAN, now=NOW + 60, whole=True)
+    assert book.all() == [BAN]
+    # But whoever was freed and comes again has another one.
+    book.see(now=NOW + 90, whole=True)
+    again = replace(BAN, first=NOW + 100, last=NOW + 100, until=NOW + 100 + HOUR)
+    book.see(again, now=NOW + 120, whole=True)
+    assert [item.first for item in book.all()] == [NOW + 100, NOW]
+
+
 def test_an_order_takes_the_place_of_the_one_before(book: Book) -> None:
     order = replace(BAN, kind=EventKind.HAND, rule="blocked", who="alice", reason="fraud")
     book.see(order, whole=True)

@@ -60,14 +60,19 @@ def going_on(base: sqlite3.Connection, now: float) -> dict[tuple[str, str], Know
 
     A ban is over at its end; who is dropped without one, when nothing was seen for an hour.
     """
+    return {key: old for key, old in _of_this_hour(base, now).items() if _goes_on(old.event, now)}
+
+
+def _of_this_hour(base: sqlite3.Connection, now: float) -> dict[tuple[str, str], Known]:
     found: dict[tuple[str, str], Known] = {}
-    rows = base.execute(_GOING_ON, (now - _HOUR,))
-    for row, *fields in rows:
-        event = _event(fields)
-        if event is None or (event.until is not None and event.until < now - SLACK):
-            continue
-        found[event.rule, _key(event.source)] = Known(row, event)
+    for row, *fields in base.execute(_GOING_ON, (now - _HOUR,)):
+        if (event := _event(fields)) is not None:
+            found[event.rule, _key(event.source)] = Known(row, event)
     return found
+
+
+def _goes_on(event: Event, now: float) -> bool:
+    return event.until is None or event.until >= now - SLACK
 
 
 def put_down(
@@ -81,13 +86,14 @@ def put_down(
 
     A ban that is not there any more before its time was ended, by `freed` where somebody did.
     """
-    known = going_on(base, now)
+    recent = _of_this_hour(base, now)
+    known = {key: old for key, old in recent.items() if _goes_on(old.event, now)}
     fresh: list[Event] = []
     there: set[tuple[str, str]] = set()
     for item in seen:
         key = item.rule, _key(item.source)
         there.add(key)
-        old = known.get(key)
+        old = known.get(key) or _missed(recent.get(key), item)
         if old is None or _another(old.event, item):
             fresh.append(item)
             there.discard(key)
@@ -99,6 +105,16 @@ def put_down(
             _write(base, replace(old.event, until=max(old.event.first, now), freed=freed), old.row)
     _put_new(base, fresh, known, now)
     _forget(base, now)
+
+
+def _missed(old: Known | None, new: Event) -> Known | None:
+    """Return a ban that the last look has missed, and so called ended: it began before that.
+
+    A listing of nf_tables comes in pages; what goes meanwhile makes the next page skip another.
+    """
+    if old is None or old.event.kind is not EventKind.BAN or old.event.until is None:
+        return None
+    return old if new.first < old.event.until - SLACK else None
 
 
 def _another(old: Event, new: Event) -> bool:
