@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,12 +17,17 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.netns
 
 OPTIONS = b"OPTIONS sip:100@198.51.100.1 SIP/2.0\r\nUser-Agent: friendly\r\n\r\n"
+INVITE = b"INVITE sip:1@198.51.100.1 SIP/2.0\r\n\r\n"
 REGISTER = b"REGISTER sip:198.51.100.1 SIP/2.0\r\nCSeq: 1 REGISTER\r\n\r\n"
 POLICY = {
     "trusted_peers": [{"name": "carrier", "signalling": ["203.0.113.10", "2001:db8:5::a"]}],
     "limits": {"recent": None, "hashlimit": {"rate": "5/second", "burst": 5}},
 }
 LOGGED = {**POLICY, "logging": {"layers": ["rate-limit"], "to": "nflog", "rate": "100/second"}}
+
+
+def moment(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 class Switch(GuardedSwitch):
@@ -75,21 +81,22 @@ def test_a_scanner_that_leaves_no_trace_is_seen(switch: Switch) -> None:
     row = rows["198.51.100.66", "scanner-block"]
     assert row["rule"] == "scanner.options-udp"
     assert row["packets"] >= 5
-    assert row["first"] < row["last"]
+    assert row["packets_per_second"] >= 2
+    assert moment(row["first"]) < moment(row["last"])
 
 
 def test_a_banned_source(switch: Switch) -> None:
     switch.host.kernel.add("banned", "198.51.100.66")
     switch.host.kernel.add("banned", "2001:db8:66::")
     try:
-        with switch.sending("attacker", b"INVITE sip:1@198.51.100.1 SIP/2.0\r\n\r\n"):
+        with switch.sending("attacker", INVITE):
             rows = switch.rows("--seconds", "2")
         row = rows["198.51.100.66", "banned"]
         assert row["rule"] == "banned.drop"
         assert row["packets"] >= 5
         assert 3500 < row["left_seconds"] <= 3600
         silent = rows["2001:db8:66::/64", "banned"]
-        assert silent["packets"] is None
+        assert silent["packets"] == 0
         assert silent["first"] is not None
     finally:
         for address in ("198.51.100.66", "2001:db8:66::"):

@@ -19,7 +19,6 @@ _OTHER_WORDS = {
     "kernel/distribution.py": "packages of distributions",
     "kernel/forms.py": "a program, in a sentence",
     "kernel/state/marks.py": "host programs",
-    "kernel/state/members.py": "the key of nft's JSON",
     "monitor/doctor/rules.py": "host programs",
     "saved/places.py": "services and files of distributions",
 }

@@ -67,6 +67,7 @@ _ALLOWED = {
         "host",
         "kernel",
         "lower",
+        "manual",
         "policy",
         "ruleset",
         "saved",

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_facts import ENDLESS, facts
 
-from sipfw.cli import bans, doctor, feeds, history, plan_view, top, verify_view
+from sipfw.cli import bans, doctor, events, feeds, history, plan_view, top, verify_view
 from sipfw.cli.output import say_lines, table
 from sipfw.cli.screen import grid, screen_width, wrapped
 from sipfw.compare.changes import Action, ChainChange, JumpChange, Plan, SetChange, SysctlChange
@@ -24,6 +24,7 @@ from sipfw.feeds.parse import LeftOut
 from sipfw.lower.xtables import Family
 from sipfw.manual.bans import Ban
 from sipfw.monitor.doctor.findings import Diagnosis, DiagnosisState
+from sipfw.monitor.events.event import Event, EventKind
 from sipfw.monitor.feed_report import FeedReport
 from sipfw.monitor.health import judge
 from sipfw.monitor.report import Count, RuleReport
@@ -68,10 +69,31 @@ def _verify() -> Iterable[str]:
 def _top() -> Iterable[str]:
     now = time.time()
     sources = [
-        DroppedSource(ip_network(net), "scanner-block", "scanner.tool", SENTENCE, 9, now, now, 70)
+        DroppedSource(
+            ip_network(net), "scanner-block", "scanner.tool", SENTENCE, 9, now, now, 70, 3.0
+        )
         for net in (f"{LONG}/128", "198.51.100.0/24", "198.51.100.7/32")
     ]
     return top._lines(sources, {"198.51.100.7/32": "scanner.attacker.example"}, more=3)
+
+
+def _events() -> Iterable[str]:
+    now = time.time()
+    ban = Event(
+        EventKind.BAN,
+        ip_network(f"{LONG}/128"),
+        "replies",
+        "banned",
+        SENTENCE,
+        "alice",
+        now - 900,
+        now,
+        now + 2700,
+        123_456,
+        known=True,
+        freed="bob",
+    )
+    return events._lines([ban, replace(ban, source=None, sources=12_345, packets=0)], now)
 
 
 def _bans() -> Iterable[str]:
@@ -139,6 +161,7 @@ def _diff() -> Iterable[str]:
 SCREENS: dict[str, Callable[[], Iterable[str]]] = {
     "verify": _verify,
     "top": _top,
+    "events": _events,
     "bans": _bans,
     "feeds": _feeds,
     "doctor": _doctor,

@@ -20,6 +20,8 @@ from sipfw.ruleset.source import Door
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sipfw.ruleset.addresses import IpAddress
+
 ORIGIN = Origin("learning", "policy.yaml")
 SOURCES = AddressSet(
     "stream-sources",
@@ -162,17 +164,33 @@ def test_lists_know_no_ports() -> None:
         RecentSets().doors(ENDPOINTS, FOUR)
 
 
-def test_members_of_endpoint_sets_have_a_door() -> None:
+def test_members_of_endpoint_sets_have_a_door(monkeypatch: pytest.MonkeyPatch) -> None:
     ipset = Programs({"sipfw-shut4": "192.0.2.2,udp:5060 timeout 31"})
     assert IpsetMembers(ipset).read(["shut"]) == {"shut": (Member(FOUR, 31, None, UDP),)}
-    element = '{"elem": {"val": {"concat": ["192.0.2.2", "udp", 5060]}, "expires": 31}}'
-    stays = '{"concat": ["192.0.2.2", "tcp", 49152]}'
-    nft = Programs({"shut4": f'{{"nftables": [{{"set": {{"elem": [{element}, {stays}]}}}}]}}'})
+    _nft_set(monkeypatch, "shut4", (FOUR, UDP, 31.0), (FOUR, TCP, None))
     members = (Member(FOUR, 31, None, UDP), Member(FOUR, None, None, TCP))
-    assert NftMembers(nft).read(["shut"]) == {"shut": members}
+    assert NftMembers(Programs({})).read(["shut"]) == {"shut": members}
 
 
-def test_an_endpoint_is_taken_out_with_its_door() -> None:
+def _nft_set(
+    monkeypatch: pytest.MonkeyPatch, name: str, *held: tuple[IpAddress, Door, float | None]
+) -> None:
+    """Have the kernel hold these endpoints in a set of our table, and nothing in all others."""
+    numbers = {L4Proto.UDP: 17, L4Proto.TCP: 6}
+    found = [
+        nft_elements.Element(
+            address.packed
+            + bytes([numbers[door.proto], 0, 0, 0])
+            + door.port.to_bytes(2, "big")
+            + b"\0\0",
+            left,
+        )
+        for address, door, left in held
+    ]
+    monkeypatch.setattr(nft_elements, "elements", lambda asked, _: found if asked == name else [])
+
+
+def test_an_endpoint_is_taken_out_with_its_door(monkeypatch: pytest.MonkeyPatch) -> None:
     edits = [
         SetRemoval("shut", FOUR, UDP),
         SetRemoval("banned", FOUR),
@@ -185,8 +203,8 @@ def test_an_endpoint_is_taken_out_with_its_door() -> None:
         "del sipfw-banned4 192.0.2.2",
         "add sipfw-blocked4 192.0.2.2 timeout 60",
     ]
-    element = '{"elem": {"val": {"concat": ["192.0.2.2", "udp", 5060]}, "expires": 31}}'
-    nft = Programs({"shut4": f'{{"nftables": [{{"set": {{"elem": [{element}]}}}}]}}'})
+    _nft_set(monkeypatch, "shut4", (FOUR, UDP, 31.0))
+    nft = Programs({})
     NftMembers(nft).edit(edits)
     assert nft.changes.splitlines() == [
         "add element inet sipfw shut4 { 192.0.2.2 . udp . 5060 }",

@@ -45,6 +45,7 @@ _SECTIONS = {
     "What it does": {
         "verify": "show counters, and whether it is what was applied",
         "top": "show who is being dropped, by which layer and why",
+        "events": "show who was dropped or banned lately, why and for how long",
         "why": "say what happens to a source now, and what would change it",
         "doctor": "say what is wrong with this host for SIP",
         "report": "write a page with charts for a browser",

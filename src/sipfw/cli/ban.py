@@ -20,6 +20,7 @@ from sipfw.cli.manual import (
 )
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain
+from sipfw.cli.remember import remember
 from sipfw.errors import Exit
 
 if TYPE_CHECKING:
@@ -80,9 +81,11 @@ def command(
         did(changed=False)
         complain("the list bans nobody; nothing was changed")
         return Exit.CLEAN
-    done = ban(Layout(root), wishes, seconds)
+    layout = Layout(root)
+    done = ban(layout, wishes, seconds)
     report(done)
     _say(done, wishes)
+    remember(layout)
     return Exit.CLEAN
 
 

@@ -52,7 +52,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sipfw verify --watch --layer rate-limit",
         "sipfw verify --brief --since 10m",
     ),
-    "top": ("sipfw top", "sipfw top -n 5 --names", "sipfw top --layer banned --json"),
+    "top": ("sipfw top", "sipfw top --watch", "sipfw top --layer banned --json"),
+    "events": (
+        "sipfw events --since 12h",
+        "sipfw events 198.51.100.7",
+        "sipfw events 198.51.100.0/24 --since 7d --json",
+    ),
     "why": (
         "sipfw why 203.0.113.10",
         "sipfw why 203.0.113.10 --port 5060 --method REGISTER",

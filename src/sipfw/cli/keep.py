@@ -10,6 +10,7 @@ import click
 from sipfw.cli.machine import did
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain
+from sipfw.cli.remember import remember
 from sipfw.errors import Exit
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def command(*, root: Path) -> int:
     The timer of sipfw install-service does so every 30 seconds, so what `nft flush ruleset` or
     `iptables -F` took away is back within 35 seconds; sipfw history names each time. At most 5
     restores in 10 minutes: after that somebody takes it away on purpose, and sipfw says so. Nothing
-    is done while an apply waits to be confirmed, or after sipfw remove. Exit code 1 means that the
-    firewall is not whole.
+    is done while an apply waits to be confirmed, or after sipfw remove. Who is banned is put down
+    for sipfw events. Exit code 1 means that the firewall is not whole.
     """
     from sipfw.host.files import Layout
     from sipfw.kernel.backend import Options
@@ -37,6 +38,8 @@ def command(*, root: Path) -> int:
     layout = Layout(root)
     found = keep(layout, Options())
     did(changed=found.state is KeepState.RESTORED, state=found.state.name.lower())
+    if found.state is not KeepState.BUSY:
+        remember(layout)
     match found.state:
         case KeepState.WHOLE | KeepState.NOTHING | KeepState.BUSY:
             complain(f"nothing to do: {found.state}")

@@ -9,6 +9,7 @@ import click
 
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, say
+from sipfw.cli.remember import remember
 from sipfw.errors import BackendError, Exit
 from sipfw.monitor.metrics.address import DEFAULT, ListenAddress, parse_address
 
@@ -108,6 +109,7 @@ def _write(layout: Layout, path: Path, rules: RuleSeries) -> None:
         raise click.UsageError(f"{path}: node_exporter reads only files that end in {SUFFIX}")
     found = scrape(layout)
     write_textfile(path, _page(found, rules, Format.PROMETHEUS))
+    remember(layout)
     for text in filter(None, (found.problem, found.note)):
         complain(f"{path}: {text}")
 

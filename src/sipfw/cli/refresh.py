@@ -9,6 +9,7 @@ import click
 from sipfw.cli.machine import did
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain, remark
+from sipfw.cli.remember import remember
 from sipfw.errors import Exit
 from sipfw.words import pluralize
 
@@ -50,13 +51,15 @@ def command(
 
     if cached and (due or feeds_now or accept):
         raise click.UsageError("--cached asks nobody, so it goes with no other option")
+    layout = Layout(root)
     done = refresh(
-        Layout(root), Options(), cached=cached, due_only=due, wish=RefreshRequest(feeds_now, accept)
+        layout, Options(), cached=cached, due_only=due, wish=RefreshRequest(feeds_now, accept)
     )
     if done is None:
         did(changed=False)
         complain("nothing to refresh: no firewall of sipfw is in force")
         return Exit.CLEAN
+    remember(layout)
     for note in done.notes:
         complain(f"note: {note}")
     if not cached:

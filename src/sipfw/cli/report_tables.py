@@ -76,13 +76,13 @@ def sources_table(facts: Facts) -> ReportTable:
     head = ["source", "layer", "packets", "last seen", "first seen", "lasts", "reason"]
     kinds = {"source": "code", "packets": "number", "reason": ""}
     return ReportTable(
-        "Sources that are being dropped, those with the most packets first",
+        "Sources that were dropped, those with the most packets seen first",
         tuple(Column(title, kinds.get(title, "short")) for title in head),
         tuple(
             _source(item, facts.names.get(str(item.network)), facts.made)
             for item in facts.sources.sources[:MOST_SOURCES]
         ),
-        "nobody is being dropped",
+        "nobody was dropped, as far as seen",
     )
 
 

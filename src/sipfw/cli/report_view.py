@@ -92,10 +92,11 @@ def _sections(facts: Facts) -> Iterator[ReportSection]:
     yield ReportSection(
         "sources",
         "Top sources",
-        "Seen in the sets, the limits and "
+        f"Dropped since {format_timestamp(facts.since)}, as far as a look has seen it: bans by the "
+        "timer of sipfw keep, the rest by sipfw top and report, this time in "
         f"{format_duration(facts.sources.looked)} of arriving packets.",
         table=tables.sources_table(facts),
-        notes=(f"and {more:,} more; see sipfw top",) if more > 0 else (),
+        notes=(f"and {more:,} more; see sipfw events",) if more > 0 else (),
     )
     yield ReportSection("rules", "Busiest rules", table=tables.rules_table(report.rules))
     yield ReportSection("sets", "Sets", table=tables.sets_table(report.sets))

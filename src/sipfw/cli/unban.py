@@ -11,6 +11,7 @@ from sipfw.cli.machine import did
 from sipfw.cli.manual import complain_all, read_named, report
 from sipfw.cli.options import root_option
 from sipfw.cli.output import complain
+from sipfw.cli.remember import remember
 from sipfw.errors import Exit
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def command(*, addresses: tuple[str, ...], everybody: bool, yes: bool, root: Pat
     banned again by the rules. At a terminal --all asks before; exit code 1 means that you said no.
     """
     from sipfw.host.files import Layout
+    from sipfw.host.privilege import who
     from sipfw.manual.bans import unban
 
     if bool(addresses) == everybody:
@@ -38,13 +40,17 @@ def command(*, addresses: tuple[str, ...], everybody: bool, yes: bool, root: Pat
     found = read_named(addresses)
     if everybody and at_terminal() and not yes and not _agreed(Layout(root)):
         return Exit.DIFFERENT
-    done = unban(Layout(root), None if everybody else found)
+    layout = Layout(root)
+    # Who was banned by packets since the last look is to be known, too.
+    remember(layout)
+    done = unban(layout, None if everybody else found)
     report(done.done)
     complain_all([f"not banned: {address}" for address in done.strangers])
     did(changed=bool(done.freed), freed=[str(address) for address in done.freed])
     complain_all([f"free again: {address}" for address in done.freed])
     if everybody and not done.freed:
         complain("nobody is banned")
+    remember(layout, freed=who())
     return Exit.CLEAN
 
 

@@ -12,6 +12,7 @@ from sipfw.cli.backend_option import backend_option
 from sipfw.cli.moments import moment_of
 from sipfw.cli.options import Choice, Seconds, policy_options
 from sipfw.cli.output import complain, say, say_json, say_lines
+from sipfw.cli.remember import remember
 from sipfw.cli.subject import find_subject
 from sipfw.errors import BackendError
 from sipfw.ruleset.model import Layer
@@ -177,11 +178,14 @@ def _look(subject: Subject, earlier: Reading | None, layout: Layout, *, deep: bo
 
 def _keep(layout: Layout, seen: Observation) -> None:
     from sipfw.monitor.observe import keep
+    from sipfw.monitor.top.state import holds_bans
 
     try:
         keep(layout, seen)
     except BackendError as error:
         complain(f"this reading is not kept: {error}")
+    if seen.subject.generation is not None and holds_bans(seen.report.sets):
+        remember(layout)
 
 
 def _show(

@@ -14,6 +14,7 @@ from sipfw.cli.options import Choice, policy_options
 from sipfw.cli.output import complain, say_json, say_lines
 
 if TYPE_CHECKING:
+    from sipfw.host.files import Layout
     from sipfw.monitor.why.live import ExplainedFirewall
     from sipfw.monitor.why.others import Others
     from sipfw.monitor.why.packets import PacketQuestion
@@ -108,7 +109,27 @@ def command(
     from sipfw.cli.why_view import as_lines
 
     say_lines(as_lines(answer, firewall, source, _commands(), names))
+    if not offline:
+        _last_event(Layout(choice.root), question.source)
     return 0
+
+
+def _last_event(layout: Layout, address: IpAddress) -> None:
+    import time
+    from ipaddress import ip_network
+
+    from sipfw.cli.events import line_of
+    from sipfw.errors import BackendError
+
+    try:
+        from sipfw.monitor.events.past import last_of
+
+        found = last_of(layout, ip_network(address), time.time())
+    except BackendError as error:
+        complain(f"events are not known: {error.message}")
+        return
+    if found is not None:
+        say_lines([f"last event: {line_of(found)}; more: sipfw events {address} --since 31d"])
 
 
 def _others() -> Others | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.cli.why_others import ending_text
 from sipfw.cli.why_words import command_text
+from sipfw.kernel.detect import printable
 from sipfw.monitor.why.why import Effect
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def sentence(answer: Explanation, source: SourceState, commands: frozenset[str])
     cases = sorted(answer.cases, key=lambda case: _ORDER[case.effect])
     said = [_said(case, source, commands) for case in cases]
     # No full stop: the sentence may end with a command.
-    return f"From {answer.question.source}: {'; '.join(said)}"
+    return printable(f"From {answer.question.source}: {'; '.join(said)}")
 
 
 _ORDER = {Effect.DROPPED: 0, Effect.DEPENDS: 1, Effect.PASSES: 2}

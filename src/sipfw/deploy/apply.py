@@ -250,7 +250,8 @@ def remove(layout: Layout, options: Options, *, purge: bool = False) -> Removed:
                 folder.rename(layout.state / f".{folder.name}.gone")
         sweep(layout.state)
         units = uninstall(layout, systemd(layout))
-        for path in (layout.names, layout.restores, layout.offenders):
+        events = layout.state.glob(f"{layout.events.name}*")
+        for path in (layout.names, layout.restores, layout.offenders, *events):
             with suppress(OSError):
                 path.unlink()
         forget_all(layout)

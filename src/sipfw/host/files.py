@@ -86,6 +86,11 @@ class Layout:
         return self.state / "readings"
 
     @property
+    def events(self) -> Path:
+        """Who was dropped or banned lately: an SQLite file, and its journal beside it."""
+        return self.state / "events.sqlite"
+
+    @property
     def sysctl_file(self) -> Path:
         """Sysctls for the next boot."""
         return self.root / _SYSCTL

@@ -63,7 +63,8 @@ class Ban:
     `address` is the first one of `source`, which is how people read it. `over` are the transports
     that are banned. `layer` is `manual`, or the layer of the rule that banned: `replies`,
     `rate-limit`, or `automatic` where it can no longer be told which. `cause` is the same in the
-    words of the documentation.
+    words of the documentation. `since` is in seconds since 1970, None where nothing tells; packets
+    that ban once more make it later.
     """
 
     address: IpAddress
@@ -73,6 +74,7 @@ class Ban:
     who: str
     over: tuple[L4Proto, ...] = _EVERY_TRANSPORT
     network: IpNetwork | None = None
+    since: float | None = None
 
     @property
     def source(self) -> str:
@@ -249,7 +251,9 @@ def _automatic(now: InForce, item: _Banned, members: Mapping[str, Sequence[Membe
     address = item.longest.address
     layer, reason = _why(now, item, members)
     network = now.source(address)
-    return Ban(address, layer, item.longest.left, reason, "sipfw", item.over, network)
+    left, length = item.longest.left, now.policy.bans.duration
+    since = None if left is None or left > length else time.time() - (length - left)
+    return Ban(address, layer, left, reason, "sipfw", item.over, network, since)
 
 
 def _kept(wish: BanRequest, key: IpAddress, since: int, length: int) -> ManualEntry:
@@ -315,7 +319,8 @@ def _by_hand(now: InForce, item: Member, kept: ManualEntry | None) -> Ban:
     reason = "" if kept is None else kept.reason
     by = "unknown" if kept is None else kept.who
     network = now.source(item.address)
-    return Ban(item.address, MANUAL, item.left, reason, by, network=network)
+    since = None if kept is None else float(kept.since)
+    return Ban(item.address, MANUAL, item.left, reason, by, network=network, since=since)
 
 
 def _why(now: InForce, item: _Banned, members: Mapping[str, Sequence[Member]]) -> tuple[str, str]:

@@ -79,7 +79,7 @@ def gather(layout: Layout, *, since: float, seconds: float, names: bool) -> Fact
     notes: list[str] = []
     # Rates of this moment are those of the time in which arriving packets are looked at.
     earlier = observe(subject, None).reading if seconds else readings.latest(layout, time.time())
-    sources = _sources(layout, seconds, notes)
+    sources = _sources(layout, since, seconds, notes)
     seen = observe(subject, earlier)
     past = [item for item in readings.history(layout, since) if item.taken < seen.reading.taken]
     _keep(layout, seen, notes)
@@ -98,13 +98,24 @@ def gather(layout: Layout, *, since: float, seconds: float, names: bool) -> Fact
     )
 
 
-def _sources(layout: Layout, seconds: float, notes: list[str]) -> Top:
+def _sources(layout: Layout, since: float, seconds: float, notes: list[str]) -> Top:
+    """Return who was dropped in the whole time: what is remembered, with what is seen now."""
+    found = Top((), (), 0.0)
     try:
-        found = top(layout, seconds=seconds)
+        found = top(layout, seconds=seconds) or found
     except BackendError as error:
         notes.append(f"who is being dropped cannot be seen: {error}")
-        found = None
-    return found or Top((), (), 0.0)
+    try:
+        # A Python may lack SQLite.
+        from sipfw.monitor.events.look import remember_top  # noqa: PLC0415 - see above
+        from sipfw.monitor.events.past import joined, over  # noqa: PLC0415 - see above
+
+        remember_top(layout, found, notes.append)
+        past = over(layout, since, time.time(), notes.append)
+    except BackendError as error:
+        notes.append(f"who was dropped before is not known: {error.message}")
+        return found
+    return replace(found, sources=joined(past, found.sources))
 
 
 def _keep(layout: Layout, seen: Observation, notes: list[str]) -> None:

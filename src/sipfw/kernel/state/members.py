@@ -6,12 +6,13 @@ time that is left of an element only in a listing, and a listing of 10,000 takes
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from sipfw.errors import BackendError
+from sipfw.kernel.netlink import elements as nft_elements
+from sipfw.kernel.state.sources import nft_door
 from sipfw.kernel.xtables.ipset_text import elements_of
 from sipfw.lower.naming import set_name
 from sipfw.lower.nftables_plan import TABLE
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _TIMEOUT = 30.0
+_EVERY = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,10 @@ class Members(Protocol):
     """The dynamic sets of one backend."""
 
     def read(self, names: Iterable[str]) -> dict[str, tuple[Member, ...]]:
-        """Return the members of both families by set; a set that is not there is left out."""
+        """Return the members of both families by set.
+
+        A set that is not there is left out, or as good as an empty one.
+        """
         ...
 
     def edit(self, edits: Sequence[SetEntry | SetRemoval]) -> None:
@@ -126,22 +131,11 @@ class NftMembers:
         text = "".join(f"{line}\n" for line in lines)
         _require(self._runner.run(["nft", "-f", "-"], stdin=text, timeout=_TIMEOUT), "nft")
 
-    def _members(self, name: str, family: Family) -> tuple[Member, ...] | None:
-        kernel_name = nft_set_name(name, family)
-        argv = ["nft", "-j", "list", "set", "inet", TABLE, kernel_name]
-        done = self._runner.run(argv, timeout=_TIMEOUT)
-        if done.returncode != 0:
-            if "No such file or directory" in done.stderr:
-                return None
-            raise BackendError(f"nft: cannot read {kernel_name}: {done.stderr.strip()}")
-        # Comment lines stand before the JSON in some versions.
-        plain = "\n".join(line for line in done.stdout.split("\n") if not line.startswith("#"))
-        try:
-            objects = json.loads(plain)["nftables"]
-            elements = next(item["set"] for item in objects if "set" in item).get("elem", [])
-            return tuple(_nft_member(item) for item in elements)
-        except (ValueError, KeyError, TypeError, StopIteration) as error:
-            raise BackendError(f"nft: cannot read its listing of {kernel_name}") from error
+    def _members(self, name: str, family: Family) -> tuple[Member, ...]:
+        # nft would read all sets of the table before it answers about one.
+        found = nft_elements.elements(nft_set_name(name, family), _EVERY)
+        size = 4 if family is Family.IP else 16
+        return tuple(_nft_member(item, size) for item in found)
 
 
 def _both_families(
@@ -190,14 +184,12 @@ def _ipset_line(edit: SetEntry | SetRemoval) -> str:
     return f"del {name} {edit.address}{end}"
 
 
-def _nft_member(item: Any) -> Member:
-    key, left = item, None
-    if isinstance(item, dict) and "elem" in item:
-        key, left = item["elem"]["val"], item["elem"].get("expires")
-    if isinstance(key, str):
-        return Member(ip_address(key), left)
-    address, proto, port = key["concat"]
-    return Member(ip_address(address), left, door=Door(L4Proto(proto), int(port)))
+def _nft_member(item: nft_elements.Element, size: int) -> Member:
+    """Read an element whose key is an address, or an address with a transport and a port."""
+    address, door = ip_address(item.key[:size]), None
+    if len(item.key) > size:
+        door = nft_door(item.key[size:])
+    return Member(address, None if item.left is None else int(item.left), item.packets, door)
 
 
 _NftKey: TypeAlias = "tuple[IpAddress, Door | None]"

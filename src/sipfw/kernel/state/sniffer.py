@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 from sipfw.errors import BackendError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from sipfw.ruleset.addresses import IpAddress
 
 
 _SO_ATTACH_FILTER = 26
+_SOL_PACKET, _PACKET_STATISTICS = 263, 6
 _ETH_P_ALL = 3
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _OUTGOING = 4
@@ -32,6 +33,10 @@ _TCP, _UDP = 6, 17
 # Longer ones are cut: what a signature could find behind this is missed in the sample.
 _LARGEST = 4096
 _BUFFER = 1 << 21
+# Counting these takes a second of one core.
+_MOST_COUNTED = 100_000
+# So that one flood does not hide everybody else.
+_MOST_OF_ONE = 100
 # A filter's jump is one byte long.
 _MOST_PORTS = 240
 
@@ -56,29 +61,66 @@ class Sniffed:
     moment: float
 
 
-def sniff(
-    udp: Collection[int], tcp: Collection[int], seconds: float, most: int
-) -> tuple[list[Sniffed], float]:
-    """Return what arrives for these ports, at most `most` packets, and for how long was looked.
+@dataclass(slots=True)
+class Arrived:
+    """How many packets of one address were seen, and when."""
+
+    packets: int
+    first: float
+    last: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What arrived in some seconds. `packets` are those to look into, at most some of each address.
+
+    `missed` counts those that came faster than they could be counted.
+    """
+
+    packets: tuple[Sniffed, ...]
+    arrived: Mapping[IpAddress, Arrived]
+    seconds: float
+    missed: int
+
+
+def sniff(udp: Collection[int], tcp: Collection[int], seconds: float, most: int) -> Sample:
+    """Return what arrives for these ports, at most `most` packets of it to look into.
 
     Raises BackendError where this kernel has no packet sockets.
     """
-    found: list[Sniffed] = []
+    packets: list[Sniffed] = []
+    arrived: dict[IpAddress, Arrived] = {}
+    counted = 0
     ports = sorted({*udp, *tcp})[:_MOST_PORTS]
     try:
         with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL)) as tap:
             _attach(tap, ports)
             _drain(tap)
+            # Asking for the number sets it back.
+            _missed(tap)
             started = time.monotonic()
-            while len(found) < most and (left := started + seconds - time.monotonic()) > 0:
-                if select.select([tap], [], [], left)[0]:
-                    packet = _received(tap)
-                    if packet and packet.destination_port in (tcp if packet.tcp else udp):
-                        found.append(packet)
-            return found, time.monotonic() - started
+            while counted < _MOST_COUNTED and (left := started + seconds - time.monotonic()) > 0:
+                if not select.select([tap], [], [], left)[0]:
+                    break
+                packet = _received(tap)
+                if packet is None or packet.destination_port not in (tcp if packet.tcp else udp):
+                    continue
+                counted += 1
+                one = arrived.setdefault(packet.source, Arrived(0, packet.moment, packet.moment))
+                one.packets, one.last = one.packets + 1, packet.moment
+                if one.packets <= _MOST_OF_ONE and len(packets) < most:
+                    packets.append(packet)
+            looked = time.monotonic() - started
+            return Sample(tuple(packets), arrived, looked, _missed(tap))
     except OSError as error:
         reason = errno.errorcode.get(error.errno or 0, str(error))
         raise BackendError(f"cannot listen to arriving packets: {reason}") from error
+
+
+def _missed(tap: socket.socket) -> int:
+    """Return how many packets found no room since the start (packet(7), struct tpacket_stats)."""
+    _, dropped = struct.unpack("II", tap.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+    return int(dropped)
 
 
 def _drain(tap: socket.socket) -> None:

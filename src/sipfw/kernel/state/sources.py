@@ -184,7 +184,7 @@ class NftSets:
             return None
         size = len(source.packed)
         return {
-            _nft_door(each.key[size:]): Held(present=True, left=each.left)
+            nft_door(each.key[size:]): Held(present=True, left=each.left)
             for each in every
             if each.key.startswith(source.packed)
         }
@@ -199,12 +199,13 @@ class NftSets:
         for family in Family:
             size = _BYTES[family]
             for each in nft_elements.elements(name + SUFFIX[family], _MOST):
-                key = ip_address(each.key[:size]), _nft_door(each.key[size:])
+                key = ip_address(each.key[:size]), nft_door(each.key[size:])
                 found[key] = Held(present=True, left=each.left, packets=each.packets)
         return found
 
 
-def _nft_door(rest: bytes) -> Door:
+def nft_door(rest: bytes) -> Door:
+    """Read what follows the address in the key of an endpoint: each part fills whole words."""
     return Door(_PROTOS[rest[0]], int.from_bytes(rest[4:6], "big"))
 
 

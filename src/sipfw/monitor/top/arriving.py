@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sipfw.kernel.state.sniffer import Sniffed, sniff
+from sipfw.kernel.state.sniffer import Arrived, Sample, Sniffed, sniff
 from sipfw.monitor.top.source import DroppedSource, plain_id, seen_again, source_prefix
 from sipfw.ruleset.addresses import IpProto
 from sipfw.ruleset.match import CtState, L4Proto, Ports
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from sipfw.kernel.state.members import Member
+    from sipfw.ruleset.addresses import IpNetwork
+    from sipfw.ruleset.match import PrefixLengths
     from sipfw.ruleset.model import Ruleset
     from sipfw.simulate.state import Elements
     from sipfw.simulate.trace import Trace
@@ -31,15 +35,15 @@ _FLAGS = ((0x01, TcpFlag.FIN), (0x02, TcpFlag.SYN), (0x04, TcpFlag.RST), (0x10, 
 
 def arriving(
     ruleset: Ruleset, members: Mapping[str, Sequence[Member]], seconds: float
-) -> tuple[list[DroppedSource], float]:
-    """Return who sends what is dropped, and for how long was looked.
+) -> tuple[list[DroppedSource], Sample]:
+    """Return who sends what is dropped, and all that arrived meanwhile.
 
     Of TCP a segment without SYN counts as one of a connection that stands.
 
     Limits count as kept: who is dropped even so is dropped whatever the limits say. Who is above
     one is not seen here. Raises BackendError.
     """
-    packets, looked = sniff(
+    sample = sniff(
         signalling_ports(ruleset, L4Proto.UDP),
         signalling_ports(ruleset, L4Proto.TCP),
         seconds,
@@ -48,12 +52,14 @@ def arriving(
     live = LiveState({name: _elements(found) for name, found in members.items()})
     prefix = source_prefix(ruleset)
     layers = {rule.id: chain.layer.value for chain in ruleset.chains for rule in chain.rules}
-    found: dict[tuple[object, str], DroppedSource] = {}
-    for packet, trace in _walked(ruleset, packets, live):
+    found: dict[tuple[IpNetwork, str], DroppedSource] = {}
+    walked: Counter[IpNetwork] = Counter()
+    for packet, trace in _walked(ruleset, sample.packets, live):
+        source = source_of(packet.source, prefix)
+        walked[source] += 1
         rule = trace.decider
         if rule is None or not trace.dropped:
             continue
-        source = source_of(packet.source, prefix)
         key = (source, rule.id)
         seen = DroppedSource(
             source,
@@ -65,7 +71,29 @@ def arriving(
             packet.moment,
         )
         found[key] = seen_again(found.get(key), seen)
-    return list(found.values()), looked
+    by_source = arrivals(sample, prefix)
+    return [_whole(item, walked, by_source) for item in found.values()], sample
+
+
+def arrivals(sample: Sample, prefix: PrefixLengths) -> dict[IpNetwork, Arrived]:
+    """Return what arrived by source."""
+    found: dict[IpNetwork, Arrived] = {}
+    for address, item in sample.arrived.items():
+        one = found.setdefault(source_of(address, prefix), Arrived(0, item.first, item.last))
+        one.packets += item.packets
+        one.first, one.last = min(one.first, item.first), max(one.last, item.last)
+    return found
+
+
+def _whole(
+    item: DroppedSource, walked: Mapping[IpNetwork, int], arrived: Mapping[IpNetwork, Arrived]
+) -> DroppedSource:
+    """Reckon with all packets of a flood where only its first ones were looked into."""
+    all_of_it = arrived[item.network]
+    if all_of_it.packets == walked[item.network]:
+        return item
+    share = (item.packets or 0) / walked[item.network]
+    return replace(item, packets=round(share * all_of_it.packets), last=all_of_it.last)
 
 
 def _elements(members: Sequence[Member]) -> Elements:

@@ -23,8 +23,9 @@ _OF_SOURCES = (names.SET_BANNED, names.SET_LEARNED, names.SET_STREAM_SOURCES)
 class DroppedSource:
     """One source and one reason. Moments are seconds since 1970, None where nothing tells.
 
-    `packets` were seen while looking. `left` is how many seconds the reason still lasts if nothing
-    more comes.
+    `packets` were seen while looking, `rate` a second; without a rate they are what a rule has
+    noted. `left` is how many seconds the reason still lasts if nothing more comes. `known`: the
+    switch has accepted a login or a call of it.
     """
 
     network: IpNetwork
@@ -35,6 +36,8 @@ class DroppedSource:
     first: float | None = None
     last: float | None = None
     left: int | None = None
+    rate: float | None = None
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,8 @@ def merged(sources: Iterable[DroppedSource]) -> list[DroppedSource]:
         found[key] = replace(
             more,
             first=min(firsts, default=None),
-            last=max(lasts, default=None),
+            last=max((*lasts, *firsts), default=None) if lasts else None,
             left=more.left if more.left is not None else less.left,
+            rate=more.rate if more.rate is not None else less.rate,
         )
     return list(found.values())

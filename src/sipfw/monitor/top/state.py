@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from sipfw.kernel.netlink.nflog import Logged
     from sipfw.kernel.state.limits import LimitTable, SourceBucket
     from sipfw.kernel.state.members import Member
+    from sipfw.monitor.report import SetReport
     from sipfw.ruleset.addresses import IpNetwork
     from sipfw.ruleset.model import Chain, Ruleset
     from sipfw.ruleset.rule import Rule
 
 
 # Sets whose members are dropped, the longest first; all of a source's bans are one line.
-_BANS = (names.SET_BANNED, names.SET_BANNED_TCP, names.SET_BLOCKED)
-_LOGINS = {
+BANS = (names.SET_BANNED, names.SET_BANNED_TCP, names.SET_BLOCKED)
+SHUT = (names.SET_BARRED, names.SET_SHUT, names.SET_NO_REGISTER)
+LOGINS = {
     names.SET_BARRED: "too many refused logins: its logins are dropped",
     names.SET_SHUT: "too many refused logins: those of one port are dropped",
     names.SET_NO_REGISTER: "too many challenges: logins of one port are dropped",
@@ -39,11 +41,19 @@ _LOGINS = {
 _MEMORIES = {names.CROWD, f"{names.CROWD}{names.TCP_ENDING}"}
 
 
-def from_sets(ruleset: Ruleset, members: Mapping[str, Sequence[Member]]) -> Iterator[DroppedSource]:
-    """Return who is banned, and whom the switch refuses."""
+def holds_bans(sets: Iterable[SetReport]) -> bool:
+    """Tell whether there is anybody for a look to see."""
+    wanted = {f"{name}{family}" for name in (*BANS, *SHUT) for family in "46"}
+    return any(item.entries and item.name.removeprefix("sipfw-") in wanted for item in sets)
+
+
+def from_sets(
+    ruleset: Ruleset, members: Mapping[str, Sequence[Member]], now: float
+) -> Iterator[DroppedSource]:
+    """Return who is banned, and whom the switch refuses; `now` is when the members were read."""
     sets = {item.name: item for item in ruleset.sets if item.dynamic}
     held: set[IpNetwork] = set()
-    for name in _BANS:
+    for name in BANS:
         rule = _asking(ruleset, name)
         if rule is None or name not in sets:
             continue
@@ -55,11 +65,11 @@ def from_sets(ruleset: Ruleset, members: Mapping[str, Sequence[Member]]) -> Iter
                 "banned",
                 rule.id,
                 rule.summary,
-                first=_began(item, sets[name].timeout),
+                first=_began(item, sets[name].timeout, now),
                 left=item.left,
             )
     prefix = source_prefix(ruleset)
-    for name, reason in _LOGINS.items():
+    for name, reason in LOGINS.items():
         for item in members.get(name, ()) if name in sets else ():
             network = source_of(item.address, prefix)
             if network in held:
@@ -70,7 +80,7 @@ def from_sets(ruleset: Ruleset, members: Mapping[str, Sequence[Member]]) -> Iter
                 "replies",
                 name,
                 reason,
-                last=_began(item, sets[name].timeout),
+                last=_began(item, sets[name].timeout, now),
                 left=item.left,
             )
 
@@ -86,11 +96,11 @@ def _asking(ruleset: Ruleset, name: str) -> Rule | None:
     return min(found, key=lambda item: item[0])[1] if found else None
 
 
-def _began(item: Member, timeout: int | None) -> float | None:
+def _began(item: Member, timeout: int | None, now: float) -> float | None:
     """Return when the entry got its time; None for one that was given another than the set's."""
     if item.left is None or timeout is None or item.left > timeout:
         return None
-    return time.time() - (timeout - item.left)
+    return now - (timeout - item.left)
 
 
 def from_limits(firewall: Firewall) -> tuple[list[DroppedSource], list[str]]:

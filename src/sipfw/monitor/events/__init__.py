@@ -1,0 +1,1 @@
+"""Who was dropped or banned, kept for a month."""
