@@ -73,6 +73,7 @@ _ALLOWED = {
         "simulate",
         "upkeep",
     },
+    "prove": {"deploy", "host", "kernel", "lower", "policy", "ruleset"},
     "cli": {
         "compare",
         "compiler",
@@ -83,6 +84,7 @@ _ALLOWED = {
         "manual",
         "monitor",
         "policy",
+        "prove",
         "render",
         "ruleset",
         "simulate",
