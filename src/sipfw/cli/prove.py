@@ -15,7 +15,7 @@ from sipfw.errors import Exit
 
 if TYPE_CHECKING:
     from sipfw.policy.scenario import Scenarios
-    from sipfw.prove.play import Programme
+    from sipfw.prove.programme import Programme
     from sipfw.prove.verdict import Proof, Result
 
 
@@ -101,9 +101,7 @@ def _scenarios(file: Path | None, names: tuple[str, ...]) -> Scenarios:
 
 
 def _programme(choice: Choice, scenarios: Scenarios, *, ipset: bool) -> Programme:
-    from sipfw.prove.cast import cast_for
-    from sipfw.prove.play import Programme, networks_needed
-    from sipfw.prove.switch import preset_for
+    from sipfw.prove.programme import programme_for
     from sipfw.prove.trial import with_trial_peer
 
     loaded, added = with_trial_peer(load_policy(choice, prints=True))
@@ -113,17 +111,8 @@ def _programme(choice: Choice, scenarios: Scenarios, *, ipset: bool) -> Programm
         loaded.require_setless()
     wanted = compile_wanted(loaded, lists=stored_lists(choice, loaded))
     policy = wanted.loaded.policy
-    cast = cast_for(policy, wanted.ruleset, wanted.resolution.addresses, networks_needed(scenarios))
-    return Programme(
-        wanted.ruleset,
-        "",
-        ipset,
-        cast,
-        scenarios,
-        tuple(port.first for port in policy.signalling.udp),
-        policy.media.ports[0].first // 2 * 2 + 2,
-        preset_for(policy.switch),
-        {"scanners.block_options": policy.scanners.block_options},
+    return programme_for(
+        policy, wanted.ruleset, wanted.resolution.addresses, scenarios, ipset=ipset
     )
 
 

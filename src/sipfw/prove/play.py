@@ -6,7 +6,8 @@ import queue
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from sipfw.deploy.apply import apply
@@ -19,6 +20,7 @@ from sipfw.prove import scene
 from sipfw.prove.attacker import Attacker
 from sipfw.prove.decided import Counters
 from sipfw.prove.phone import Phone
+from sipfw.prove.programme import FIRST_ATTACKER, OFFICE, PHONE, PROVIDER
 from sipfw.prove.stage import SCRATCH, on_stage
 from sipfw.prove.switch import USERS, SipSwitch
 from sipfw.prove.verdict import Proof, Result, Verdict, of_attack, of_good
@@ -26,36 +28,16 @@ from sipfw.prove.verdict import Proof, Result, Verdict, of_attack, of_good
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from sipfw.policy.scenario import Attack, Good, Scenarios
-    from sipfw.prove.cast import Cast, PeerOnStage
+    from sipfw.policy.scenario import Attack, Good
+    from sipfw.prove.cast import PeerOnStage
+    from sipfw.prove.programme import Programme
     from sipfw.prove.stage import Event
-    from sipfw.ruleset.model import Ruleset
 
-# Networks of strangers: the phone, the office, the provider; attackers get the ones behind them.
-_PHONE, _OFFICE, _PROVIDER, FIRST_ATTACKER = range(4)
 _PHONE_PORT = 40000
+# Between two rounds of what goes on during attacks: people do not call in a loop.
+_PAUSE = 1.0
 # What a limit of all strangers together needs to fill up again.
 _BREATH = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Programme:
-    """All that a proof needs to know. `settings` are values of policy fields, by dotted name."""
-
-    ruleset: Ruleset
-    backend: str
-    ipset: bool
-    cast: Cast
-    scenarios: Scenarios
-    ports: tuple[int, ...]
-    media: int
-    preset: str
-    settings: dict[str, object]
-
-    @property
-    def rounds(self) -> int:
-        """Return how many results there will be."""
-        return sum(1 + each.ipv6 for each in self.scenarios.all())
 
 
 def prove(programme: Programme, heard: Callable[[Result], None]) -> Proof:
@@ -65,11 +47,13 @@ def prove(programme: Programme, heard: Callable[[Result], None]) -> Proof:
     """
     started = time.monotonic()
     results = []
-    for event in on_stage(lambda tell: _Play(programme, tell).run()):
-        lists = {name: tuple(event[name]) for name in ("sent", "arrived")}
-        found = Result(**{**event, **lists, "verdict": Verdict(event["verdict"])})
-        results.append(found)
-        heard(found)
+    # Whoever hears enough may raise: the stage ends with it.
+    with closing(on_stage(lambda tell: _Play(programme, tell).run())) as events:
+        for event in events:
+            lists = {name: tuple(event[name]) for name in ("sent", "arrived")}
+            found = Result(**{**event, **lists, "verdict": Verdict(event["verdict"])})
+            results.append(found)
+            heard(found)
     return Proof(programme.backend, time.monotonic() - started, tuple(results))
 
 
@@ -215,6 +199,7 @@ class _Play:
                 if failures:
                     harm.append(f"{good.name} meanwhile: {failures[0]}")
                     return
+                over.wait(_PAUSE)
 
         with ThreadPoolExecutor(max(1, len(standing))) as pool:
             going = [pool.submit(go_on, good) for good in standing]
@@ -231,8 +216,13 @@ class _Play:
         phones = [self._phone(good, version, number) for number in range(good.phones)]
 
         def one(phone: Phone) -> list[str | None]:
-            deeds = [each.replace("-", "_") for each in good.do] * good.times
-            return [getattr(phone, deed)() for deed in deeds]
+            outcomes = []
+            for deed in good.do * good.times:
+                outcomes.append(getattr(phone, deed.replace("-", "_"))())
+                if outcomes[-1] is not None:
+                    # Whoever has no answer waits for seconds; the next deed would tell no more.
+                    break
+            return outcomes
 
         try:
             with ThreadPoolExecutor(len(phones)) as pool:
@@ -255,7 +245,7 @@ class _Play:
                 ringing=good.ringing,
                 watched=self._switch,
             )
-        net = {Actor.OFFICE: _OFFICE, Actor.PROVIDER: _PROVIDER}.get(good.actor, _PHONE)
+        net = {Actor.OFFICE: OFFICE, Actor.PROVIDER: PROVIDER}.get(good.actor, PHONE)
         port = 5060 if good.actor is Actor.PROVIDER else _PHONE_PORT + number
         address = self._cast.host(net, version)
         return Phone(address, port, target, user, ringing=good.ringing, watched=self._switch)
@@ -273,8 +263,3 @@ def _versions(scenario: Attack | Good) -> Iterator[int]:
 def _from(start: Sequence[float], moments: Sequence[float]) -> tuple[float, ...]:
     first = start[0] if start else 0.0
     return tuple(round(each - first, 3) for each in moments)
-
-
-def networks_needed(scenarios: Scenarios) -> int:
-    """Return how many networks of strangers the cast must have."""
-    return FIRST_ATTACKER + len(scenarios.attacks)

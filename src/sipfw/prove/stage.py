@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sipfw.errors import BackendError, SipfwError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
 # linux/sched.h, linux/mount.h, linux/prctl.h
 _NEWNS, _NEWUSER, _NEWPID, NEWNET = 0x00020000, 0x10000000, 0x20000000, 0x40000000
@@ -33,7 +33,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 Event = dict[str, Any]
 
 
-def on_stage(play: Callable[[Callable[[Event], None]], None]) -> Iterator[Event]:
+def on_stage(play: Callable[[Callable[[Event], None]], None]) -> Generator[Event]:
     """Run `play` in a child with namespaces of its own and yield what it tells.
 
     Raises BackendError where the kernel allows no namespaces, or where the play fails.
