@@ -73,7 +73,16 @@ _ALLOWED = {
         "simulate",
         "upkeep",
     },
-    "prove": {"deploy", "host", "kernel", "lower", "policy", "ruleset"},
+    "prove": {
+        "deploy",
+        "host",
+        "kernel",
+        "lower",
+        "monitor",
+        "policy",
+        "ruleset",
+        "simulate",
+    },
     "cli": {
         "compare",
         "compiler",

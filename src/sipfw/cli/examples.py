@@ -23,6 +23,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sipfw render --format nft | less",
         "sipfw render --format restore --family ip6",
     ),
+    "test": (
+        "sipfw test cases.yaml",
+        "sipfw test -f new.yaml cases.yaml --junit > results.xml",
+    ),
     "prove": (
         "sipfw prove",
         "sipfw prove -f new.yaml --backend all",

@@ -80,19 +80,12 @@ def command(
 
 
 def _scenarios(file: Path | None, names: tuple[str, ...]) -> Scenarios:
-    from sipfw.diagnostics import Diagnostic, Location
-    from sipfw.errors import PolicyError
+    from sipfw.policy.document import bytes_of
     from sipfw.policy.scenario import read_scenarios
-    from sipfw.policy.yaml_tree import MAX_BYTES
     from sipfw.resources import package_folder
 
     path = file or package_folder() / "data" / "scenarios.yaml"
-    try:
-        with path.open("rb") as opened:
-            found = read_scenarios(opened.read(MAX_BYTES), str(path))
-    except OSError as error:
-        message = f"cannot be read: {(error.strerror or str(error)).lower()}"
-        raise PolicyError([Diagnostic(message, location=Location(str(path)))]) from error
+    found = read_scenarios(bytes_of(path), str(path))
     known = [each.name for each in found.all()]
     for name in names:
         if name not in known:

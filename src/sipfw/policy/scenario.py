@@ -5,13 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from sipfw.errors import PolicyError
-from sipfw.policy import messages
-from sipfw.policy.merge import Layer, merge
+from sipfw.policy.document import read_as
 from sipfw.policy.section import Flag, Section, StrictInt
-from sipfw.policy.yaml_tree import read_tree
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -130,16 +127,7 @@ class Scenarios(Section):
 
 def read_scenarios(raw: bytes, name: str) -> Scenarios:
     """Read a file of scenarios. Raises PolicyError with every fault and its line."""
-    tree = read_tree(raw, name)
-    data, origins = merge([Layer(name, tree)])
-    try:
-        found = Scenarios.model_validate(data)
-    except ValidationError as error:
-        faults = messages.diagnostics(error, data, origins, tree.unread)
-        raise PolicyError([*tree.faults, *faults]) from error
-    if tree.faults:
-        raise PolicyError(tree.faults)
-    return found
+    return read_as(Scenarios, raw, name)[0]
 
 
 def scenario_schema() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sipfw.deploy.apply import apply
 from sipfw.deploy.generations import Content
+from sipfw.errors import BackendError
 from sipfw.host.files import Layout
 from sipfw.kernel.backend import Options
 from sipfw.kernel.snapshot import HostSnapshot
@@ -96,7 +97,14 @@ class _Play:
             policy="{}",
         )
         # Nobody is logged in here, whatever the sessions of the host are.
-        apply(content, layout, Options(force=True, host=HostSnapshot()))
+        try:
+            apply(content, layout, Options(force=True, host=HostSnapshot()))
+        except BackendError as error:
+            # Only root of the host may send more at once than net.core.wmem_max.
+            if "Message too long" not in error.message:
+                raise
+            hint = "run it as root, or with --backend iptables"
+            raise BackendError("nft takes so many rules from root only", hint=hint) from error
         return layout
 
     def _at_host(self, job: Callable[[], dict[str, int]]) -> dict[str, int]:
