@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,18 +20,15 @@ if TYPE_CHECKING:
     from sipfw.prove.verdict import Proof, Result
 
 
-# As the record calls them: `iptables` is the one with legacy tables.
-_BACKENDS = ("iptables", "iptables-nft", "nftables")
-
-
 @click.command("prove")
 @policy_options
 @click.option(
     "--backend",
-    type=click.Choice([*_BACKENDS, "all"]),
-    default="nftables",
+    metavar="BACKEND",
+    default="auto",
     show_default=True,
-    help="What carries the rules; `all`: one after the other.",
+    help="What carries the rules, as for `sipfw apply`; `all`: each, one after the other. `auto` "
+    "takes what was applied on this host.",
 )
 @click.option("--no-ipset", is_flag=True, help="Prove the rules for a host without ipset.")
 @click.option(
@@ -64,8 +62,8 @@ def command(
 
     if junit and as_json:
         raise click.UsageError("--json and --junit are two forms; choose one")
+    wanted = _backends(backend, choice)
     programme = _programme(choice, _scenarios(file, names), ipset=not no_ipset)
-    wanted = _BACKENDS if backend == "all" else (backend,)
     proofs = []
     for name in wanted:
         proof = prove(replace(programme, backend=name), _Progress(programme.rounds))
@@ -77,6 +75,23 @@ def command(
     elif junit:
         say(junit_text(proofs), end="")
     return Exit.CLEAN if all(each.proven for each in proofs) else Exit.DIFFERENT
+
+
+def _backends(word: str, choice: Choice) -> list[str]:
+    from sipfw.deploy.applied import read_applied
+    from sipfw.host.files import Layout
+    from sipfw.kernel.backend import backends
+
+    known = {item.facts.words[-1]: item.name for item in backends()}
+    if word == "all":
+        return list(known.values())
+    if word == "auto":
+        # What was applied is root's to read.
+        applied = read_applied(Layout(choice.root)) if os.geteuid() == 0 else None
+        return [next(iter(known.values())) if applied is None else applied.backend]
+    if word not in known:
+        raise click.UsageError(f"no backend is called {word}; there are: {', '.join(known)}, all")
+    return [known[word]]
 
 
 def _scenarios(file: Path | None, names: tuple[str, ...]) -> Scenarios:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from sipfw.policy.document import schema_of
 from sipfw.policy.scenario import Line
 from sipfw.policy.section import Flag, Section
 from sipfw.policy.types import Port
@@ -55,3 +56,8 @@ class Cases(Section):
     """A file of cases."""
 
     cases: tuple[Case, ...] = Field(min_length=1)
+
+
+def case_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a file of cases."""
+    return schema_of(Cases, "sipfw cases")

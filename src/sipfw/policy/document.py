@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -43,3 +43,9 @@ def read_as(model: type[T], raw: bytes, name: str) -> tuple[T, Origins]:
     if tree.faults:
         raise PolicyError(tree.faults)
     return found, origins
+
+
+def schema_of(model: type[Section], title: str) -> dict[str, Any]:
+    """Return the JSON Schema of a file that is read as `model`."""
+    schema = model.model_json_schema()
+    return {**schema, "$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}

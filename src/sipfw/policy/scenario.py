@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
-from sipfw.policy.document import read_as
+from sipfw.policy.document import read_as, schema_of
 from sipfw.policy.section import Flag, Section, StrictInt
 
 if TYPE_CHECKING:
@@ -132,7 +132,4 @@ def read_scenarios(raw: bytes, name: str) -> Scenarios:
 
 def scenario_schema() -> dict[str, Any]:
     """Return the JSON Schema of a file of scenarios."""
-    schema = Scenarios.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "sipfw scenarios"
-    return schema
+    return schema_of(Scenarios, "sipfw scenarios")

@@ -31,7 +31,7 @@ class Programme:
     media: int
     preset: str
     settings: Mapping[str, object]
-    backend: str = "nftables"
+    backend: str = ""
     ipset: bool = True
 
     @property
