@@ -50,6 +50,11 @@ class Scenario(Section):
     name: Label = Field(description="Lower-case name, unique.")
     title: Line = Field(description="What it is, for the table.")
     ipv6: Flag = Field(default=False, description="Play it over IPv6, too.")
+    unless: dict[str, bool | str] = Field(
+        default_factory=dict,
+        description="Policy fields with a value under which the operator wants it otherwise: then "
+        "it is not played.",
+    )
 
 
 class Attack(Scenario):
@@ -57,8 +62,8 @@ class Attack(Scenario):
 
     imitates: Line = Field("", description="The program that sends this.")
     message: Annotated[str, Field(max_length=65_000)] = Field(
-        description="What is sent. {source}, {port}, {target}, {user} and {number} are filled in; "
-        "line ends become CRLF."
+        description="What is sent. {source}, {port}, {target}, {user}, {number}, {random} and "
+        "{long}, 3 kB, are filled in; line ends become CRLF."
     )
     guesses: Flag = Field(
         default=False,
@@ -75,10 +80,6 @@ class Attack(Scenario):
     )
     at_most: Annotated[StrictInt, Field(ge=0, le=5000)] = Field(
         description="How many may reach the switch."
-    )
-    unless: dict[str, bool] = Field(
-        default_factory=dict,
-        description="Policy fields with a value under which the operator lets this in.",
     )
 
 

@@ -29,7 +29,7 @@ from sipfw.prove.verdict import Proof, Result, Verdict, of_attack, of_good
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from sipfw.policy.scenario import Attack, Good
+    from sipfw.policy.scenario import Attack, Good, Scenario
     from sipfw.prove.cast import PeerOnStage
     from sipfw.prove.programme import Programme
     from sipfw.prove.stage import Event
@@ -141,6 +141,8 @@ class _Play:
         )
         if good.actor is Actor.PEER and self._peer(version) is None:
             return replace(blank, why=f"no trusted peer has an IPv{version} address and UDP")
+        if other := self._otherwise(good):
+            return replace(blank, why=other)
         before = self._at_host(self._counters.read)
         outcomes = self._good(good, version)
         after = self._at_host(self._counters.read)
@@ -164,9 +166,8 @@ class _Play:
             verdict=Verdict.SKIPPED,
             at_most=attack.at_most,
         )
-        let_in = [f for f, v in attack.unless.items() if self._programme.settings.get(f) == v]
-        if let_in:
-            return replace(blank, why=f"the policy lets it in: {let_in[0]}")
+        if other := self._otherwise(attack):
+            return replace(blank, why=other)
         nets = (self._cast.strangers[version][number],)
         sources = [self._cast.host(number, version, 1 + i) for i in range(attack.sources)]
         target = (self._cast.switch[version], self._programme.ports[0])
@@ -196,7 +197,9 @@ class _Play:
         standing = [
             good
             for good in self._programme.scenarios.good
-            if good.during_attacks and (good.actor is not Actor.PEER or self._peer(4))
+            if good.during_attacks
+            and not self._otherwise(good)
+            and (good.actor is not Actor.PEER or self._peer(4))
         ]
         over = threading.Event()
         harm: list[str] = []
@@ -258,11 +261,17 @@ class _Play:
         address = self._cast.host(net, version)
         return Phone(address, port, target, user, ringing=good.ringing, watched=self._switch)
 
+    def _otherwise(self, scenario: Scenario) -> str:
+        """Say which value of the policy wants it otherwise; empty where none does."""
+        settings = self._programme.settings
+        found = [name for name, value in scenario.unless.items() if settings.get(name) == value]
+        return f"the policy says {found[0]}: {scenario.unless[found[0]]}" if found else ""
+
     def _peer(self, version: int) -> PeerOnStage | None:
         return next((each for each in self._cast.peers if each.version == version), None)
 
 
-def _versions(scenario: Attack | Good) -> Iterator[int]:
+def _versions(scenario: Scenario) -> Iterator[int]:
     yield 4
     if scenario.ipv6:
         yield 6
