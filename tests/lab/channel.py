@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 Json: TypeAlias = Any
 
 TESTS = Path(__file__).resolve().parent.parent
+# The lab speaks SIP with the words of `sipfw prove`.
+_PATH = os.pathsep.join((str(TESTS), str(TESTS.parent / "src")))
 
 
 class LabError(Exception):
@@ -79,6 +81,6 @@ class Channel:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
+            env={**os.environ, "PYTHONPATH": _PATH},
             start_new_session=True,
         )

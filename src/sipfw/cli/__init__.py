@@ -27,6 +27,8 @@ _SECTIONS = {
         "profiles": "list and show the shipped profiles and switches",
         "schema": "print the JSON Schema of the policy file",
         "render": "print the firewall as a script or as rule files",
+        "test": "try what you expect of the policy, one request each",
+        "prove": "play attacks and good calls against the policy, touching nothing",
     },
     "Firewall of this host": {
         "diff": "show what an apply would change in the live firewall",

@@ -23,6 +23,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sipfw render --format nft | less",
         "sipfw render --format restore --family ip6",
     ),
+    "test": (
+        "sipfw test cases.yaml",
+        "sipfw test -f new.yaml cases.yaml --junit > results.xml",
+    ),
+    "prove": (
+        "sipfw prove",
+        "sipfw prove -f new.yaml --backend all",
+        "sipfw prove --profile retail --scenario phone --scenario options-scan --json",
+    ),
     "diff": ("sipfw diff", "sipfw diff -f new.yaml", "sipfw diff --json"),
     "apply": (
         "sipfw apply --dry-run",

@@ -10,9 +10,20 @@ from sipfw.errors import Exit
 
 @click.command("schema")
 @click.option("--json", is_flag=True, expose_value=False, help="Print JSON, as always.")
-def command() -> int:
+@click.option(
+    "--of",
+    "subject",
+    type=click.Choice(["policy", "scenarios", "cases"]),
+    default="policy",
+    show_default=True,
+    help="Of the policy file, of scenarios of `sipfw prove`, or of cases of `sipfw test`.",
+)
+def command(*, subject: str) -> int:
     """Print the JSON Schema, so that an editor completes and checks the policy file."""
+    from sipfw.policy.case import case_schema
+    from sipfw.policy.scenario import scenario_schema
     from sipfw.policy.schema import json_schema
 
-    say_json(json_schema())
+    schemas = {"policy": json_schema, "scenarios": scenario_schema, "cases": case_schema}
+    say_json(schemas[subject]())
     return Exit.CLEAN

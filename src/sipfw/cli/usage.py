@@ -17,7 +17,7 @@ _ELSEWHERE = {
     "verify": "status show list counters stats",
     "apply": "start load install enable activate reload restart update",
     "remove": "stop disable uninstall flush clear delete off",
-    "check": "validate test lint configtest",
+    "check": "validate lint configtest",
     "ban": "block drop deny banip",
     "unban": "unblock unbanip free pardon",
     "trust": "allow whitelist permit",
