@@ -104,7 +104,7 @@ def six_to_four(address: str) -> str:
 
 
 ENDS = {"local": HERE, "remote": FAR}
-BY_PROTOCOL = "no field opens a protocol"
+BY_PROTOCOL = "host.protocols: add "
 
 KERNEL = [
     (link("t0", "vxlan", port=4789, **ENDS), CLIENT, f"UDP port 4789 from {FAR}, would be cut off"),

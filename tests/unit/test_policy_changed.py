@@ -47,10 +47,24 @@ def edited(folder: Path, text: str) -> None:
     os.utime(file, (time.time() + 60, time.time() + 60))
 
 
-def test_an_older_file_is_not_read(tmp_path: Path) -> None:
+def test_a_file_that_comes_with_an_old_time_is_read(tmp_path: Path) -> None:
     layout, number = applied(tmp_path)
-    (tmp_path / "policy.yaml").write_text("no policy: [")
-    os.utime(tmp_path / "policy.yaml", (1, 1))
+    other = tmp_path / "other.yaml"
+    other.write_text(POLICY.replace("1h", "2h"))
+    other.chmod(0o600)
+    os.utime(other, (1, 1))
+    time.sleep(1.1)  # a generation knows its second
+    other.rename(tmp_path / "policy.yaml")
+    assert policy_changed(layout, number) is not None
+
+
+def test_a_pipe_and_a_damaged_generation_are_not_read(tmp_path: Path) -> None:
+    layout, number = applied(tmp_path)
+    edited(tmp_path, POLICY.replace("1h", "2h"))
+    (layout.generations / str(number) / "policy.json").write_text("[")
+    assert policy_changed(layout, number) is None
+    (tmp_path / "policy.yaml").unlink()
+    os.mkfifo(tmp_path / "policy.yaml")
     assert policy_changed(layout, number) is None
 
 
@@ -94,7 +108,9 @@ def test_what_the_command_line_had_set_cannot_be_told(tmp_path: Path) -> None:
     assert "1 value differs (bans.duration), unless options of that apply made it: " in said
 
 
-def test_a_file_that_is_gone_is_no_change(tmp_path: Path) -> None:
+def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
     layout, number = applied(tmp_path)
     (tmp_path / "policy.yaml").unlink()
-    assert policy_changed(layout, number) is None
+    said = policy_changed(layout, number)
+    assert said is not None
+    assert "is gone" in said

@@ -30,6 +30,8 @@ def command(*, choice: Choice, as_json: bool, full: bool, backend: str, no_ipset
     from sipfw.kernel.snapshot import HostSnapshot
     from sipfw.lower.without_ipset import warnings
     from sipfw.monitor.beside import look_beside
+    from sipfw.monitor.doctor.closed import closed_protocols
+    from sipfw.monitor.doctor.host import HostView
     from sipfw.ruleset.doors import doors_of
 
     layout = Layout(choice.root)
@@ -44,6 +46,7 @@ def command(*, choice: Choice, as_json: bool, full: bool, backend: str, no_ipset
     host = HostSnapshot()
     choice_of_backend = choose(backend, layout, host=host, ipset=not no_ipset)
     remark(choice_of_backend.remarks)
+    remark(closed_protocols(HostView(choice.root, runner=host), wanted.ruleset))
     plan = plan_apply(wanted.ruleset, choice_of_backend.backend, layout)
     beside = look_beside(wanted.ruleset, doors_of(wanted.ruleset), host)
     if as_json:

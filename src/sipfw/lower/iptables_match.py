@@ -21,6 +21,7 @@ from sipfw.ruleset.match import (
     Icmp,
     InSet,
     Interface,
+    IpProtocol,
     L4Proto,
     Match,
     MovedPayload,
@@ -186,6 +187,8 @@ def _add_single(draft: Draft, match: Match, family: Family, form: PayloadForm) -
             return draft.with_protocol("tcp", XParam("syn"))
         case Icmp():
             return _icmp(draft, match, family)
+        case IpProtocol():
+            return draft.with_protocol(str(match.number))
         case ShorterThan():
             longest = IP_HEADER[family] + UDP_HEADER + match.payload_bytes - 1
             return draft.with_match("length", XParam("length", (f"0:{longest}",)))

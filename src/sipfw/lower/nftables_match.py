@@ -16,6 +16,7 @@ from sipfw.ruleset.match import (
     Icmp,
     InSet,
     Interface,
+    IpProtocol,
     L4Proto,
     Match,
     MovedPayload,
@@ -87,6 +88,8 @@ def plain(match: Match, family: Family) -> str:
             return "tcp flags & (fin | syn | rst | ack) == syn"
         case Icmp():
             return f"{'icmp' if family is Family.IP else 'icmpv6'} type {match.type}"
+        case IpProtocol():
+            return f"meta l4proto {match.number}"
         case StartsWithOneOf():
             return f"meta l4proto {match.proto} {words_at_start(match)}"
         case HasPayload():

@@ -10,6 +10,7 @@ import json
 import re
 from datetime import datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 from sipfw.deploy.generations import Damaged, read_generation, read_texts
@@ -37,6 +38,8 @@ def policy_changed(layout: Layout, number: int) -> str | None:
     if isinstance(made, Damaged):
         return None
     file = policy_file(made.source)
+    if file is not None and Path(file).is_absolute() and not Path(file).exists():
+        return f"{file}, which was applied, is gone; sipfw history has what it said"
     if not any(_is_newer(path, made) for path in _read(made, file)):
         return None
     what = file or "a shipped profile"
@@ -68,13 +71,15 @@ def _read(made: Generation, file: str | None) -> Iterator[Path]:
 
 
 def _is_newer(path: Path, made: Generation) -> bool:
+    """Tell whether a file was put there, or written, since; reading a pipe would have no end."""
     try:
-        return (
-            path.is_absolute()
-            and path.stat().st_mtime > datetime.fromisoformat(made.time).timestamp()
-        )
+        found = path.stat()
+        moment = datetime.fromisoformat(made.time).timestamp()
     except (OSError, ValueError):
         return False
+    # What `cp -p` or `mv` puts in the place of a file has an old time of its contents.
+    written = max(found.st_mtime, found.st_ctime)
+    return path.is_absolute() and S_ISREG(found.st_mode) and written > moment
 
 
 def _differing(layout: Layout, made: Generation, file: str | None) -> list[str]:
@@ -84,7 +89,10 @@ def _differing(layout: Layout, made: Generation, file: str | None) -> list[str]:
     texts = read_texts(layout, made)
     if isinstance(texts, Damaged):
         return []
-    before = json.loads(texts[1])
+    try:
+        before = json.loads(texts[1])
+    except (ValueError, RecursionError):
+        return []
     profile, switch = (found and found[1] for found in _named(made))
     path = None if file is None else Path(file)
     # Profile and switch stand in the file, or stood on the command line, or each in one of them.

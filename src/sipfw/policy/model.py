@@ -30,6 +30,7 @@ from sipfw.policy.types import (
     PeerName,
     Port,
     PortRangeField,
+    ProtocolName,
     RateField,
     SignatureText,
     TableSize,
@@ -325,6 +326,10 @@ class Host(Section):
     udp_ports: tuple[PortRangeField, ...] = Field((), description="UDP ports open to everybody.")
     interfaces: tuple[InterfaceName, ...] = Field(
         (), description="Interfaces of an inner network, open entirely."
+    )
+    protocols: tuple[ProtocolName, ...] = Field(
+        (),
+        description="IP protocols open to everybody, such as vrrp, esp, gre or ospf.",
     )
 
 

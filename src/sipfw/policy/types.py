@@ -28,7 +28,7 @@ from sipfw.policy.quantities import (
     shown,
 )
 from sipfw.policy.signatures import check_text
-from sipfw.ruleset.match import PortRange, Rate
+from sipfw.ruleset.match import IP_PROTOCOLS, PortRange, Rate
 
 Network = IPv4Network | IPv6Network
 
@@ -255,6 +255,17 @@ _AS_TEXT = PlainSerializer(str, return_type=str)
 
 Identifier = Annotated[str, BeforeValidator(parse_identifier)]
 PeerName = Annotated[str, BeforeValidator(parse_peer_name)]
+
+
+def parse_protocol(value: object) -> str:
+    """Accept the name of an IP protocol that has no ports, in any case."""
+    name = value.lower() if isinstance(value, str) else ""
+    if name in IP_PROTOCOLS:
+        return name
+    raise ValueError(f"{shown(value)} is not an IP protocol; write {', '.join(IP_PROTOCOLS)}")
+
+
+ProtocolName = Annotated[str, BeforeValidator(parse_protocol)]
 InterfaceName = Annotated[str, BeforeValidator(parse_interface)]
 InterfacePattern = Annotated[str, BeforeValidator(parse_interface_pattern)]
 NetworkField = Annotated[
@@ -348,6 +359,7 @@ __all__ = [
     "PeerName",
     "Port",
     "PortRangeField",
+    "ProtocolName",
     "RateField",
     "SetSize",
     "SignatureText",

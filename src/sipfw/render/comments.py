@@ -22,6 +22,7 @@ from sipfw.ruleset.match import (
     Icmp,
     InSet,
     Interface,
+    IpProtocol,
     MovedPayload,
     OpenedTo,
     PayloadAt,
@@ -185,6 +186,7 @@ def _gloss(match: Match) -> str:
             | OpenedTo()
             | TcpSyn()
             | Icmp()
+            | IpProtocol()
             | ShorterThan()
             | RateAbove()
             | RateWithin()

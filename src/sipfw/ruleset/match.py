@@ -180,6 +180,32 @@ class Icmp:
     type: int
 
 
+# IANA's numbers of what has no ports and a telephone host may carry. ICMP, TCP and UDP have fields
+# of their own; AH and IPv6 in IPv6 are extension headers to the kernel and match in IPv4 alone.
+IP_PROTOCOLS = {
+    "igmp": 2,
+    "ipip": 4,
+    "ipv6": 41,
+    "gre": 47,
+    "esp": 50,
+    "ah": 51,
+    "eigrp": 88,
+    "ospf": 89,
+    "pim": 103,
+    "vrrp": 112,
+    "l2tp": 115,
+    "sctp": 132,
+    "udplite": 136,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class IpProtocol:
+    """An IP protocol by its number (IANA, assigned Internet protocol numbers)."""
+
+    number: int
+
+
 @dataclass(frozen=True, slots=True)
 class ShorterThan:
     """A UDP datagram whose payload has fewer bytes than this."""
@@ -319,6 +345,7 @@ Match = (
     | OpenedTo
     | TcpSyn
     | Icmp
+    | IpProtocol
     | ShorterThan
     | PayloadAt
     | StartsWithOneOf

@@ -17,6 +17,7 @@ from sipfw.ruleset.match import (
     Icmp,
     InSet,
     Interface,
+    IpProtocol,
     L4Proto,
     Match,
     MovedPayload,
@@ -113,6 +114,8 @@ def ask(match: Match, rule_id: str, scene: Scene) -> MatchResult:
             )
         case Icmp():
             return _icmp(match, packet)
+        case IpProtocol():
+            return _ip_protocol(match, packet)
         case ShorterThan():
             return shorter(match, packet)
         case PayloadAt():
@@ -250,6 +253,16 @@ def _conntrack(match: ConntrackState, scene: Scene) -> MatchResult:
         return nobody_knows("the conntrack state", f"connection tracking calls it {wanted}")
     holds = state in match.states
     return MatchResult(holds, f"state {state}" if holds else f"state {state}, not {wanted}")
+
+
+def _ip_protocol(match: IpProtocol, packet: Packet) -> MatchResult:
+    if packet.protocol is not IpProto.OTHER:
+        return MatchResult(holds=False, why=f"is {packet.protocol}, not protocol {match.number}")
+    if packet.protocol_number is None:
+        return nobody_knows("the IP protocol", f"it is IP protocol {match.number}")
+    holds = packet.protocol_number == match.number
+    more = "" if holds else f", not {match.number}"
+    return MatchResult(holds=holds, why=f"is IP protocol {packet.protocol_number}{more}")
 
 
 def _icmp(match: Icmp, packet: Packet) -> MatchResult:

@@ -38,6 +38,7 @@ class Packet:
     destination_port: int = 0
     flags: frozenset[TcpFlag] = frozenset()
     icmp_type: int | None = None
+    protocol_number: int | None = None
     in_interface: str | None = None
     out_interface: str | None = None
     payload: bytes | None = None

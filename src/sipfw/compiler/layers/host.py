@@ -15,12 +15,14 @@ from sipfw.compiler.layers.lost import host_notes, host_rules
 from sipfw.compiler.layers.media import media_admitted, media_chains, media_guard
 from sipfw.compiler.layers.streams import stream_chains, stream_rules
 from sipfw.ruleset.match import (
+    IP_PROTOCOLS,
     Address,
     ConntrackState,
     CtState,
     Icmp,
     InSet,
     Interface,
+    IpProtocol,
     L4Proto,
     PortRange,
     Ports,
@@ -203,6 +205,16 @@ def _open(context: Context) -> list[Rule]:
             context.origin("host", "interfaces"),
         )
         for index, name in enumerate(host.interfaces)
+    ]
+    rules += [
+        Rule(
+            f"host.protocol-{name}",
+            (IpProtocol(IP_PROTOCOLS[name]),),
+            Done(),
+            f"{name.upper()}, an IP protocol open to everybody",
+            context.origin("host", "protocols"),
+        )
+        for name in host.protocols
     ]
     # A DHCPv6 answer comes from a link-local address to the client's port and is not a reply to
     # the multicast that asked (RFC 8415, 7.2), so it is never ESTABLISHED.

@@ -10,7 +10,7 @@ from sipfw.deploy.lockout.kernel_tunnels import PROTOCOLS
 from sipfw.deploy.lockout.refusals import about, admin_sets, by_sip, cause, decider_of, worst
 from sipfw.diagnostics import Diagnostic, Severity
 from sipfw.ruleset.addresses import IpProto
-from sipfw.ruleset.match import CtState
+from sipfw.ruleset.match import IP_PROTOCOLS, CtState
 from sipfw.simulate.packet import Packet, TcpFlag
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def _packet(ruleset: Ruleset, way: Carrier, state: CtState) -> Packet:
         None,
         way.port,
         flags=frozenset({TcpFlag.SYN if opens else TcpFlag.ACK}),
+        protocol_number=way.number if way.protocol is IpProto.OTHER else None,
         in_interface=way.interface,
         payload=b"" if opens else None,
         state=state,
@@ -143,7 +144,8 @@ def _remedy(
 ) -> str:
     """Return the policy lines that let it in."""
     if way.protocol is IpProto.OTHER:
-        whole = "host.default_drop: false, no field opens a protocol"
+        name = next((name for name, n in IP_PROTOCOLS.items() if n == way.number), None)
+        whole = "host.default_drop: false" if name is None else f"host.protocols: add {name}"
         if way.interface is None or way.interface in outside:
             return whole
         return f"host.interfaces: add {way.interface} or {whole}"

@@ -8,7 +8,7 @@ from sipfw.diagnostics import Diagnostic, Location, Severity
 from sipfw.monitor.doctor.findings import Diagnosis, DiagnosisState
 from sipfw.monitor.doctor.in_use import UDP_SERVICES, in_use
 from sipfw.monitor.doctor.record import applied_ruleset
-from sipfw.ruleset.match import Direction, Interface, Ports
+from sipfw.ruleset.match import IP_PROTOCOLS, Direction, Interface, IpProtocol, Ports
 from sipfw.ruleset.model import Layer, Priority
 from sipfw.ruleset.rule import Accept, Done
 
@@ -86,9 +86,17 @@ def _closed(ruleset: Ruleset, uses: Sequence[Use]) -> Iterator[Use]:
         if isinstance(match, Interface) and match.direction is Direction.SOURCE
     ]
     ports = [match for rule in admitting for match in rule.matches if isinstance(match, Ports)]
+    protocols = {
+        match.number
+        for rule in admitting
+        for match in rule.matches
+        if isinstance(match, IpProtocol)
+    }
     for item in uses:
         port = item.port
         if item.interface is not None and any(match.fits(item.interface) for match in inner):
+            continue
+        if item.number in protocols:
             continue
         if port is not None and any(
             match.proto == item.protocol.lower()
@@ -105,7 +113,8 @@ def _protocol(item: Use) -> str:
         what = f"{item.protocol}{'' if item.number is None else f', IP protocol {item.number},'}"
         return (
             f"{what} is in use ({item.evidence}) and will be dropped where it comes in{through} "
-            "unasked; name its interface in host.interfaces, or say host.default_drop: false"
+            f"unasked; {_opening(item)}name its interface in host.interfaces, or say "
+            "host.default_drop: false"
         )
     service = UDP_SERVICES.get(item.port)
     tunnel = f"a tunnel of {item.evidence}" if service is None else f"{service}, {item.evidence}"
@@ -113,6 +122,11 @@ def _protocol(item: Use) -> str:
         f"{item.protocol} {item.port} is in use ({tunnel}) and will be dropped where the other end "
         f"speaks first; host.udp_ports: add {item.port}"
     )
+
+
+def _opening(item: Use) -> str:
+    name = next((name for name, number in IP_PROTOCOLS.items() if number == item.number), None)
+    return "" if name is None else f"host.protocols: add {name}, "
 
 
 def _listening(proto: str, ports: Sequence[Use]) -> str:
