@@ -133,7 +133,11 @@ FAULTS = (
     Fault("a login is not remembered", without("learn.add", "learn.registered")),
     Fault("what the switch asks is not noted", without("replies.asks-udp")),
     Fault("the switch's calls are forgotten before an answer", remembers("asked", 1)),
-    Fault("failures ban nobody", without("failure.ban", "unanswered.ban", "wrong.shut")),
+    Fault(
+        "failures ban nobody, and no window of a source",
+        without("failure.ban", "unanswered.ban", "wrong.shut"),
+        settings=("limits.recent=null", "limits.hashlimit=null"),
+    ),
     Fault("bans are not asked", without("identity.banned")),
     Fault(
         "limits raised a hundredfold",
