@@ -139,6 +139,8 @@ class _Progress:
 
 
 def _shown(proof: Proof) -> list[str]:
+    from sipfw.prove.verdict import Verdict
+
     rows = [("scenario", "sent", "came", "verdict", "decided by", "why")]
     rows += [
         (
@@ -151,7 +153,9 @@ def _shown(proof: Proof) -> list[str]:
         )
         for each in proof.results
     ]
-    failed = len(proof.failed)
-    total = f"{proof.backend}: {len(proof.results) - failed} of {len(proof.results)} as expected"
-    said = f"{total}, in {proof.seconds:.0f} s"
+    played = [each for each in proof.results if each.verdict is not Verdict.SKIPPED]
+    as_expected = f"{len(played) - len(proof.failed)} of {len(played)} as expected"
+    skipped = len(proof.results) - len(played)
+    not_played = f", {skipped} not played" if skipped else ""
+    said = f"{proof.backend}: {as_expected}{not_played}, in {proof.seconds:.0f} s"
     return [*table(rows, right=(1, 2)), "", said if proof.proven else f"{said}: NOT PROVEN"]

@@ -81,6 +81,10 @@ class Attack(Scenario):
     at_most: Annotated[StrictInt, Field(ge=0, le=5000)] = Field(
         description="How many may reach the switch."
     )
+    by_profile: dict[str, Annotated[StrictInt, Field(ge=0, le=5000)]] = Field(
+        default_factory=dict,
+        description="How many may with a profile whose limits are wider.",
+    )
 
 
 class Good(Scenario):

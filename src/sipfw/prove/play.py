@@ -158,13 +158,15 @@ class _Play:
         )
 
     def _under_attack(self, attack: Attack, number: int, version: int) -> Result:
+        profile = str(self._programme.settings["profile"])
+        at_most = attack.by_profile.get(profile, attack.at_most)
         blank = Result(
             attack.name,
             attack.title,
             attack=True,
             version=version,
             verdict=Verdict.SKIPPED,
-            at_most=attack.at_most,
+            at_most=at_most,
         )
         if other := self._otherwise(attack):
             return replace(blank, why=other)
@@ -180,7 +182,7 @@ class _Play:
         refused = self._switch.refused(nets)
         after = self._at_host(self._counters.read)
         got = refused if attack.guesses else len(arrived)
-        verdict = Verdict.HURT if hurt else of_attack(got, attack.at_most)
+        verdict = Verdict.HURT if hurt else of_attack(got, at_most)
         return replace(
             blank,
             verdict=verdict,
