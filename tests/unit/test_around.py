@@ -107,7 +107,7 @@ def test_a_switch_in_a_container_is_not_missed(fake: Fake, tmp_path: Path) -> No
     fake.nft(
         "table ip nat {\n\tchain pre {\n"
         "\t\ttype nat hook prerouting priority -100; policy accept;\n"
-        "\t\tudp dport 5060 dnat to 172.17.0.2:5060\n\t}\n}\n"
+        "\t\tudp dport 5060 dnat to 198.51.100.2:5060\n\t}\n}\n"
     )
     assert unheard(fake.host(), ruleset(tmp_path)) is None
 

@@ -172,7 +172,6 @@ def test_owners_are_found_by_the_narrowest_network() -> None:
         ("trust", "--end", "--list"),
         ("trust", "--end", "198.51.100.1", "--for", "1h"),
         ("trust", "--list", "198.51.100.1"),
-        ("trust", "198.51.100.1", "--for", "1h", "--json"),
     ],
 )
 def test_a_wrong_command_line_is_told_before_anything_is_done(

@@ -33,7 +33,9 @@ def test_a_stranger_asked_about_without_a_firewall(sipfw: Sipfw, policy: Path) -
     ran = sipfw("why", STRANGER, "--offline", "-f", str(policy))
     assert ran.code == Exit.CLEAN
     lines = ran.stdout.splitlines()
-    assert lines[0] == (
+    assert lines[0].startswith(f"From {STRANGER}: OPTIONS over udp to port 5060 is dropped, ")
+    assert f"sipfw trust {STRANGER} --for 2h" in lines[0]
+    assert lines[2] == (
         f"{STRANGER} and the policy profile default, {policy}, as if it had just been applied"
     )
     assert "OPTIONS over udp to port 5060: dropped" in lines
