@@ -30,7 +30,7 @@ def command() -> None:
     """Let nobody in but trusted peers and admins, while an attack lasts."""
 
 
-@command.command("on")
+@command.command("on", short_help="Begin; with --for it ends by itself.")
 @click.option("--for", "length", metavar="TIME", help="End by itself after so long, such as 30m.")
 @click.option("--yes", is_flag=True, help="Do not ask; for scripts.")
 @click.option("--force", is_flag=True, help="Go on even if it locks somebody out.")
@@ -59,7 +59,7 @@ def on(*, length: str | None, yes: bool, force: bool, root: Path) -> int:
     return Exit.CLEAN
 
 
-@command.command("off")
+@command.command("off", short_help="Bring back what was before.")
 @root_option
 def off(*, root: Path) -> int:
     """Bring back the firewall from before the panic, with everybody it had learned."""

@@ -307,4 +307,5 @@ def _verdict(seen: Observation) -> Iterator[str]:
         for item in report.drift:
             yield f"  {item}"
     for note in health.notes:
-        yield f"note: {note}"
+        if note != health.unheard:
+            yield f"note: {note}"

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from sipfw.deploy.activate import Firewall
+    from sipfw.deploy.manual_list import ManualEntry
     from sipfw.kernel.netlink.nflog import Logged
     from sipfw.kernel.state.limits import LimitTable, SourceBucket
     from sipfw.kernel.state.members import Member
     from sipfw.monitor.report import SetReport
-    from sipfw.ruleset.addresses import IpNetwork
+    from sipfw.ruleset.addresses import IpAddress, IpNetwork
     from sipfw.ruleset.model import Chain, Ruleset
     from sipfw.ruleset.rule import Rule
 
@@ -48,9 +49,15 @@ def holds_bans(sets: Iterable[SetReport]) -> bool:
 
 
 def from_sets(
-    ruleset: Ruleset, members: Mapping[str, Sequence[Member]], now: float
+    ruleset: Ruleset,
+    members: Mapping[str, Sequence[Member]],
+    now: float,
+    by_hand: Mapping[IpAddress, ManualEntry] | None = None,
 ) -> Iterator[DroppedSource]:
-    """Return who is banned, and whom the switch refuses; `now` is when the members were read."""
+    """Return who is banned, and whom the switch refuses; `now` is when the members were read.
+
+    A ban by hand has a time of its own, so the set does not tell when it began: `by_hand` does.
+    """
     sets = {item.name: item for item in ruleset.sets if item.dynamic}
     held: set[IpNetwork] = set()
     for name in BANS:
@@ -60,12 +67,16 @@ def from_sets(
         for item in members.get(name, ()):
             network = source_of(item.address, sets[name].prefix)
             held.add(network)
+            first = _began(item, sets[name].timeout, now)
+            if name == names.SET_BLOCKED:
+                kept = (by_hand or {}).get(item.address)
+                first = None if kept is None else float(kept.since)
             yield DroppedSource(
                 network,
                 "banned",
                 rule.id,
                 rule.summary,
-                first=_began(item, sets[name].timeout, now),
+                first=first,
                 left=item.left,
             )
     prefix = source_prefix(ruleset)

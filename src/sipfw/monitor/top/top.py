@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from sipfw.compiler.names import SET_LEARNED
 from sipfw.deploy.activate import current, stored
 from sipfw.deploy.generations import Damaged
+from sipfw.deploy.manual_list import Book, read_page
 from sipfw.errors import BackendError
 from sipfw.host.privilege import require_root
 from sipfw.kernel.backend import backend_of
@@ -72,7 +73,8 @@ def top(layout: Layout, *, seconds: float) -> Top | None:
     if seconds:
         # Who was banned while his packets were counted is banned now.
         members, moment = before | _members(firewall, notes, BANS), time.time()
-    found += from_sets(firewall.ruleset, members, moment)
+    by_hand = read_page(layout, Book.BANS, now=moment).entries
+    found += from_sets(firewall.ruleset, members, moment, by_hand)
     limited, said = from_limits(firewall)
     found = counted([*found, *limited], arrivals(sample, source_prefix(firewall.ruleset)), sample)
     found += _of_peers(layout, firewall, live.expectation, notes)
