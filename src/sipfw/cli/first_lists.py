@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipfw.cli.options import Choice, stored_lists
-from sipfw.cli.output import remark
+from sipfw.cli.output import remark, wait_for
+from sipfw.words import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,10 @@ def first_lists(
     from sipfw.deploy.lists.follow import ask_sources
 
     known = stored_lists(choice, loaded)
-    fetched = ask_sources([f for f in loaded.policy.feeds if known[f.name].copy is None], known)
+    lacking = [feed for feed in loaded.policy.feeds if known[feed.name].copy is None]
+    if lacking:
+        wait_for(f"fetching {pluralize(len(lacking), 'block list')}")
+    fetched = ask_sources(lacking, known)
     return {**known, **fetched}, fetched
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sipfw.cli.output import remark
+from sipfw.cli.output import remark, wait_for
 from sipfw.cli.which_policy import DEFAULT_POLICY, chosen_file
 from sipfw.diagnostics import Severity
 from sipfw.errors import BackendError
+from sipfw.words import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,6 +177,8 @@ def compile_wanted(
     names = host_names(loaded.policy)
     # Who is logged in and who is banned is looked up for a policy with names only.
     bounds = standards(loaded.policy, layout) if names else None
+    if names:
+        wait_for(f"looking up {pluralize(len(names), 'host name')}")
     resolution = resolve_or_recall(names, known, bounds)
     remark(resolution_warnings(resolution))
     if lists is None and layout is not None:

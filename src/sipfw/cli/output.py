@@ -63,6 +63,12 @@ def say_lines(lines: Iterable[str]) -> None:
             say(part)
 
 
+def wait_for(what: str) -> None:
+    """Tell somebody at a terminal what takes so long; scripts and logs need no such line."""
+    if sys.stderr.isatty():
+        _to_stderr(f"{what} ...")
+
+
 def complain(text: str) -> None:
     """Print a message about the data, or an error."""
     answer = machine.current()

@@ -8,7 +8,7 @@ import click
 
 from sipfw.cli.machine import did
 from sipfw.cli.options import root_option
-from sipfw.cli.output import complain, remark
+from sipfw.cli.output import complain, remark, wait_for
 from sipfw.cli.remember import remember
 from sipfw.errors import Exit
 from sipfw.words import pluralize
@@ -52,6 +52,8 @@ def command(
     if cached and (due or feeds_now or accept):
         raise click.UsageError("--cached asks nobody, so it goes with no other option")
     layout = Layout(root)
+    if not cached:
+        wait_for("asking for host names and block lists")
     done = refresh(
         layout, Options(), cached=cached, due_only=due, wish=RefreshRequest(feeds_now, accept)
     )

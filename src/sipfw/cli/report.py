@@ -9,7 +9,7 @@ import click
 
 from sipfw.cli.moments import moment_of
 from sipfw.cli.options import Seconds, root_option
-from sipfw.cli.output import complain, say
+from sipfw.cli.output import complain, say, wait_for
 from sipfw.errors import Exit
 
 
@@ -69,6 +69,7 @@ def command(
 
     moment = moment_of(since, time.time())
     _refuse(target)
+    wait_for(f"looking at arriving packets for {seconds:g} s")
     facts = gather(Layout(root), since=moment, seconds=seconds, names=names)
     if facts is None:
         complain(f"{NOTHING}; {HINT}")

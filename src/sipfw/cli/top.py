@@ -12,7 +12,7 @@ import click
 from sipfw.cli.moments import iso
 from sipfw.cli.numbers import count_text, rate_text
 from sipfw.cli.options import Seconds, root_option
-from sipfw.cli.output import complain, say, say_json, say_lines, table
+from sipfw.cli.output import complain, say, say_json, say_lines, table, wait_for
 from sipfw.cli.remember import remember
 from sipfw.errors import BackendError, Exit
 from sipfw.ruleset.model import Layer
@@ -90,8 +90,8 @@ def command(
     layout, view = Layout(root), _View(most, layers, names=names)
     if interval is not None:
         return _watch(layout, view, min(seconds, interval), interval, as_json=as_json)
-    if seconds and sys.stderr.isatty():
-        complain(f"sampling {seconds:g} s ...")
+    if seconds:
+        wait_for(f"sampling {seconds:g} s")
     found = _looked(layout, seconds)
     _show(found, view, as_json=as_json)
     return Exit.CLEAN
