@@ -29,6 +29,16 @@ class Attacker:
         self._guess = 0
         self.moments: list[float] = []
 
+    @property
+    def lateness(self) -> float:
+        """How many times longer than meant it took, at least 1: limits let in so many per second.
+
+        A host that computes something else sends late.
+        """
+        meant = (self._attack.packets - 1) / self._attack.rate
+        took = self.moments[-1] - self.moments[0] if self.moments else 0.0
+        return max(1.0, took / meant) if meant else 1.0
+
     def play(self) -> None:
         """Send everything, and close what was opened."""
         attack = self._attack

@@ -220,12 +220,12 @@ class Phone:
         for number in range(_RTP_PACKETS):
             rtp.sendto(bytes((0x80, 0)) + number.to_bytes(2) + b"\1" * 168, target)
             time.sleep(_RTP_GAP)
-        deadline = time.monotonic() + 1.0
+        deadline = time.monotonic() + _PATIENCE
         while len(heard) < _RTP_PACKETS and time.monotonic() < deadline:
             try:
                 data = rtp.recv(2048)
             except OSError:
-                break
+                continue
             if data[4:5] == b"\1":
                 heard.add(data[2:4])
         return len(heard)

@@ -182,10 +182,12 @@ class _Play:
         refused = self._switch.refused(nets)
         after = self._at_host(self._counters.read)
         got = refused if attack.guesses else len(arrived)
+        at_most = round(at_most * attacker.lateness)
         verdict = Verdict.HURT if hurt else of_attack(got, at_most)
         return replace(
             blank,
             verdict=verdict,
+            at_most=at_most,
             tried=len(attacker.moments),
             got=got,
             rule=self._counters.decider(before, after, dropped=got < len(attacker.moments) / 2),
