@@ -11,7 +11,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "check": (
         "sipfw check -f policy.yaml",
         "sipfw check --explain | grep limits",
-        "sipfw check --set bans.duration=2h",
+        "sipfw check --host",
     ),
     "profiles": ("sipfw profiles", "sipfw profiles retail", "sipfw profiles asterisk"),
     "schema": (

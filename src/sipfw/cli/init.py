@@ -36,6 +36,8 @@ def command(
 ) -> int:
     """Write a starter policy: listening SIP ports, the SSH client and interfaces are looked up.
 
+    Gateways of Asterisk, FreeSWITCH, Kamailio and OpenSIPS, whom fail2ban ignores, whom a script
+    lets in and who talks SIP now become commented peers: nobody is trusted until you say so.
     Without a terminal nothing is asked.
     """
     import sys
@@ -61,6 +63,7 @@ def command(
         udp_ports=found.udp_ports,
         tcp_ports=found.tcp_ports,
         interfaces=found.interfaces,
+        found=_peers_found(root, (*found.udp_ports, *found.tcp_ports)),
     )
     if output == Path("-"):
         say(text.rstrip("\n"))
@@ -76,6 +79,14 @@ def command(
     did(changed=True, file=str(target))
     complain(f"wrote {target}; add your carriers, then: sipfw check --policy {target}")
     return Exit.CLEAN
+
+
+def _peers_found(root: Path, ports: tuple[int, ...]) -> list[str]:
+    from sipfw.cli.found import find_gateways
+    from sipfw.monitor.gateways.suggest import commented_peers
+    from sipfw.ruleset.match import PortRange
+
+    return commented_peers(find_gateways(root, [PortRange(port, port) for port in ports]))
 
 
 def _checked_network(text: str) -> str:

@@ -19,8 +19,9 @@ def starter_policy(
     udp_ports: Sequence[int],
     tcp_ports: Sequence[int],
     interfaces: Sequence[str],
+    found: Sequence[str] = (),
 ) -> str:
-    """Return a commented policy file."""
+    """Return a commented policy file; `found` are commented peers that this host suggests."""
     lines = [
         "# sipfw policy. Check it with `sipfw check`; `sipfw check --explain` shows every field.",
         "",
@@ -38,6 +39,7 @@ def starter_policy(
         "#    media: [203.0.113.0/24]",
         "#    # A name is followed by SRV; what it no longer means stays for names.grace (1h).",
         "#    tier: large             # small medium large premium; tiers.enforce caps calls at it",
+        *_found(found),
         "",
         "scanners:",
         "  block_options: true       # OPTIONS from unknown sources",
@@ -57,6 +59,17 @@ def starter_policy(
         "  interfaces: []",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _found(lines: Sequence[str]) -> list[str]:
+    if not lines:
+        return []
+    return [
+        "#",
+        "# Found on this host, not checked: whoever is trusted is never limited. For each that is",
+        "# yours take away the [] above and the first # of its lines.",
+        *lines,
+    ]
 
 
 def _switch(switch: str | None) -> list[str]:
