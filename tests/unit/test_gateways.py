@@ -6,6 +6,7 @@ The texts are written after the documentation that each reader names.
 from __future__ import annotations
 
 import re
+import time
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from sipfw.monitor.gateways.suggest import commented_peers, said, uncovered
 from sipfw.policy.load import Request, load
 from sipfw.policy.starter import starter_policy
 from sipfw.ruleset.match import PortRange
+from sipfw.saved.accepted_sources import accepted_sources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -252,6 +254,13 @@ def test_a_long_list_ends_the_search_with_one_line(tmp_path: Path) -> None:
     assert len(found) == 2000
     assert ["more than 2,000 addresses" in str(note) for note in notes] == [True]
     assert f"{tmp_path}/etc/asterisk/pjsip.conf:4002" in str(notes[0])
+
+
+@pytest.mark.parametrize("text", ["PEER=(\n", "PEER=203.0.113.1\n", 'PEER="', "X=' -s \\"])
+def test_a_hostile_script_takes_no_longer_than_another(text: str) -> None:
+    began = time.process_time()
+    sum(1 for _ in accepted_sources(text * ((1 << 20) // len(text))))
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(
