@@ -39,6 +39,8 @@ def reaches(scene: OthersScene, source: str) -> bool:
     switch = scene.lab.switch
     target = switch.address_for(scene.lab.carrier)
     scene.lab.carrier.spoof_udp([source], target, 5060, 5060, b"OPTIONS sip:a SIP/2.0\r\n\r\n")
+    if not scene.sinks:
+        scene.sinks.append(switch.udp_sink(5060))
     (sink,) = scene.sinks
     arrived = sink.settle(quiet=0.05) > 0
     sink.clear()

@@ -20,6 +20,7 @@ _OTHER_WORDS = {
     "kernel/forms.py": "a program, in a sentence",
     "kernel/state/marks.py": "host programs",
     "monitor/doctor/rules.py": "host programs",
+    "monitor/support/bundle.py": "host programs",
     "saved/places.py": "services and files of distributions",
 }
 _FILES = sorted(_SRC.rglob("*.py"))

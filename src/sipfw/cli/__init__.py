@@ -51,6 +51,7 @@ _SECTIONS = {
         "why": "say what happens to a source now, and what would change it",
         "doctor": "say what is wrong with this host for SIP",
         "report": "write a page with charts for a browser",
+        "support": "write one file for whoever helps from afar",
         "metrics": "print, write or serve figures for Prometheus",
     },
     "Bans, trust, block lists": {

@@ -77,6 +77,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sipfw report --html sipfw.html",
         "sipfw report --html sipfw.html --since 24h --names",
     ),
+    "support": (
+        "sipfw support",
+        "sipfw support --anonymize -o ticket.tar.gz",
+    ),
     "metrics": (
         "sipfw metrics | grep sipfw_up",
         "sipfw metrics --listen 192.0.2.10:8961",

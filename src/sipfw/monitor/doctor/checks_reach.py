@@ -42,12 +42,29 @@ def peers_of(ruleset: Ruleset) -> list[IpAddress]:
 
 
 def no_way_back(host: HostView, ruleset: Ruleset) -> tuple[str, ...]:
-    """Say to which trusted peers no answer can be sent."""
-    around = Around(host.proc, host.runner)
-    lost = [peer for peer in peers_of(ruleset) if _is_lost(around, peer)]
-    if not lost:
+    """Say to which trusted peers no answer can be sent; nothing where that is all of them.
+
+    A host without a network is none that takes calls: see `off_the_network`.
+    """
+    lost, peers = _lost(host, ruleset)
+    if not lost or len(lost) == len(peers):
         return ()
-    return (f"no route leads back to {_some(map(str, lost))}: it gets no answer; see ip route",)
+    return (_no_route(lost),)
+
+
+def off_the_network(host: HostView, ruleset: Ruleset) -> str | None:
+    """Say that no answer can be sent to any trusted peer."""
+    lost, peers = _lost(host, ruleset)
+    return "no route leads back to any trusted peer: see ip route" if lost == peers != [] else None
+
+
+def _lost(host: HostView, ruleset: Ruleset) -> tuple[list[IpAddress], list[IpAddress]]:
+    around, peers = Around(host.proc, host.runner), peers_of(ruleset)
+    return [peer for peer in peers if _is_lost(around, peer)], peers
+
+
+def _no_route(lost: Iterable[IpAddress]) -> str:
+    return f"no route leads back to {_some(map(str, lost))}: it gets no answer; see ip route"
 
 
 def _is_lost(around: Around, peer: IpAddress) -> bool:
@@ -61,9 +78,9 @@ def ways_back(host: HostView) -> Diagnosis:
     ruleset = applied_ruleset(host)
     if ruleset is None:
         return Diagnosis(name, DiagnosisState.OK, _NOTHING_APPLIED)
-    lost = no_way_back(host, ruleset)
+    lost, _ = _lost(host, ruleset)
     if lost:
-        return Diagnosis(name, DiagnosisState.PROBLEM, *lost)
+        return Diagnosis(name, DiagnosisState.PROBLEM, _no_route(lost))
     around = Around(host.proc, host.runner)
     refused: dict[str, list[str]] = {}
     for peer in peers_of(ruleset):

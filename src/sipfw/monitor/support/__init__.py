@@ -1,0 +1,1 @@
+"""What somebody who helps from afar has to see of a host, in one file."""
