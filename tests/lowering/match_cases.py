@@ -23,6 +23,7 @@ from sipfw.ruleset.match import (
     Icmp,
     InSet,
     Interface,
+    IpProtocol,
     L4Proto,
     Match,
     MovedPayload,
@@ -483,6 +484,7 @@ CASES = [
         nft="icmp type 8",
         nft6="icmpv6 type 8",
     ),
+    case(IpProtocol(112), ip="-p 112", ip6="-p 112", nft="meta l4proto 112"),
     # The headers of a UDP packet have 20 or 40 and 8 bytes.
     case(
         StartsWithOneOf((b"REGI", b"ACK ")),

@@ -50,6 +50,7 @@ _ONE = {
     "host.tcp_ports": "8000-8010",
     "host.udp_ports": 1194,
     "host.interfaces": "eth1",
+    "host.protocols": "vrrp",
     "logging.layers": "banned",
 }
 

@@ -20,6 +20,7 @@ from sipfw.ruleset.match import (
     Icmp,
     InSet,
     Interface,
+    IpProtocol,
     L4Proto,
     Match,
     MovedPayload,
@@ -55,6 +56,7 @@ SOURCE6, OWN6 = IPv6Address("2001:db8:66::7"), IPv6Address("2001:db8:2::1")
 UDP = Packet(SOURCE, OWN, IpProto.UDP, 5070, 5060, in_interface="eth0", payload=b"OPTIONS sip:x")
 TCP = replace(UDP, protocol=IpProto.TCP, flags=frozenset({TcpFlag.ACK}))
 SYN = replace(TCP, flags=frozenset({TcpFlag.SYN}), payload=b"", state=CtState.NEW)
+VRRP = Packet(SOURCE, OWN, IpProto.OTHER, protocol_number=112)
 PING = Packet(SOURCE, OWN, IpProto.ICMP, icmp_type=8)
 DARK = replace(UDP, destination=None, in_interface=None, payload=None)
 
@@ -125,6 +127,7 @@ HOLD = [
     (OpenedTo((PortRange(22, 22), PortRange(5060, 5060))), SYN),
     (TcpSyn(), SYN),
     (Icmp(8), PING),
+    (IpProtocol(112), VRRP),
     (ShorterThan(14), UDP),
     (PayloadAt(L4Proto.UDP, b"OPTIONS "), UDP),
     (PayloadAt(L4Proto.TCP, b"OPTIONS "), TCP),
@@ -167,6 +170,8 @@ MISS = [
     (TcpSyn(), replace(UDP, flags=frozenset({TcpFlag.SYN}))),
     (Icmp(3), PING),
     (Icmp(8), UDP),
+    (IpProtocol(50), VRRP),
+    (IpProtocol(112), UDP),
     (ShorterThan(13), UDP),
     (ShorterThan(1), SYN),
     (PayloadAt(L4Proto.UDP, b"OPTIONS "), replace(UDP, payload=b" OPTIONS ")),
@@ -198,6 +203,7 @@ UNKNOWN = [
     ),
     (InSet("banned"), UDP, False, "198.51.100.7 is in banned"),
     (Interface("lo"), DARK, False, "it came in through lo"),
+    (IpProtocol(112), replace(VRRP, protocol_number=None), False, "it is IP protocol 112"),
     (Icmp(8), replace(PING, icmp_type=None), False, "it is of ICMP type 8"),
     (ShorterThan(11), DARK, False, "it has fewer than 11 bytes"),
     (PayloadAt(L4Proto.UDP, b"BYE "), DARK, False, "it starts with 'BYE '"),

@@ -26,7 +26,8 @@ def commented_peers(gateways: Iterable[Gateway]) -> list[str]:
     for item in gateways:
         grouped.setdefault(item.name, []).append(item)
     hosts: set[Hostname] = set()
-    networks: list[Network] = []
+    networks: set[Network] = set()
+    spans: list[tuple[int, int, int]] = []
     names: set[str] = set()
     lines = []
     for raw, items in grouped.items():
@@ -39,10 +40,15 @@ def commented_peers(gateways: Iterable[Gateway]) -> list[str]:
                     new.append(place)
                     hosts.add(place)
             elif place not in networks:
-                overlaps = any(_overlap(place, other) for other in networks)
+                version, first, last = span = _span(place)
+                overlaps = any(
+                    version == other and first <= end and start <= last
+                    for other, start, end in spans
+                )
                 (met if overlaps else new).append(place)
                 if not overlaps:
-                    networks.append(place)
+                    networks.add(place)
+                    spans.append(span)
         if not new and not met:
             continue
         where = [printable(item.where) for item in items]
@@ -114,8 +120,9 @@ def _widest_first(place: Network | Hostname) -> tuple[int, int, str]:
     return place.version, place.prefixlen, str(place)
 
 
-def _overlap(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.overlaps(other)
+def _span(network: Network) -> tuple[int, int, int]:
+    """Return numbers, to be compared two thousand times two thousand times."""
+    return network.version, int(network.network_address), int(network.broadcast_address)
 
 
 def _plain(place: Network | Hostname) -> str:
