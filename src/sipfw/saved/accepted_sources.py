@@ -31,16 +31,16 @@ def accepted_sources(text: str) -> Iterator[tuple[int, str, tuple[str, ...]]]:
 
     The name is that of the variable, or the comment of the rule.
     """
-    line, counted = 1, 0
+    at, counted = 1, 0
     for found in _ASSIGNED.finditer(text):
-        line += text.count("\n", counted, found.start())
+        at += text.count("\n", counted, found.start())
         counted = found.start()
         if _FRIENDS.search(found[1]):
             value = next((item for item in found.groups()[1:] if item), "")
             bare = re.sub(r"#[^\n]*", "", value)
             words = tuple(word.strip("\"'") for word in re.split(r"[\s,]+", bare))
             if places := tuple(word for word in words if _NUMBER.match(word)):
-                yield line, found[1], places
+                yield at, found[1], places
     for number, line in enumerate(text.split("\n"), 1):
         if "ACCEPT" in line[:_LONGEST] and (rule := _accepting(line)) is not None:
             yield number, *rule
