@@ -45,6 +45,8 @@ settings.register_profile("sipfw", deadline=None)
 settings.load_profile("sipfw")
 
 
+# Before pytest-xdist's own, which reads the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     arrange(items)
 

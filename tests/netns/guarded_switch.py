@@ -57,5 +57,7 @@ def guarded(
         pytest.skip(reason)
     with Lab(hosts=("carrier", "attacker", "office")) as lab:
         host = SharedHost(lab.switch, request.param, folders.mktemp("switch"))
+        # Where nobody listens verify says so, and not that all is well.
+        lab.switch.tcp_sink(5060)
         host.apply(policy)
         yield kind(lab, host)

@@ -42,7 +42,7 @@ def reaches(scene: OthersScene, source: str) -> bool:
     if not scene.sinks:
         scene.sinks.append(switch.udp_sink(5060))
     (sink,) = scene.sinks
-    arrived = sink.settle(quiet=0.05) > 0
+    arrived = sink.settle(quiet=0.3) > 0
     sink.clear()
     return arrived
 

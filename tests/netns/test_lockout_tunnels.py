@@ -67,7 +67,7 @@ def everybody(scene: TunnelScene) -> dict[str, TcpConnection]:
         r"the tunnel tun3 \(tun\).* UDP port 1194, could not come back .*"
         r"; host.udp_ports: add 1194": scene.login(office, scene.inner(3, 1)),
         r"the tunnel tun4 \(tun\).* IP protocol 47 \(GRE\), could not come back .*"
-        r"; host.interfaces: add carrier or host.default_drop: false": scene.login(
+        r"; host.interfaces: add carrier or host.protocols: add gre": scene.login(
             carrier, scene.inner(4, 1)
         ),
         r"the tunnel tun5 \(tun\).* TCP port 8443 from 192.0.2.100, could not come back .*"

@@ -65,7 +65,14 @@ def host(tmp_path: Path) -> Iterator[Host]:
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
         made = Host(name, tmp_path)
+        # Every host has a route to its peers; one without is asked about each.
         made.run("ip", "link", "set", "lo", "up")
+        made.run("ip", "link", "add", "out0", "type", "veth", "peer", "name", "out1")
+        for link in ("out0", "out1"):
+            # Without an address of its own a link says nothing.
+            made.run("ip", "link", "set", link, "addrgenmode", "none", "up")
+        for family in ("-4", "-6"):
+            made.run("ip", family, "route", "add", "default", "dev", "out0")
         yield made
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,14 @@ BACKENDS = {
 # Time goes on; everything else must stay.
 CLOCKS = re.compile(r"timeout \d+|expires \w+|^# .*|last_seen: \d+", re.MULTILINE)
 STATE = "/proc/net/ipt_hashlimit /proc/net/ip6t_hashlimit /proc/net/xt_recent"
+LISTENER = """\
+import socket, sys
+udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+udp.bind(("::", 5060))
+tcp = [socket.create_server(("::", port), family=socket.AF_INET6) for port in (22, 5060, 5061)]
+print("ready", flush=True)
+sys.stdin.read()
+"""
 LISTINGS = (
     *(f"{tool}-{kind}-save -c" for tool in ("iptables", "ip6tables") for kind in ("legacy", "nft")),
     "ipset save",
@@ -89,6 +99,18 @@ class Host:
         return [CLOCKS.sub("", text) for text in listed]
 
 
+@contextmanager
+def listening(name: str) -> Iterator[None]:
+    """Have a program behind the ports that are asked about."""
+    command = ["ip", "netns", "exec", name, sys.executable, "-c", LISTENER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"ready\n"
+        yield
+        assert program.stdin is not None
+        program.stdin.close()
+
+
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
     name = f"sipfw-why-{uuid.uuid4().hex[:8]}"
@@ -96,7 +118,15 @@ def host(tmp_path: Path) -> Iterator[Host]:
     try:
         made = Host(name, tmp_path)
         made.run("ip", "link", "set", "lo", "up")
-        yield made
+        # Without routes no answer leaves, and without a program nobody gets what passes.
+        made.run("ip", "link", "add", "out0", "type", "veth", "peer", "name", "out1")
+        for link in ("out0", "out1"):
+            # Without an address of its own a link says nothing.
+            made.run("ip", "link", "set", link, "addrgenmode", "none", "up")
+        for family in ("-4", "-6"):
+            made.run("ip", family, "route", "add", "default", "dev", "out0")
+        with listening(name):
+            yield made
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
 

@@ -12,12 +12,7 @@ from sipfw.deploy.choose import split_of
 from sipfw.errors import BackendError
 from sipfw.kernel.detect import look
 from sipfw.kernel.snapshot import HostSnapshot
-from sipfw.monitor.doctor.checks_reach import (
-    no_way_back,
-    off_the_network,
-    peers_of,
-    unheard,
-)
+from sipfw.monitor.doctor.checks_reach import no_way_back, peers_of, unheard
 from sipfw.monitor.doctor.host import HostView
 from sipfw.monitor.doctor.stricter.findings import CutOff, cut_off
 from sipfw.monitor.doctor.ways_past import problems
@@ -54,10 +49,11 @@ def look_beside(
     """Look. A part that cannot be seen is a sentence too; nothing is raised."""
     view = HostView(runner=host or HostSnapshot(), own_table=False)
     lost = CutOff() if ruleset is None else cut_off(view, ruleset)
-    cut = (*lost.certain, *(() if ruleset is None else no_way_back(view, ruleset)))
-    text = None
+    cut, text = lost.certain, None
     if ruleset is not None:
-        text = off_the_network(view, ruleset) or unheard(view, ruleset)
+        apart, text = no_way_back(view, ruleset)
+        cut = (*cut, *apart)
+        text = text or unheard(view, ruleset)
     called = ruleset is not None and bool(peers_of(ruleset))
     notes = lost.doubts if text is None else (*lost.doubts, text)
     return Beside(cut, problems(doors, view), _split(view), notes, text if called else None)

@@ -41,21 +41,15 @@ def peers_of(ruleset: Ruleset) -> list[IpAddress]:
     return list(found)[:_MOST_ASKED]
 
 
-def no_way_back(host: HostView, ruleset: Ruleset) -> tuple[str, ...]:
-    """Say to which trusted peers no answer can be sent; nothing where that is all of them.
+def no_way_back(host: HostView, ruleset: Ruleset) -> tuple[tuple[str, ...], str | None]:
+    """Say to which trusted peers no answer can be sent; where that is all of them, say it apart.
 
-    A host without a network is none that takes calls: see `off_the_network`.
+    A host without a network is none that takes calls, whatever its firewall does.
     """
     lost, peers = _lost(host, ruleset)
-    if not lost or len(lost) == len(peers):
-        return ()
-    return (_no_route(lost),)
-
-
-def off_the_network(host: HostView, ruleset: Ruleset) -> str | None:
-    """Say that no answer can be sent to any trusted peer."""
-    lost, peers = _lost(host, ruleset)
-    return "no route leads back to any trusted peer: see ip route" if lost == peers != [] else None
+    if lost and lost == peers:
+        return (), "no route leads back to any trusted peer: see ip route"
+    return ((_no_route(lost),) if lost else ()), None
 
 
 def _lost(host: HostView, ruleset: Ruleset) -> tuple[list[IpAddress], list[IpAddress]]:
@@ -105,7 +99,9 @@ def listeners(host: HostView) -> Diagnosis:
         return Diagnosis(name, DiagnosisState.OK, _NOTHING_APPLIED)
     text = unheard(host, ruleset)
     if text is not None:
-        return Diagnosis(name, DiagnosisState.PROBLEM, f"{text}: no call is answered")
+        # Without a peer nobody is promised a call: the switch may be installed next.
+        state = DiagnosisState.PROBLEM if peers_of(ruleset) else DiagnosisState.WARNING
+        return Diagnosis(name, state, f"{text}: no call is answered")
     around = Around(host.proc, host.runner)
     idle = [
         f"{door.proto.value} {door.port}"

@@ -33,6 +33,8 @@ _CONNTRACK = "sys/net/netfilter/nf_conntrack_"
 _ANOTHER_WAY = (os.strerror(errno.EXDEV), os.strerror(errno.EINVAL))
 _NO_WAY = (os.strerror(errno.ENETUNREACH), os.strerror(errno.EHOSTUNREACH))
 _STRICT = 1
+# Folders of settings beside those of interfaces by which others come in.
+_NO_LINKS = frozenset({"all", "default", "lo"})
 # tc-clsact(8): filters at these see a packet before netfilter does.
 _AT_INGRESS = re.compile(r"^qdisc (?:clsact|ingress) \S+ dev (\S+)", re.MULTILINE)
 
@@ -126,13 +128,13 @@ class Around:
         checked = self._checked() if source.version == 4 else {}
         refusing = tuple(
             link
-            for link, own in self._links.items()
+            for link, own in (self._links.items() if _STRICT in checked.values() else ())
             if checked.get(link) == _STRICT
             and ways != {link}
             and _said(self._ask(str(own), "from", str(source), "iif", link), *_ANOTHER_WAY)
         )
-        others = self._links.keys() - set(refusing)
-        return WayBack(refusing=refusing, everywhere=bool(refusing) and not others)
+        everywhere = bool(refusing) and not self._links.keys() - set(refusing)
+        return WayBack(refusing=refusing, everywhere=everywhere)
 
     @cached_property
     def _links(self) -> Mapping[str, IpAddress]:
@@ -147,7 +149,9 @@ class Around:
     def _checked(self) -> dict[str, int]:
         """Return rp_filter of each interface: the kernel takes the larger of two."""
         everywhere = self._setting("all")
-        return {link: max(everywhere, self._setting(link)) for link in self._links}
+        folder = self._proc / "sys/net/ipv4/conf"
+        links = [path.name for path in folder.glob("*") if path.name not in _NO_LINKS]
+        return {link: max(everywhere, self._setting(link)) for link in links}
 
     def _setting(self, link: str) -> int:
         return _number(self._proc / "sys/net/ipv4/conf" / link / "rp_filter") or 0
