@@ -42,10 +42,10 @@ def reaches(scene: OthersScene, source: str) -> bool:
         scene.sinks.append(switch.udp_sink(5060))
     (sink,) = scene.sinks
     sink.clear()
-    for _ in range(3):
+    for _ in range(4):
         # The first frame between two hosts may wait for a neighbour that is not known yet.
         scene.lab.carrier.spoof_udp([source], target, 5060, 5060, b"OPTIONS sip:a SIP/2.0\r\n\r\n")
-        if sink.settle(quiet=0.3) > 0:
+        if sink.settle(quiet=0.5) > 0:
             sink.clear()
             return True
     return False
